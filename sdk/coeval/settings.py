@@ -1,0 +1,124 @@
+"""The one typed settings tree: environment variables over `coeval.toml` over defaults. It knows addresses, no engine.
+
+Every setting has an environment variable: `COEVAL_REDIS__URL`, `COEVAL_KAFKA__BOOTSTRAP`, `COEVAL_HOME`, ...
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class RedisSettings(BaseModel):
+    """The online store."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    password: SecretStr | None = None
+    timeout_seconds: float = 2.0
+
+
+class KafkaSettings(BaseModel):
+    """The log."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    partitions: int = 2
+
+
+class FlinkSettings(BaseModel):
+    """The stream engine."""
+
+    rest_url: str = "http://127.0.0.1:8081"
+    task_slots: int = 4
+    checkpoint_seconds: float = 3.0
+
+
+class SparkSettings(BaseModel):
+    """The batch engine (local mode; a cluster takes its own spark-defaults)."""
+
+    master: str = "local[2]"
+    driver_memory: str = "4g"
+    shuffle_partitions: int = 4
+
+
+class Settings(BaseSettings):
+    """Where everything is. Paths that are relative are relative to the current directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="COEVAL_",
+        env_nested_delimiter="__",
+        toml_file="coeval.toml",
+        extra="forbid",
+    )
+
+    environment: Literal["dev", "staging", "prod"] = "dev"
+    home: Path = Path("var")
+    """State of the local stack, the Delta tables, reports: one directory, git-ignored."""
+    cache: Path = Path("~/.cache/coeval")
+    """Java artefacts, outside the tree."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    redis: RedisSettings = RedisSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    flink: FlinkSettings = FlinkSettings()
+    spark: SparkSettings = SparkSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest that `feast apply` compiled last."""
+        return self.home / "manifest.json"
+
+    @property
+    def control_url(self) -> str:
+        """SQLAlchemy URL of the control plane."""
+        return f"sqlite:///{(self.home / 'control.db').resolve()}"
+
+    @property
+    def delta(self) -> Path:
+        """Root of the Delta tables."""
+        return self.home.resolve() / "delta"
+
+    @property
+    def jars(self) -> Path:
+        """Where the Java artefacts are kept."""
+        return self.cache.expanduser().resolve() / "jars"
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the settings once per process.
+
+    Raises:
+        UsageError: a variable or the file holds a value that does not fit.
+    """
+    from pydantic import ValidationError
+
+    from coeval.errors import UsageError
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "__".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(
+            f"The setting {name} is not valid: {first['msg']}.",
+            f"Correct COEVAL_{name} in the environment, or the same entry in coeval.toml.",
+        ) from error
