@@ -1,0 +1,31 @@
+"""Coeval: a feature store whose online and offline values cannot drift apart.
+
+`connect()` gives a store that serves `get_features` to models. Importing this module loads neither an engine nor
+Feast, pandas or pyarrow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coeval.client import FeatureStore, connect
+    from coeval.online.result import FeatureResult, Status
+
+__version__ = "0.1.0"
+__all__ = ["FeatureResult", "FeatureStore", "Status", "connect"]
+
+_HOMES = {
+    "FeatureStore": "coeval.client",
+    "connect": "coeval.client",
+    "FeatureResult": "coeval.online.result",
+    "Status": "coeval.online.result",
+}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coeval' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

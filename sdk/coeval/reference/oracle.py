@@ -1,0 +1,130 @@
+"""What a feature value is, written so that it can be read and believed. No numpy, no tiles, no cleverness.
+
+Events come in any order, valid and without duplicates (see `coeval.spec.records.ingest`). Instants are microseconds
+since the epoch, UTC. Values are physical (decimals unscaled) and exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coeval.aggregations import AGGREGATIONS
+from coeval.aggregations.tiles import aggregate_column
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, RowView, View
+from coeval.spec.records import Event
+from coeval.spec.time import floor_to, tile_index
+from coeval.spec.types import INT64_MAX, INT64_MIN, Kind, Physical
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A feature value and its status: PRESENT, NULL, EXPIRED, OVERFLOW or NOT_FOUND."""
+
+    value: Physical
+    status: str
+
+
+def key_of(view: View, event: Event) -> tuple[Physical, ...]:
+    """The entity key of an event in a view."""
+    return tuple(event.values[field.name] for field in view.key)
+
+
+def is_visible(view: View, event: Event, q: int, knowledge: str = "available") -> bool:
+    """Whether a reader at q may know of the event. Strict for streams, inclusive for batch views."""
+    strict = not (isinstance(view, RowView) and not view.stream)
+    known_by = event.available_at if knowledge == "available" else event.event_ts
+    latest = max(known_by, event.event_ts)
+    return latest < q if strict else latest <= q
+
+
+def visible_events(view: View, events: Iterable[Event], key: tuple[Physical, ...], q: int) -> list[Event]:
+    """The events of a key that a reader at q may know of, in the total order."""
+    mine = [event for event in events if key_of(view, event) == key and is_visible(view, event, q)]
+    return sorted(mine, key=lambda event: event.order)
+
+
+def value_at(
+    view: View, source: EventSource | BatchSource, events: Iterable[Event], key: tuple[Physical, ...], q: int
+) -> dict[str, Value]:
+    """Every feature of a view, of one key, at q."""
+    visible = visible_events(view, events, key, q)
+    if isinstance(view, RowView):
+        return _row(view, visible, q)
+    assert isinstance(source, EventSource)
+    return {
+        aggregate.feature: _window(aggregate, feature, source, visible, q)
+        for aggregate, feature in zip(view.aggregates, view.features, strict=True)
+    }
+
+
+def _row(view: RowView, visible: Sequence[Event], q: int) -> dict[str, Value]:
+    if not visible:
+        return {field.name: Value(None, "NOT_FOUND") for field in view.features}
+    latest = visible[-1]
+    if view.ttl and latest.event_ts < q - view.ttl:
+        return {field.name: Value(None, "EXPIRED") for field in view.features}
+    return {field.name: _present(latest.values[field.name]) for field in view.features}
+
+
+def _window(aggregate: Aggregate, feature: Field, source: EventSource, visible: Sequence[Event], q: int) -> Value:
+    start = floor_to(q - aggregate.window, aggregate.hop)
+    inside = [event for event in visible if event.event_ts >= start]
+    column = aggregate_column(aggregate, source)
+    state: dict[str, int] = {}
+    for component in AGGREGATIONS[aggregate.function].components(column):
+        total = component.op.identity
+        for event in inside:
+            value = event.values[component.column]
+            if value is not None:
+                assert isinstance(value, int) or component.op.name == "count"
+                total = component.op.merge(total, component.op.lift(value))  # type: ignore[arg-type]
+        state[component.op.name] = total
+    result = AGGREGATIONS[aggregate.function].finalise(len(inside), state, column.type if column else None)
+    if not visible:
+        return Value(result, "NOT_FOUND")
+    return _present(result) if _fits(result, feature) else Value(None, "OVERFLOW")
+
+
+def _present(value: Physical) -> Value:
+    return Value(value, "NULL" if value is None else "PRESENT")
+
+
+def _fits(value: Physical, field: Field) -> bool:
+    if not isinstance(value, int):
+        return True
+    if field.type.kind is Kind.DECIMAL:
+        return bool(abs(value) < 10**field.type.precision)
+    return INT64_MIN <= value <= INT64_MAX
+
+
+def is_late(event: Event, hop: int, allowed_lateness: int) -> bool:
+    """Whether the event came after its tile of that hop was final, so that the stream leaves it to the next batch."""
+    tile_end = (tile_index(event.event_ts, hop) + 1) * hop
+    return event.available_at >= tile_end + allowed_lateness
+
+
+@dataclass(frozen=True, slots=True)
+class SpineRow:
+    """One row of a spine: the entity columns (physical values) and the instant to know nothing after."""
+
+    entities: Mapping[str, Physical]
+    event_timestamp: int
+
+
+def training_set(
+    manifest: Manifest, service: str, events: Mapping[str, Sequence[Event]], spine: Sequence[SpineRow]
+) -> list[dict[str, Physical]]:
+    """One dict of `view__feature` values per spine row, in the spine's order; `events` are by source name."""
+    chosen = next(item for item in manifest.services if item.name == service)
+    rows: list[dict[str, Physical]] = []
+    for row in spine:
+        values: dict[str, Physical] = {}
+        for used in chosen.views:
+            view = manifest.views[used.view]
+            key = tuple(row.entities[field.name] for field in view.key)
+            found = value_at(view, manifest.sources[view.source], events[view.source], key, row.event_timestamp)
+            values |= {f"{view.name}__{name}": found[name].value for name in used.features}
+        rows.append(values)
+    return rows

@@ -1,0 +1,166 @@
+"""The manifest: the one canonical, content-hashed JSON that crosses rooms. Pure; reading it needs no Feast."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any, get_args, get_origin, get_type_hints
+
+from coeval.errors import ManifestError
+from coeval.spec.model import (
+    BatchSource,
+    DerivedView,
+    Entity,
+    EventSource,
+    FeatureService,
+    RowView,
+    View,
+    WindowedView,
+)
+from coeval.spec.types import DataType
+
+SCHEMA_VERSION = 1
+_PRESENTATION = frozenset({"description", "owner", "sla", "version", "pii"})
+"""What may change without changing a value: kept out of a view's version."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that engines and readers need to know. Every list is sorted by name.
+
+    `tenant` is the first part of every online key and the namespace of topics and logs.
+    """
+
+    project: str
+    tenant: str
+    entities: tuple[Entity, ...] = ()
+    event_sources: tuple[EventSource, ...] = ()
+    batch_sources: tuple[BatchSource, ...] = ()
+    windowed_views: tuple[WindowedView, ...] = ()
+    row_views: tuple[RowView, ...] = ()
+    derived_views: tuple[DerivedView, ...] = ()
+    services: tuple[FeatureService, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the canonical JSON: what every artefact carries."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """Stored views (windowed and row) by name."""
+        both: tuple[View, ...] = self.windowed_views + self.row_views
+        return {view.name: view for view in both}
+
+    @cached_property
+    def sources(self) -> dict[str, EventSource | BatchSource]:
+        """Sources by name."""
+        both: tuple[EventSource | BatchSource, ...] = self.event_sources + self.batch_sources
+        return {source.name: source for source in both}
+
+    def event_source(self, view: View) -> EventSource:
+        """The event source of a stream view.
+
+        Raises:
+            ManifestError: the view has a batch source.
+        """
+        source = self.sources[view.source]
+        if not isinstance(source, EventSource):
+            raise ManifestError(f"View {view.name} reads the batch source {source.name}, not a stream.")
+        return source
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, ASCII, one schema version. Equal manifests give equal bytes."""
+        return canonical_json({"schema": SCHEMA_VERSION, **_plain(self)})
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ManifestError: not a manifest, or one of another schema version.
+        """
+        try:
+            document = json.loads(text)
+            schema = document.pop("schema")
+        except (ValueError, AttributeError, KeyError) as error:
+            raise ManifestError("This is not a Coeval manifest.", "Compile it again: feast apply") from error
+        if schema != SCHEMA_VERSION:
+            raise ManifestError(
+                f"The manifest has schema version {schema}; this release reads {SCHEMA_VERSION}.",
+                "Compile it again with this release: feast apply",
+            )
+        try:
+            return _typed(Manifest, document)  # type: ignore[no-any-return]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ManifestError(f"The manifest is damaged: {error}.", "Compile it again: feast apply") from error
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value made of dicts, lists, strings, numbers, booleans and None."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def with_version(view: View, source: EventSource | BatchSource) -> View:
+    """The view with its version: a hash of what changes its values, and of nothing else."""
+    return replace(view, version=view_version(view, source))
+
+
+def view_version(view: View, source: EventSource | BatchSource) -> str:
+    """Eight hex digits of the hash of a view's values: its own definition and what it reads of its source.
+
+    A source's unrelated fields are left out, so that adding a column to a topic does not restate every view.
+    """
+    used = {field.name for field in view.key} | _read_columns(view)
+    document = {"view": _without_presentation(_plain(view)), "source": _without_presentation(_plain(source))}
+    identity = {getattr(source, name, "") for name in ("event_id", "event_ts", "available_at")}
+    document["source"]["fields"] = [field for field in document["source"]["fields"] if field["name"] in used | identity]
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:8]
+
+
+def _read_columns(view: View) -> set[str]:
+    if isinstance(view, WindowedView):
+        return {aggregate.column for aggregate in view.aggregates}
+    return {field.name for field in view.features}
+
+
+def _without_presentation(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_presentation(item) for key, item in value.items() if key not in _PRESENTATION}
+    if isinstance(value, list):
+        return [_without_presentation(item) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DataType):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if hint is DataType:
+        return DataType.parse(value)
+    if get_origin(hint) is tuple:
+        return tuple(_typed(get_args(hint)[0], item) for item in value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = _hints(hint)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise ValueError(f"{hint.__name__} has no {', '.join(sorted(unknown))}")
+        return hint(**{name: _typed(hints[name], item) for name, item in value.items()})
+    if not isinstance(value, int | float if hint is float else hint):
+        raise ValueError(f"{value!r} is not {hint}")
+    return value

@@ -1,0 +1,211 @@
+"""The definitions that a manifest holds: entities, sources, views, derived features, services. Pure frozen values.
+
+Durations are microseconds. Field order is meaning: it is the order of keys, of stored values and of features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from coeval.spec.time import DAY, MINUTE, duration
+from coeval.spec.types import DataType
+
+EVENT_COLUMNS = ("event_id", "event_ts", "available_at", "partition", "offset")
+"""The envelope of every event, in every engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A named, typed column. `nullable=False`: an event without it is rejected."""
+
+    name: str
+    type: DataType
+    nullable: bool = True
+    description: str = ""
+    pii: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """What features are about; its join key is a column of sources and spines."""
+
+    name: str
+    key: Field
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventSource:
+    """A Kafka topic of JSON events and the Delta event log that it is kept in.
+
+    `event_id` and `event_ts` name the fields that hold the identity and the declared time of an event.
+    """
+
+    name: str
+    topic: str
+    fields: tuple[Field, ...]
+    event_id: str
+    event_ts: str
+    max_future_skew: int = 5 * MINUTE
+    allowed_lateness: int = 10 * MINUTE
+    description: str = ""
+    owner: str = ""
+
+    def field(self, name: str) -> Field:
+        """The field of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return _named(self.fields, name)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSource:
+    """A table of rows with their own time. Without `available_at`, a row was available when it happened."""
+
+    name: str
+    path: str
+    format: str
+    fields: tuple[Field, ...]
+    event_ts: str
+    available_at: str = ""
+    description: str = ""
+    owner: str = ""
+
+    def field(self, name: str) -> Field:
+        """The field of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return _named(self.fields, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sla:
+    """What a view promises: the age of its newest processed event, the read latency, the share of time it answers."""
+
+    freshness: int = DAY
+    p99_ms: int = 0
+    availability: float = 0.0
+    late_share: float = 0.05
+    """The share of values that may differ because an event came after its tile was final."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One windowed feature. `column` is empty for a count of events."""
+
+    feature: str
+    function: str
+    column: str
+    window: int
+    hop: int
+
+    @property
+    def label(self) -> str:
+        """How a person would write it: sum(amount) over 24h by 1h."""
+        return f"{self.function}({self.column or '*'}) over {duration(self.window)} by {duration(self.hop)}"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedView:
+    """Aggregates of an event source's events per key, over sliding windows."""
+
+    name: str
+    entities: tuple[str, ...]
+    key: tuple[Field, ...]
+    source: str
+    aggregates: tuple[Aggregate, ...]
+    features: tuple[Field, ...]
+    """One field per aggregate, in the same order, with the type of its result."""
+    partitions: int = 8
+    """Partitions of the changelog topic, and so buckets of the online store. Fixed for a version."""
+    version: str = ""
+    description: str = ""
+    owner: str = ""
+    sla: Sla = field(default_factory=Sla)
+
+    @property
+    def longest_window(self) -> int:
+        """Microseconds of the longest window."""
+        return max(aggregate.window for aggregate in self.aggregates)
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """The latest row of a key. `stream` tells whether its source is an EventSource (strict visibility) or a BatchSource.
+
+    `ttl` 0 means that rows never expire.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    key: tuple[Field, ...]
+    source: str
+    features: tuple[Field, ...]
+    stream: bool
+    ttl: int = 0
+    partitions: int = 8
+    version: str = ""
+    description: str = ""
+    owner: str = ""
+    sla: Sla = field(default_factory=Sla)
+
+
+View: TypeAlias = WindowedView | RowView
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRef:
+    """A feature of a view."""
+
+    view: str
+    feature: str
+
+    @property
+    def full_name(self) -> str:
+        """The name of its column in a result: view__feature."""
+        return f"{self.view}__{self.feature}"
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedView:
+    """Features computed on demand by a pure, vectorised function, named by its import path `package.module:function`."""
+
+    name: str
+    function: str
+    inputs: tuple[FeatureRef, ...]
+    request: tuple[Field, ...]
+    features: tuple[Field, ...]
+    description: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """What a service takes of a view: its version is named, so that switching a view cannot change a model's input."""
+
+    view: str
+    version: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureService:
+    """The features that one model reads. `derived` entries have an empty version."""
+
+    name: str
+    views: tuple[ServiceView, ...]
+    derived: tuple[ServiceView, ...] = ()
+    description: str = ""
+    owner: str = ""
+
+
+def _named(fields: tuple[Field, ...], name: str) -> Field:
+    for candidate in fields:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(name)

@@ -1,0 +1,170 @@
+"""From a raw record of the log to an event, or to the reason why not. Pure: the one written form of the validity rules.
+
+The Delta ingest runs this code; the stream applies the same rules in SQL; a contract test holds them together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coeval.spec.model import EventSource, Field
+from coeval.spec.types import Physical, parse_literal
+
+
+class Reason(StrEnum):
+    """Why a record was rejected."""
+
+    UNPARSEABLE = "unparseable"
+    """Not one JSON object in UTF-8."""
+    DUPLICATE_FIELD = "duplicate_field"
+    """A JSON key stands twice."""
+    NULL_REQUIRED = "null_required"
+    """A key, the event id, the event time or another required field is null or missing."""
+    BAD_LITERAL = "bad_literal"
+    """A value is not a literal of its declared type."""
+    FUTURE_DATED = "future_dated"
+    """It claims to have happened later than it was available, by more than the allowed skew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A valid event. Times are microseconds since the epoch, UTC; `values` are physical; batch rows have partition -1.
+
+    `event_ts` is the effective time (never after `available_at`), `declared_ts` the one that the producer wrote: it is
+    part of the event's identity.
+    """
+
+    event_id: str
+    event_ts: int
+    available_at: int
+    partition: int
+    offset: int
+    values: Mapping[str, Physical]
+    declared_ts: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, int, int]:
+        """The total order: ties, latest rows and winners are decided by it."""
+        return self.event_ts, self.available_at, self.partition, self.offset
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """Two events of one source with the same identity are one event, delivered twice."""
+        return self.event_id, self.declared_ts
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A raw record: its bytes, its Kafka timestamp in microseconds, its position."""
+
+    value: bytes | None
+    available_at: int
+    partition: int
+    offset: int
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def parse_record(source: EventSource, record: Record) -> Event | Reason:
+    """Apply the validity rules to one record."""
+    try:
+        document = _parse_object(record.value)
+    except _DuplicateKeyError:
+        return Reason.DUPLICATE_FIELD
+    except (ValueError, RecursionError):
+        return Reason.UNPARSEABLE
+    values: dict[str, Physical] = {}
+    for field in source.fields:
+        outcome = _field_value(field, document.get(field.name))
+        if isinstance(outcome, Reason):
+            return outcome
+        values[field.name] = outcome
+    return _event(source, record, values)
+
+
+def _event(source: EventSource, record: Record, values: dict[str, Physical]) -> Event | Reason:
+    declared = values[source.event_ts]
+    assert isinstance(declared, int)
+    if declared > record.available_at + source.max_future_skew:
+        return Reason.FUTURE_DATED
+    return Event(
+        event_id=str(values[source.event_id]),
+        event_ts=min(declared, record.available_at),
+        available_at=record.available_at,
+        partition=record.partition,
+        offset=record.offset,
+        values=values,
+        declared_ts=declared,
+    )
+
+
+def _field_value(field: Field, raw: object) -> Physical | Reason:
+    if raw is None:
+        return None if field.nullable else Reason.NULL_REQUIRED
+    text = {True: "true", False: "false"}[raw] if isinstance(raw, bool) else raw
+    if not isinstance(text, str):
+        return Reason.BAD_LITERAL
+    try:
+        return parse_literal(field.type, text)
+    except ValueError:
+        return Reason.BAD_LITERAL
+
+
+def _parse_object(value: bytes | None) -> dict[str, object]:
+    if value is None:
+        raise ValueError("a tombstone is no event")
+    document = json.loads(
+        value.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=_unique
+    )
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    return document
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise _DuplicateKeyError
+    return document
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of the records read: read = good + rejected + duplicates, exactly."""
+
+    good: tuple[Event, ...]
+    rejected: tuple[tuple[Record, Reason], ...]
+    duplicates: tuple[Event, ...]
+    conflicts: int
+    """Duplicates that say something else than their original, or came through another partition."""
+
+
+def ingest(source: EventSource, records: Iterable[Record]) -> Ingested:
+    """Sort records into good events, rejects and duplicates; of one identity the first available counts."""
+    rejected: list[tuple[Record, Reason]] = []
+    valid: list[Event] = []
+    for record in records:
+        outcome = parse_record(source, record)
+        if isinstance(outcome, Reason):
+            rejected.append((record, outcome))
+        else:
+            valid.append(outcome)
+    valid.sort(key=lambda event: (event.available_at, event.partition, event.offset))
+    first: dict[tuple[str, int], Event] = {}
+    duplicates: list[Event] = []
+    conflicts = 0
+    for event in valid:
+        original = first.setdefault(event.identity, event)
+        if original is not event:
+            duplicates.append(event)
+            conflicts += original.values != event.values or original.partition != event.partition
+    return Ingested(tuple(first.values()), tuple(rejected), tuple(duplicates), conflicts)
