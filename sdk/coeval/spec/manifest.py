@@ -23,7 +23,7 @@ from coeval.spec.model import (
 from coeval.spec.types import DataType
 
 SCHEMA_VERSION = 1
-_PRESENTATION = frozenset({"description", "owner", "sla", "version", "pii"})
+_PRESENTATION = frozenset({"description", "owner", "sla", "version", "pii", "history", "path", "format"})
 """What may change without changing a value: kept out of a view's version."""
 
 

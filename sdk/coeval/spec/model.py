@@ -49,6 +49,8 @@ class EventSource:
     event_ts: str
     max_future_skew: int = 5 * MINUTE
     allowed_lateness: int = 10 * MINUTE
+    history: str = ""
+    """Path of the Parquet files that hold what happened before the topic began; typed columns named as the fields."""
     description: str = ""
     owner: str = ""
 

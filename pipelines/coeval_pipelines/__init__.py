@@ -1,0 +1,1 @@
+"""Engines and their coordination: catalog, streaming, offline, local stack."""

@@ -1,0 +1,1 @@
+"""Feast objects to the manifest: compile and validate."""

@@ -1,0 +1,1 @@
+"""Who owns which tiles: deployment, handoff from batch to stream, healing."""

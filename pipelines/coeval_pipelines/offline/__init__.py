@@ -1,0 +1,1 @@
+"""Spark: event log, as-of joins, windows, tiles, training sets, online load."""

@@ -1,0 +1,1 @@
+"""Kafka to Flink to changelog topics to the online store."""
