@@ -1,0 +1,198 @@
+"""The bytes of the online store: headers, tile slots, rows; and the guarded writes made of them. Pure.
+
+Windowed view, one string per key: a 24-byte header, then per granularity (coarse first) a ring of slots; a tile's slot
+is its index modulo the ring. A ring that was never written may be missing at the end: absent bytes are empty slots.
+Row view, one string per key: a 32-byte header, the null bitmap, 8 bytes per fixed-width feature, then the strings.
+Guards are big-endian (a Lua script unpacks them), state is little-endian (numpy reads it in place).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coeval.aggregations.tiles import Granularity, TilePlan
+from coeval.spec.model import Field, RowView
+from coeval.spec.types import Kind, Physical
+
+LAYOUT = 1
+TILE_HEADER = struct.Struct(">B7xqq")
+"""Layout id, then the greatest event_ts and available_at (microseconds UTC) of what was written."""
+ROW_HEADER = struct.Struct(">B3xiqqq")
+"""Layout id, partition, event_ts, available_at, offset."""
+TILE_BIAS = 2**31
+"""Added to a tile index, so that it is unsigned and 0 means an empty slot."""
+
+_WRITE_PREFIX = struct.Struct(">Iqq")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One guarded absolute write: the encoded entity key, and what the store's script is given for it."""
+
+    key: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TileColumns:
+    """Tiles of one granularity, columnar; every array has one entry per tile.
+
+    `last_event_ts` and `last_available_at` are the greatest of the tile's events (microseconds UTC); `states` hold one
+    array per component: int64, or `WIDE` for 16-byte components.
+    """
+
+    keys: Sequence[str]
+    tile: NDArray[np.int64]
+    events: NDArray[np.int64]
+    last_event_ts: NDArray[np.int64]
+    last_available_at: NDArray[np.int64]
+    states: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """Rows of a row view, columnar. The four times and positions are the total order; values are physical."""
+
+    keys: Sequence[str]
+    event_ts: NDArray[np.int64]
+    available_at: NDArray[np.int64]
+    partition: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    values: Mapping[str, Sequence[Physical]]
+
+
+def ring_offset(plan: TilePlan, hop: int) -> int:
+    """The byte at which the ring of a granularity begins."""
+    start = TILE_HEADER.size
+    for granularity in plan.granularities:
+        if granularity.hop == hop:
+            return start
+        start += granularity.slots * granularity.dtype.itemsize
+    raise KeyError(hop)
+
+
+def blob_size(plan: TilePlan) -> int:
+    """Bytes of a key whose every ring exists."""
+    return TILE_HEADER.size + plan.bytes_per_key
+
+
+def encode_tiles(plan: TilePlan, hop: int, columns: TileColumns, epoch: int) -> list[Update]:
+    """The guarded writes of tiles of one granularity. Batch runs have an epoch of at least 1, the stream has 0."""
+    granularity = plan.granularity(hop)
+    slots = np.zeros(len(columns.keys), dtype=granularity.dtype)
+    slots["tile"] = columns.tile + TILE_BIAS
+    slots["epoch"] = epoch
+    slots["events"] = columns.events
+    for component in granularity.components:
+        slots[component.name] = columns.states[component.name]
+    positions = ring_offset(plan, hop) + columns.tile % granularity.slots * granularity.dtype.itemsize
+    return [
+        Update(key, _WRITE_PREFIX.pack(position, event_ts, available_at) + slot.tobytes())
+        for key, position, event_ts, available_at, slot in zip(
+            columns.keys,
+            positions.tolist(),
+            columns.last_event_ts.tolist(),
+            columns.last_available_at.tolist(),
+            slots,
+            strict=True,
+        )
+    ]
+
+
+def encode_rows(view: RowView, columns: RowColumns) -> list[Update]:
+    """The guarded writes of rows."""
+    order = zip(
+        columns.partition.tolist(),
+        columns.event_ts.tolist(),
+        columns.available_at.tolist(),
+        columns.offset.tolist(),
+        strict=True,
+    )
+    rows = zip(*(columns.values[field.name] for field in view.features), strict=True)
+    return [
+        Update(key, ROW_HEADER.pack(LAYOUT, *position) + _encode_row(view.features, row))
+        for key, position, row in zip(columns.keys, order, rows, strict=True)
+    ]
+
+
+@lru_cache(maxsize=256)
+def _fixed(features: tuple[Field, ...]) -> struct.Struct:
+    codes = ["d" if field.type.kind is Kind.FLOAT64 else "q" for field in features if field.type.fixed_width]
+    return struct.Struct("<" + "".join(codes))
+
+
+def _encode_row(features: tuple[Field, ...], values: Sequence[Physical]) -> bytes:
+    nulls = bytearray((len(features) + 7) // 8)
+    fixed: list[Physical] = []
+    tail = bytearray()
+    for index, (field, value) in enumerate(zip(features, values, strict=True)):
+        if value is None:
+            nulls[index // 8] |= 1 << index % 8
+        if field.type.fixed_width:
+            fixed.append(0 if value is None else value)
+        elif isinstance(value, str):
+            text = value.encode()
+            tail += struct.pack("<I", len(text)) + text
+        else:
+            tail += struct.pack("<I", 0)
+    return bytes(nulls) + _fixed(features).pack(*fixed) + bytes(tail)
+
+
+def decode_row(features: tuple[Field, ...], blob: bytes) -> tuple[tuple[int, int, int, int], list[Physical]]:
+    """The order (event_ts, available_at, partition, offset) and the physical values of a stored row."""
+    _, partition, event_ts, available_at, offset = ROW_HEADER.unpack_from(blob)
+    nulls = blob[ROW_HEADER.size : ROW_HEADER.size + (len(features) + 7) // 8]
+    position = ROW_HEADER.size + len(nulls)
+    fixed = iter(_fixed(features).unpack_from(blob, position))
+    position += _fixed(features).size
+    values: list[Physical] = []
+    for index, field in enumerate(features):
+        value: Physical
+        if field.type.fixed_width:
+            value = next(fixed)
+        else:
+            length = int.from_bytes(blob[position : position + 4], "little")
+            value = blob[position + 4 : position + 4 + length].decode()
+            position += 4 + length
+        values.append(None if nulls[index // 8] >> index % 8 & 1 else value)
+    return (event_ts, available_at, partition, offset), values
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Many keys of a windowed view, decoded in place: per granularity a (keys, slots) structured array.
+
+    A key that is not stored has empty slots; `stored` tells which are. Times are microseconds UTC, 0 where not stored.
+    """
+
+    stored: NDArray[np.bool_]
+    last_event_ts: NDArray[np.int64]
+    last_available_at: NDArray[np.int64]
+    rings: Mapping[int, NDArray[np.void]]
+
+
+def decode_tiles(plan: TilePlan, blobs: Sequence[bytes | None]) -> Tiles:
+    """Decode the blobs of an MGET; missing ends of rings and missing keys read as empty slots."""
+    size = blob_size(plan)
+    raw = np.frombuffer(b"".join([(blob or b"").ljust(size, b"\0") for blob in blobs]), dtype=np.uint8)
+    table = raw.reshape(len(blobs), size)
+    header = np.ascontiguousarray(table[:, : TILE_HEADER.size]).view(
+        np.dtype([("layout", "u1"), ("pad", "V7"), ("event_ts", ">i8"), ("available_at", ">i8")])
+    )[:, 0]
+    rings = {item.hop: _ring(table, plan, item) for item in plan.granularities}
+    return Tiles(
+        header["layout"] != 0, header["event_ts"].astype(np.int64), header["available_at"].astype(np.int64), rings
+    )
+
+
+def _ring(table: NDArray[np.uint8], plan: TilePlan, granularity: Granularity) -> NDArray[np.void]:
+    start = ring_offset(plan, granularity.hop)
+    end = start + granularity.slots * granularity.dtype.itemsize
+    return np.ascontiguousarray(table[:, start:end]).view(granularity.dtype)
