@@ -1,0 +1,1 @@
+"""The demo: the whole main job on real purchases, through real engines, in one command."""
