@@ -1,1 +1,1 @@
-"""Who owns which tiles: deployment, handoff from batch to stream, healing."""
+"""Who owns which tiles: deployment, handoff between batch and stream, healing. It knows the engines' front doors."""

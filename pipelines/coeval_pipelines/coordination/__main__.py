@@ -1,0 +1,59 @@
+"""The coordinator: a small service that keeps the deployed jobs running and heals a store that lost its data."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import redis
+import requests
+import sqlalchemy as sa
+import structlog
+
+from coeval.errors import CoevalError
+from coeval.logs import configure_logging
+from coeval.settings import Settings, load_settings
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.deploy import deployed_manifest, only_one, reconcile
+from coeval_pipelines.coordination.fill import fill, load_in_child, unready
+
+PERIOD_SECONDS = 2.0
+_LOG = structlog.get_logger(service="coordinator")
+
+
+def main() -> None:
+    """Tick until told to stop; a component that is away is waited for, and said once."""
+    settings = load_settings()
+    configure_logging("info")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    control = ControlPlane.open(settings)
+    complaint = ""
+    while not stop.wait(PERIOD_SECONDS):
+        try:
+            tick(settings, control)
+            complaint = ""
+        except (CoevalError, redis.RedisError, requests.RequestException, sa.exc.SQLAlchemyError) as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                _LOG.warning("cannot reconcile", error=complaint)
+
+
+def tick(settings: Settings, control: ControlPlane) -> None:
+    """Bring what runs in line with what is deployed."""
+    manifest = deployed_manifest(control)
+    if manifest is None:
+        return
+    reconcile(settings, control)
+    lost = unready(settings, manifest, control)
+    if lost:
+        names = [view.name for view in lost]
+        _LOG.warning("views are not ready: healing from batch and changelog", views=names)
+        with only_one(settings):
+            fill(settings, manifest, control, lost, load_in_child(settings, manifest))
+        _LOG.info("views are ready", views=names)
+
+
+if __name__ == "__main__":
+    main()
