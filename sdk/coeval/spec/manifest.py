@@ -86,7 +86,7 @@ class Manifest:
         try:
             document = json.loads(text)
             schema = document.pop("schema")
-        except (ValueError, AttributeError, KeyError) as error:
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise ManifestError("This is not a Coeval manifest.", "Compile it again: feast apply") from error
         if schema != SCHEMA_VERSION:
             raise ManifestError(

@@ -195,7 +195,8 @@ def to_logical(data_type: DataType, value: Physical) -> Logical:
         return None
     match data_type.kind:
         case Kind.DECIMAL:
-            return Decimal(int(value)).scaleb(-data_type.scale)
+            # From text: arithmetic would round to the 28 digits of the default context.
+            return Decimal(f"{int(value)}e-{data_type.scale}")
         case Kind.BOOL:
             return bool(value)
         case Kind.TIMESTAMP:

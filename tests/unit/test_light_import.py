@@ -1,0 +1,33 @@
+"""`import coeval` stays light: what a model service carries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = (
+    "feast",
+    "pandas",
+    "pyarrow",
+    "pyspark",
+    "pyflink",
+    "sqlalchemy",
+    "great_expectations",
+    "kafka",
+    "pydantic",
+    "typer",
+)
+
+
+def _loaded(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_coeval_loads_no_engine() -> None:
+    assert _loaded("import coeval").isdisjoint({*HEAVY, "numpy", "redis"})
+
+
+def test_the_client_loads_no_engine_and_no_settings_library() -> None:
+    assert _loaded("import coeval; coeval.FeatureStore").isdisjoint(HEAVY)
