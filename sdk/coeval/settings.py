@@ -81,6 +81,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    def variables(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process; paths absolute, secrets left to inherit."""
+        tree = self.model_copy(update={"home": self.home.resolve()}).model_dump(mode="json", exclude_none=True)
+        found: dict[str, str] = {}
+        for name, value in tree.items():
+            items = value.items() if isinstance(value, dict) else [("", value)]
+            for part, item in items:
+                if part != "password":
+                    found[f"COEVAL_{name}{'__' if part else ''}{part}".upper()] = str(item)
+        return found
+
     @property
     def manifest_path(self) -> Path:
         """The manifest that `feast apply` compiled last."""

@@ -14,8 +14,8 @@ from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.deploy import deployed_manifest, only_one, reconcile
-from coeval_pipelines.coordination.fill import fill, load_in_child, unready
+from coeval_pipelines.coordination.deploy import deployed_manifest, reconcile
+from coeval_pipelines.coordination.fill import heal
 
 PERIOD_SECONDS = 2.0
 _LOG = structlog.get_logger(service="coordinator")
@@ -46,13 +46,9 @@ def tick(settings: Settings, control: ControlPlane) -> None:
     if manifest is None:
         return
     reconcile(settings, control)
-    lost = unready(settings, manifest, control)
-    if lost:
-        names = [view.name for view in lost]
-        _LOG.warning("views are not ready: healing from batch and changelog", views=names)
-        with only_one(settings):
-            fill(settings, manifest, control, lost, load_in_child(settings, manifest))
-        _LOG.info("views are ready", views=names)
+    healed = heal(settings, manifest, control)
+    if healed:
+        _LOG.warning("views were not ready: healed from batch and changelog", views=healed)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.deploy import only_one
 from coeval_pipelines.coordination.handoff import covers, is_streamed, required_cut
 
 Loader = Callable[[Mapping[str, int]], None]
@@ -29,7 +30,22 @@ def fill(settings: Settings, manifest: Manifest, control: ControlPlane, views: I
     Raises:
         EngineError: the store was wiped meanwhile, or the changelog was not written in time.
     """
-    chosen = list(views)
+    with only_one(settings):
+        _fill(settings, manifest, control, list(views), load)
+
+
+def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
+    """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views."""
+    if not unready(settings, manifest, control):
+        return []
+    with only_one(settings):
+        lost = unready(settings, manifest, control)
+        if lost:
+            _fill(settings, manifest, control, lost, load_in_child(settings, manifest))
+        return [view.name for view in lost]
+
+
+def _fill(settings: Settings, manifest: Manifest, control: ControlPlane, chosen: list[View], load: Loader) -> None:
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         incarnation = writer.incarnation()

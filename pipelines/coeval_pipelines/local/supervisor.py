@@ -1,0 +1,167 @@
+"""The supervisor: starts the children in order, asks after their health, restarts what dies, stops all on SIGTERM."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import structlog
+from coeval.errors import CoevalError
+from coeval.logs import configure_logging
+from coeval.settings import Settings, load_settings
+
+from coeval_pipelines.local.artefacts import Jars, ensure_jars
+from coeval_pipelines.local.components import Component, components
+from coeval_pipelines.local.health import is_healthy
+from coeval_pipelines.local.prepare import prepare
+from coeval_pipelines.local.state import ComponentStatus, Process, StackStatus, write_state
+
+TICK_SECONDS = 0.25
+HEALTH_SECONDS = 1.0
+STOP_SECONDS = 15.0
+LONGEST_BACKOFF = 15.0
+STEADY_SECONDS = 30.0
+"""A child that was up this long starts with no backoff again."""
+_LOG = structlog.get_logger(service="supervisor")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """A component and the process that runs it now."""
+
+    component: Component
+    popen: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    healthy: bool = False
+    asked: float = 0.0
+    starts: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.popen is not None and self.popen.poll() is None
+
+    def status(self) -> ComponentStatus:
+        """What others are told."""
+        health = "healthy" if self.alive and self.healthy else "starting" if self.alive else "stopped"
+        process = Process.of(self.popen.pid) if self.popen and self.alive else None
+        name, log = self.component.name, str(self.component.log)
+        return ComponentStatus(name, self.component.address, health, max(self.starts - 1, 0), log, process)
+
+
+class Supervisor:
+    """Owns the children of one stack."""
+
+    def __init__(self, settings: Settings, jars: Jars, names: tuple[str, ...]) -> None:
+        self._settings = settings
+        self._jars = jars
+        self._children = {item.name: Child(item) for item in components(settings, jars, names)}
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the loop to end."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Tick until asked to stop, then stop the children in reverse order."""
+        written: StackStatus | None = None
+        while not self._stop.is_set():
+            for child in self._children.values():
+                self._tick(child, time.monotonic())
+            written = self._publish(written)
+            self._stop.wait(TICK_SECONDS)
+        for child in reversed(self._children.values()):
+            self._end(child)
+        self._publish(written)
+
+    def _publish(self, written: StackStatus | None) -> StackStatus:
+        status = StackStatus(Process.of(os.getpid()), tuple(child.status() for child in self._children.values()))
+        if status != written:
+            write_state(self._settings, status)
+        return status
+
+    def _tick(self, child: Child, now: float) -> None:
+        if not child.alive:
+            if child.popen is not None:
+                self._bury(child, now)
+            if now >= child.not_before and self._may_start(child):
+                self._start(child, now)
+        elif now - child.asked >= HEALTH_SECONDS or not child.healthy:
+            child.healthy, child.asked = is_healthy(self._settings, child.component), now
+
+    def _may_start(self, child: Child) -> bool:
+        needed = (self._children.get(name) for name in child.component.after)
+        return all(other is None or (other.alive and other.healthy) for other in needed)
+
+    def _bury(self, child: Child, now: float) -> None:
+        assert child.popen is not None
+        _LOG.warning("died", component=child.component.name, exit_code=child.popen.returncode)
+        child.failures = 0 if now - child.started > STEADY_SECONDS else child.failures + 1
+        child.not_before = now + (0.0 if child.failures < 2 else min(0.5 * 2**child.failures, LONGEST_BACKOFF))
+        child.popen, child.healthy = None, False
+
+    def _start(self, child: Child, now: float) -> None:
+        component = child.component
+        prepare(self._settings, self._jars, component)
+        with component.log.open("ab") as log:
+            child.popen = subprocess.Popen(
+                component.command,
+                cwd=component.cwd,
+                env={**os.environ, **component.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+            )
+        child.started, child.asked = now, 0.0
+        child.starts += 1
+        _LOG.info("started", component=component.name, pid=child.popen.pid)
+
+    def _end(self, child: Child) -> None:
+        if child.popen is None or not child.alive:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(child.popen.pid, number)
+                child.popen.wait(STOP_SECONDS)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                _LOG.warning("did not stop in time", component=child.component.name)
+                continue
+            break
+        _LOG.info("stopped", component=child.component.name)
+
+
+def _die_with_parent() -> None:
+    # Where the kernel offers it, a killed supervisor takes its children along; elsewhere `up` ends leftovers by pid.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """`python -m coeval_pipelines.local.supervisor NAME...`: run the named components until SIGTERM."""
+    settings = load_settings()
+    configure_logging("info")
+    try:
+        supervisor = Supervisor(settings, ensure_jars(settings), tuple(sys.argv[1:]))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.stop())
+        supervisor.run()
+    except CoevalError as error:
+        _LOG.error("cannot go on", error=str(error))
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

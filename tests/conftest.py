@@ -1,0 +1,39 @@
+"""Fixtures of real components: each starts lazily on free ports in a temporary directory, and leaves nothing running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from coeval.settings import Settings
+from coeval_pipelines.local import stack as local
+from coeval_pipelines.local.components import ENGINES
+from coeval_pipelines.local.prepare import free_settings
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A Redis of our own."""
+    settings = free_settings(tmp_path_factory.mktemp("redis"))
+    local.up(settings, ("redis",))
+    yield settings
+    local.down(settings)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A Redis and a Kafka broker of our own."""
+    settings = free_settings(tmp_path_factory.mktemp("broker"))
+    local.up(settings, ("redis", "broker"))
+    yield settings
+    local.down(settings)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The engines: Redis, broker and a Flink cluster; tests run writer and jobs themselves."""
+    settings = free_settings(tmp_path_factory.mktemp("stack"))
+    local.up(settings, ENGINES)
+    yield settings
+    local.down(settings)
