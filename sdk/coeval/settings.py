@@ -107,6 +107,10 @@ class Settings(BaseSettings):
         """Root of the Delta tables."""
         return self.home.resolve() / "delta"
 
+    def data_path(self, path: str) -> str:
+        """Where the files of a source are: absolute paths and URIs as they stand, all others under `home`."""
+        return path if "://" in path or not path else str(self.home.resolve() / path)
+
     @property
     def jars(self) -> Path:
         """Where the Java artefacts are kept."""

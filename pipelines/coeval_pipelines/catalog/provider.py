@@ -1,0 +1,32 @@
+"""The Feast provider: Feast keeps the catalog, and Coeval's own engines do the rest. It touches no infrastructure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from feast.infra.passthrough_provider import PassthroughProvider
+
+from coeval_pipelines.catalog.registry import declare
+
+
+class CoevalProvider(PassthroughProvider):  # type: ignore[misc]
+    """Lets `feast apply` end in the registry and the manifest."""
+
+    def update_infra(
+        self,
+        project: str,
+        tables_to_delete: Sequence[Any],
+        tables_to_keep: Sequence[Any],
+        entities_to_delete: Sequence[Any],
+        entities_to_keep: Sequence[Any],
+        partial: bool,
+    ) -> None:
+        """Hand the declared views to the registry store, which commits right after this."""
+        declare(tables_to_keep)
+
+    def teardown_infra(self, project: str, tables: Sequence[Any], entities: Sequence[Any]) -> None:
+        """Stop nothing: streams are stopped by the stream commands."""
+
+    def validate_data_source(self, config: Any, data_source: Any) -> None:
+        """Accept a source whose files do not exist yet: history may be written after the catalog is applied."""

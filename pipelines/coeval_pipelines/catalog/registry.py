@@ -1,0 +1,147 @@
+"""The hook into `feast apply`: a registry store that compiles the catalog before anything is committed.
+
+Feast hands its registry store the complete registry at the very end of an apply. The store compiles it there: on an
+error nothing is written and Feast's command line prints the error; else registry and manifest are written, each at once
+or not at all. It knows Feast's registry files and the settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feast.infra.registry.registry_store import RegistryStore
+from feast.protos.feast.core.Registry_pb2 import Registry
+
+from coeval.derived import load_function
+from coeval.errors import CatalogError
+from coeval.settings import load_settings
+from coeval.spec.manifest import Manifest
+from coeval_pipelines.catalog.compile import compile_registry
+from coeval_pipelines.catalog.locate import locate
+from coeval_pipelines.catalog.problem import CatalogProblem
+
+if TYPE_CHECKING:
+    from feast.base_feature_view import BaseFeatureView
+    from feast.repo_config import RegistryConfig
+
+DRY_RUN = "COEVAL_CATALOG_DRY_RUN"
+"""Environment variable: compile, write the manifest to the path that it names, and commit nothing."""
+
+_DECLARED: dict[str, BaseFeatureView] = {}
+
+
+def declare(views: Iterable[Any]) -> None:
+    """Remember the views as the repository declares them; the provider hears them just before the commit.
+
+    Feast keeps the registered view where only its source, the order of its entities or its tiling changed, so that the
+    registry, and everything compiled from it, would go on saying the old.
+    """
+    _DECLARED.update({view.name: view for view in views})
+
+
+def state_directory(repository: Path) -> Path:
+    """COEVAL_HOME (or `home` in coeval.toml), counted from the directory that holds the feature repository."""
+    project_root = repository.resolve().parent
+    with contextlib.chdir(project_root):  # Feast has moved into the repository; coeval.toml stands beside it.
+        return project_root / load_settings().home
+
+
+class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
+    """Keeps the registry in a file under the state directory, and the manifest beside it."""
+
+    def __init__(self, registry_config: RegistryConfig, repo_path: Path | None) -> None:
+        self._repository = Path(repo_path or Path.cwd())
+        self._home = state_directory(self._repository)
+        self._path = self._home / registry_config.path
+        self._draft: Registry | None = None
+
+    def get_registry_proto(self) -> Registry:
+        """The committed registry; an empty one where nothing is committed yet."""
+        if self._draft is not None:
+            return self._draft
+        registry = Registry()
+        with contextlib.suppress(FileNotFoundError):
+            registry.ParseFromString(self._path.read_bytes())
+        return registry
+
+    def update_registry_proto(self, registry_proto: Registry) -> None:
+        """Compile, then commit registry and manifest.
+
+        Raises:
+            CatalogProblem: a definition cannot be compiled; nothing was written.
+        """
+        if not registry_proto.entities:
+            # Feast opens a project with a commit of its own before it applies anything. An apply has an entity: Feast's.
+            self._draft = registry_proto
+            return
+        _as_declared(registry_proto)
+        manifest = self._compile(registry_proto)
+        dry_run = os.environ.get(DRY_RUN)
+        if dry_run:
+            _write(Path(dry_run), manifest.to_json().encode())
+            return
+        registry_proto.last_updated.GetCurrentTime()
+        _write(self._path, registry_proto.SerializeToString())
+        _write(self._home / "manifest.json", manifest.to_json().encode())
+        self._draft = None
+        print(f"Manifest {manifest.hash[:12]} compiled: {self._home / 'manifest.json'}")
+
+    def teardown(self) -> None:
+        """Forget the registry. The manifest stays: what is deployed goes on reading it."""
+        self._path.unlink(missing_ok=True)
+
+    def _compile(self, registry: Registry) -> Manifest:
+        try:
+            manifest = compile_registry(registry, _project(registry))
+            self._check_functions(manifest)
+        except CatalogProblem as problem:
+            problem.location = locate(self._repository, problem.subject)
+            raise
+        return manifest
+
+    def _check_functions(self, manifest: Manifest) -> None:
+        # Imported, not called: a misspelt path must not wait for the first request to be found out.
+        root = str(self._repository.resolve().parent)
+        if root not in sys.path:
+            sys.path.insert(0, root)
+        for view in manifest.derived_views:
+            try:
+                load_function(view.function)
+            except CatalogError as error:
+                raise CatalogProblem(
+                    f"derived view {view.name}", error.reason.rstrip("."), error.instruction
+                ) from error
+
+
+def _project(registry: Registry) -> str:
+    names = [project.spec.name for project in registry.projects]
+    if len(names) != 1:
+        raise CatalogProblem(
+            "registry",
+            f"it holds the projects {', '.join(names) or 'none'}; a state directory belongs to one",
+            "Give each project its own COEVAL_HOME, or remove registry.db there and apply again.",
+        )
+    return names[0]
+
+
+def _as_declared(registry: Registry) -> None:
+    for item in (*registry.feature_views, *registry.stream_feature_views):
+        if item.spec.name in _DECLARED:
+            project = item.spec.project
+            item.spec.CopyFrom(_DECLARED[item.spec.name].to_proto().spec)
+            item.spec.project = project
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
