@@ -5,33 +5,46 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import tenacity
 
 from coeval.client import open_redis
-from coeval.errors import EngineError
+from coeval.errors import EngineError, UnknownFeatureError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.deploy import only_one
+from coeval_pipelines.coordination.deploy import now, only_one
 from coeval_pipelines.coordination.handoff import covers, is_streamed, required_cut
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 Loader = Callable[[Mapping[str, int]], None]
 """Loads views by batch: given cuts by view name, returns when everything is written."""
 
 
-def fill(settings: Settings, manifest: Manifest, control: ControlPlane, views: Iterable[View], load: Loader) -> None:
+def fill(
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    views: Iterable[View],
+    load: Loader,
+    cut: int | None = None,
+) -> None:
     """Load views by batch, wait until the changelog is written too, then mark them ready.
+
+    Without a `cut` (microseconds UTC), the log is cut where it was last time, or else as early as the handoff allows.
 
     Raises:
         EngineError: the store was wiped meanwhile, or the changelog was not written in time.
     """
     with only_one(settings):
-        _fill(settings, manifest, control, list(views), load)
+        _fill(settings, manifest, control, list(views), load, cut)
 
 
 def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
@@ -45,11 +58,55 @@ def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[
         return [view.name for view in lost]
 
 
-def _fill(settings: Settings, manifest: Manifest, control: ControlPlane, chosen: list[View], load: Loader) -> None:
+def backfill(
+    settings: Settings, manifest: Manifest, control: ControlPlane, names: Sequence[str], correct: bool = False
+) -> dict[str, int]:
+    """Bring the log up to date and fill the named views from it; returns what batch wrote, by view.
+
+    With `correct`, the log is cut now, so that late events enter the tiles that are final.
+    """
+    from coeval_pipelines.offline.event_log import ingest_topic
+    from coeval_pipelines.offline.session import spark_session
+
+    unknown = sorted(set(names) - manifest.views.keys())
+    if unknown:
+        raise UnknownFeatureError(f"No view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
+    written: dict[str, int] = {}
+    with spark_session(settings) as spark:
+        cut = now() if correct else None
+        for source in manifest.event_sources:
+            ingest_topic(spark, settings, manifest, source)
+        load = load_in_session(spark, settings, manifest, control, written)
+        fill(settings, manifest, control, [manifest.views[name] for name in names], load, cut)
+    return written
+
+
+def load_in_session(
+    spark: SparkSession, settings: Settings, manifest: Manifest, control: ControlPlane, written: dict[str, int]
+) -> Loader:
+    """A loader that uses a Spark session that is there; it notes what it wrote, by view."""
+    from coeval_pipelines.offline.online_load import load_view
+
+    def load(cuts: Mapping[str, int]) -> None:
+        for name, cut in cuts.items():
+            done = load_view(spark, settings, manifest, control, manifest.views[name], cut)
+            written[name] = done.written
+
+    return load
+
+
+def _fill(
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    chosen: list[View],
+    load: Loader,
+    cut: int | None = None,
+) -> None:
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         incarnation = writer.incarnation()
-        load({view.name: _cut(view, manifest, control) for view in chosen})
+        load({view.name: cut or _cut(view, manifest, control) for view in chosen})
         for view in chosen:
             if is_streamed(view):
                 _await_changelog(control, manifest, writer, view)

@@ -134,9 +134,9 @@ def write_history(retail: Retail, anchor: Anchor, directory: Path) -> dict[str, 
     """Write what happened before the replay as Parquet, one directory per source; returns rows by source."""
     old_purchases = retail.purchases[retail.purchases["at"] < anchor.replay_from]
     old_redemptions = retail.redemptions[retail.redemptions["at"] < anchor.replay_from]
-    _write(directory / "history" / "purchases" / "part-0.parquet", purchase_table(old_purchases))
-    _write(directory / "history" / "coupon_redemptions" / "part-0.parquet", redemption_table(old_redemptions))
-    _write(directory / "demographics.parquet", household_table(retail))
+    write_parquet(directory / "history" / "purchases" / "part-0.parquet", purchase_table(old_purchases))
+    write_parquet(directory / "history" / "coupon_redemptions" / "part-0.parquet", redemption_table(old_redemptions))
+    write_parquet(directory / "demographics.parquet", household_table(retail))
     return {"purchases": len(old_purchases), "coupon_redemptions": len(old_redemptions)}
 
 
@@ -226,7 +226,8 @@ def _redeems_soon(baskets: pd.DataFrame, redemptions: pd.DataFrame, anchor: Anch
     return soon
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial)

@@ -1,0 +1,63 @@
+"""What the demo shows while it works: a line per step with its time, progress bars on stderr, and a summary file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+FIRST_STEP, STEPS = 3, 8
+"""Steps 1 and 2, environment and Java artefacts, are make's."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The summary as it grows; saved after each step, so that a run that stops early says how far it came."""
+
+    path: Path
+    document: dict[str, Any] = field(default_factory=lambda: {"steps": {}})
+    step: int = FIRST_STEP - 1
+
+    def save(self) -> None:
+        """Write it, at once or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.document, indent=2, default=str) + "\n")
+        partial.replace(self.path)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[list[str]]:
+        """Run a step: the texts put in the list become its line; its seconds go to the summary."""
+        self.step += 1
+        head = f"[{self.step}/{STEPS}] {name:<16}"
+        print(f"{head} ...", file=sys.stderr, flush=True)
+        said: list[str] = []
+        start = time.monotonic()
+        yield said
+        seconds = time.monotonic() - start
+        self.document["steps"][name] = {"seconds": round(seconds, 1)}
+        self.save()
+        print(f"{head} {'  '.join(said):<78} {clock(seconds):>8}", flush=True)
+
+
+def clock(seconds: float) -> str:
+    """24s, 1m 22s."""
+    whole = round(seconds)
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Progress]:
+    """A progress bar on stderr; its one task is made, call `progress.update(progress.task_ids[0], ...)`."""
+    columns = (TextColumn(f"      {title:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=sys.stderr.isatty()) as progress:
+        progress.add_task(title, total=total)
+        yield progress
