@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coeval.derived import run_derived
 from coeval.errors import ManifestError, RequestError, StoreError, UnknownFeatureError
 from coeval.online.merge import unavailable
+from coeval.online.plan import row_count
 from coeval.online.reader import OnlineReader, StoredFeatures, wall_clock
 from coeval.online.result import Column, FeatureResult, Status
 from coeval.spec.manifest import Manifest
@@ -112,7 +113,7 @@ class FeatureStore:
         """
         chosen = self.service(service)
         columns = _as_columns(entities)
-        inputs = self._request(chosen, request or {}, len(next(iter(columns.values()), ())))
+        inputs = self._request(chosen, request or {}, row_count(columns))
         stored = self._read(self._needed(chosen), columns)
         served = {
             f"{item.view}__{name}": stored.columns[item.view][name] for item in chosen.views for name in item.features

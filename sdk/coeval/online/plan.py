@@ -39,7 +39,7 @@ def plan_read(manifest: Manifest, views: Sequence[ServiceView], entities: Mappin
     Raises:
         EntityKeyError: a join key is missing, null, of the wrong type, or columns differ in length.
     """
-    rows = _length(entities)
+    rows = row_count(entities)
     chosen = [(manifest.views[item.view], item.features) for item in views]
     names = [ready_key(manifest.tenant, view) for view, _ in chosen]
     reads: list[ViewRead] = []
@@ -57,7 +57,12 @@ def _data_keys(tenant: str, view: View, columns: Sequence[Sequence[Physical]]) -
     return [data_key(tenant, view, encode_key(view.key, values)) for values in zip(*columns, strict=True)]
 
 
-def _length(entities: Mapping[str, Sequence[Any]]) -> int:
+def row_count(entities: Mapping[str, Sequence[Any]]) -> int:
+    """How many entities there are.
+
+    Raises:
+        EntityKeyError: the columns differ in length.
+    """
     lengths = {name: len(values) for name, values in entities.items()}
     if len(set(lengths.values())) > 1:
         raise EntityKeyError(
