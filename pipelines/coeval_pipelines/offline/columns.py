@@ -1,0 +1,164 @@
+"""Types between the manifest, Arrow, Spark and numpy: one mapping each, both ways. Pure; it knows Arrow, runs no engine.
+
+Tables hold logical values (DECIMAL, TIMESTAMP, BOOLEAN, ...); aggregation and the online store take physical ones
+(int64, see `coeval.spec.types`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from coeval.aggregations.partial import Finalised, to_wide
+from coeval.spec.model import Field
+from coeval.spec.types import DataType, Kind, Physical
+
+_SQL = {
+    Kind.INT64: "BIGINT",
+    Kind.FLOAT64: "DOUBLE",
+    Kind.STRING: "STRING",
+    Kind.BOOL: "BOOLEAN",
+    Kind.TIMESTAMP: "TIMESTAMP",
+    Kind.DATE: "DATE",
+}
+_ARROW = {
+    Kind.INT64: pa.int64(),
+    Kind.FLOAT64: pa.float64(),
+    Kind.STRING: pa.string(),
+    Kind.BOOL: pa.bool_(),
+    Kind.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    Kind.DATE: pa.date32(),
+}
+
+
+def sql_type(data_type: DataType) -> str:
+    """The Spark SQL type of logical values."""
+    if data_type.kind is Kind.DECIMAL:
+        return f"DECIMAL({data_type.precision},{data_type.scale})"
+    return _SQL[data_type.kind]
+
+
+def arrow_type(data_type: DataType) -> pa.DataType:
+    """The Arrow type of logical values."""
+    if data_type.kind is Kind.DECIMAL:
+        return pa.decimal128(data_type.precision, data_type.scale)
+    return _ARROW[data_type.kind]
+
+
+def quoted(name: str) -> str:
+    """A column name in Spark SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def physical_sql(field: Field, column: str) -> str:
+    """The Spark SQL expression of the physical value of a column: BIGINT, or what has no integer form as it is."""
+    match field.type.kind:
+        case Kind.DECIMAL if field.type.fixed_width:
+            return f"CAST({column} * {10**field.type.scale}BD AS BIGINT)" if field.type.scale else _bigint(column)
+        case Kind.TIMESTAMP:
+            return f"UNIX_MICROS({column})"
+        case Kind.DATE:
+            return f"CAST(UNIX_DATE({column}) AS BIGINT)"
+        case Kind.BOOL:
+            return _bigint(column)
+        case _:
+            return column
+
+
+def _bigint(column: str) -> str:
+    return f"CAST({column} AS BIGINT)"
+
+
+def logical_array(data_type: DataType, values: Sequence[Physical]) -> pa.Array:
+    """Physical values, None for null, as an Arrow array of logical ones."""
+    if data_type.kind is Kind.DECIMAL:
+        null = np.fromiter((value is None for value in values), dtype=bool, count=len(values))
+        return _decimals(data_type, np.array([0 if v is None else v for v in values], dtype=object), null)
+    if data_type.kind in (Kind.STRING, Kind.FLOAT64, Kind.INT64):
+        return pa.array(values, arrow_type(data_type))
+    return pa.array(values, pa.int64()).cast(_storage(data_type)).cast(arrow_type(data_type))
+
+
+def finalised_array(data_type: DataType, finalised: Finalised) -> pa.Array:
+    """Finalised values of a feature as an Arrow array of logical ones; beyond the type is null."""
+    null = finalised.null | finalised.overflow
+    if data_type.kind is Kind.DECIMAL:
+        return _decimals(data_type, finalised.values, null)
+    values = finalised.values
+    if values.dtype == object:
+        values = np.where(null, 0, values).astype(np.int64)
+    array = pa.array(values, mask=null)
+    if data_type.kind in (Kind.INT64, Kind.FLOAT64):
+        return array
+    return array.cast(_storage(data_type)).cast(arrow_type(data_type))
+
+
+def _storage(data_type: DataType) -> pa.DataType:
+    return {Kind.BOOL: pa.int64(), Kind.TIMESTAMP: pa.timestamp("us"), Kind.DATE: pa.int32()}[data_type.kind]
+
+
+def _decimals(data_type: DataType, unscaled: NDArray[Any], null: NDArray[np.bool_]) -> pa.Array:
+    limbs = to_wide(np.where(null, 0, unscaled))
+    valid = pa.array(~null).buffers()[1]
+    return pa.Array.from_buffers(arrow_type(data_type), len(limbs), [valid, pa.py_buffer(limbs)])
+
+
+def physical_numpy(array: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """An Arrow column of integers as int64, and where it is not null."""
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    filled = pc.fill_null(array, 0) if array.null_count else array
+    return filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False), valid
+
+
+def wide_numpy(array: pa.Array) -> NDArray[np.void]:
+    """A decimal128 column without nulls as 16-byte states: the bytes are the same."""
+    from coeval.aggregations.partial import WIDE
+
+    return np.frombuffer(array.buffers()[1], dtype=WIDE)[array.offset : array.offset + len(array)]
+
+
+def derived_input(array: pa.Array) -> NDArray[Any]:
+    """A column as derived features take it: float64 with NaN for null, text as objects with None."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return array.to_numpy(zero_copy_only=False)
+    if pa.types.is_decimal(array.type):
+        return _decimal_numbers(array)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    elif pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        array = array.cast(pa.int64() if pa.types.is_timestamp(array.type) else pa.int32())
+    return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _decimal_numbers(array: pa.Array) -> NDArray[np.float64]:
+    """Unscaled over a power of ten in float64: as the SDK does it, so that both sides round alike."""
+    limbs = wide_numpy(array)
+    narrow = limbs["low"].astype(np.int64)
+    if bool(np.all((limbs["high"] == narrow >> 63) | ~array.is_valid().to_numpy(zero_copy_only=False))):
+        unscaled = narrow.astype(np.float64)
+    else:
+        unscaled = np.array([(int(x["high"]) << 64) + int(x["low"]) for x in limbs], dtype=object).astype(np.float64)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(valid, np.where(valid, unscaled, 0.0) / 10**array.type.scale, np.nan)
+
+
+def derived_output(data_type: DataType, values: NDArray[Any]) -> pa.Array:
+    """What a derived function returned as an Arrow column of its declared type."""
+    if data_type.kind is Kind.STRING:
+        return pa.array(values, pa.string())
+    null = np.isnan(values)
+    array = pa.array(values, mask=null)
+    return array if data_type.kind is Kind.FLOAT64 else _rounded(data_type, values, null)
+
+
+def _rounded(data_type: DataType, values: NDArray[np.float64], null: NDArray[np.bool_]) -> pa.Array:
+    scaled = np.rint(np.where(null, 0, values) * 10**data_type.scale)
+    if data_type.kind is Kind.DECIMAL:
+        return _decimals(data_type, np.array([int(value) for value in scaled], dtype=object), null)
+    array = pa.array(scaled.astype(np.int64), mask=null)
+    return array if data_type.kind is Kind.INT64 else array.cast(_storage(data_type)).cast(arrow_type(data_type))

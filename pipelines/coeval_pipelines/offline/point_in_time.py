@@ -1,0 +1,65 @@
+"""The features of one view for a spine, as they could have been known at each row's instant. It knows Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import BatchSource, RowView, View
+from coeval_pipelines.offline.asof import row_features
+from coeval_pipelines.offline.spine import ROW, StagedSpine, staged
+from coeval_pipelines.offline.tables import read_batch_source, read_log
+from coeval_pipelines.offline.windows import window_features
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def point_in_time(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    view: View,
+    spine: DataFrame,
+    events: DataFrame | None = None,
+    knowledge: str = "available",
+) -> DataFrame:
+    """The spine with the view's features as columns view__feature, exactly one row per spine row, kept in memory.
+
+    `spine` needs the view's keys and `event_timestamp` (an instant, or BIGINT microseconds UTC). `events` replaces the
+    source's log, e.g. by a part of it, to ask what would have been.
+
+    Raises:
+        UsageError: the spine lacks something.
+    """
+    with staged(spark, settings, spine, [view]) as asked:
+        facts = source_events(spark, settings, manifest, view) if events is None else events
+        answers = view_features(manifest, view, facts, asked, knowledge)
+        result = asked.frame.select(*asked.columns, ROW).join(answers, ROW).drop(ROW).persist()
+        result.count()  # fills the cache while the staged spine is still there
+        return result
+
+
+def source_events(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    view: View,
+    versions: Mapping[str, int | None] | None = None,
+) -> DataFrame:
+    """What a view is computed from: its source's log (at a pinned version), or the rows of its batch source."""
+    source = manifest.sources[view.source]
+    if isinstance(source, BatchSource):
+        return read_batch_source(spark, source)
+    return read_log(spark, settings, manifest, source, version=(versions or {}).get(source.name))
+
+
+def view_features(
+    manifest: Manifest, view: View, events: DataFrame, spine: StagedSpine, knowledge: str = "available"
+) -> DataFrame:
+    """One row per spine row: its number and the view's features, named view__feature."""
+    if isinstance(view, RowView):
+        return row_features(view, events, spine, knowledge)
+    return window_features(view, manifest.event_source(view), events, spine, knowledge)

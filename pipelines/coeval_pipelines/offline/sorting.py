@@ -1,0 +1,149 @@
+"""Sorting an ingest batch: good, rejected, duplicate, and what of the good came late. It knows Spark.
+
+Everything here is deterministic in the batch and in what the log held before it, so that a batch can be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from coeval.aggregations.tiles import tile_plan
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval.spec.time import duration
+from coeval_pipelines.offline.columns import quoted
+from coeval_pipelines.offline.journal import IngestReport
+from coeval_pipelines.offline.tables import ENVELOPE, ddl, log_schema, payload
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+REJECTS_SCHEMA = ddl(
+    {
+        "reason": "STRING",
+        "value": "BINARY",
+        "available_at": "BIGINT",
+        "topic": "STRING",
+        "partition": "INT",
+        "offset": "BIGINT",
+        "batch": "BIGINT",
+    }
+)
+"""Rejected records: why, their raw bytes, and where they were."""
+
+
+def parsed_schema(source: EventSource) -> str:
+    """A batch after validation: log columns, null in a reject, with its reason and raw bytes."""
+    return f"{log_schema(source)}, reason STRING, value BINARY"
+
+
+def duplicates_schema(source: EventSource) -> str:
+    """Duplicates: log columns, and whether they contradict their original."""
+    return f"{log_schema(source)}, conflict BOOLEAN"
+
+
+def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None) -> DataFrame:
+    """Add `fate` (good, rejected, duplicate) and `conflict` to a validated batch.
+
+    Of one identity, what the `log` holds counts, else the first by (available_at, partition, offset).
+    """
+    from pyspark.sql import functions as F
+
+    valid = parsed.where("reason IS NULL").withColumn("fresh", F.lit(True))
+    near = None if log is None else _near(log, valid).withColumn("fresh", F.lit(False))
+    repeated = _repeated(valid, near)
+    if repeated is None:
+        return parsed.withColumn("fate", F.expr("IF(reason IS NULL, 'good', 'rejected')")).withColumn(
+            "conflict", F.lit(False)
+        )
+    both = valid if near is None else valid.unionByName(near, allowMissingColumns=True)
+    judged = _judge(source, both.withColumn("same", F.expr(_SAME)).join(repeated, "same", "left_semi"))
+    single = parsed.withColumn("same", F.expr(f"IF(reason IS NULL, {_SAME}, NULL)")).join(repeated, "same", "left_anti")
+    single = single.selectExpr("*", "IF(reason IS NULL, 'good', 'rejected') AS fate", "FALSE AS conflict").drop("same")
+    return single.unionByName(judged.select(single.columns))
+
+
+_SAME = "XXHASH64(event_id, declared_ts)"
+"""Equal for equal identities: finds the few rows that may repeat one, at the price of a number per row."""
+
+
+def _near(log: DataFrame, valid: DataFrame) -> DataFrame:
+    """The part of the log that a batch may repeat, by the bounds of its declared times."""
+    from pyspark.sql import functions as F
+
+    bounds = valid.agg(F.min("declared_ts"), F.max("declared_ts")).first()
+    assert bounds is not None
+    return log.where(F.col("declared_ts").between(bounds[0] or 0, bounds[1] or 0))
+
+
+def _repeated(valid: DataFrame, near: DataFrame | None) -> DataFrame | None:
+    """The hashes of the identities that may stand more than once; None where there is none."""
+    hashes = valid.selectExpr(f"{_SAME} AS same")
+    if near is not None:
+        hashes = hashes.unionByName(near.selectExpr(f"{_SAME} AS same"))
+    repeated = hashes.groupBy("same").count().where("count > 1").select("same").persist()
+    return repeated if repeated.head(1) else None
+
+
+def _judge(source: EventSource, candidates: DataFrame) -> DataFrame:
+    """Among rows that may repeat an identity: which is the original, and which contradict theirs."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    same = Window.partitionBy("event_id", "declared_ts").orderBy("fresh", "available_at", "partition", "offset")
+    content = F.struct(*(F.col(quoted(field.name)) for field in payload(source)))
+    ranked = (
+        candidates.withColumn("rank", F.row_number().over(same))
+        .withColumn("original", F.first(F.struct(content.alias("content"), "partition")).over(same))
+        .where("fresh")
+    )
+    # A history file and the topic may overlap: that is no fault of a producer.
+    moved = F.expr("partition <> original.partition AND original.partition >= 0")
+    return ranked.withColumn("fate", F.expr("IF(rank = 1, 'good', 'duplicate')")).withColumn(
+        "conflict", (F.col("rank") > 1) & (~content.eqNullSafe(F.col("original.content")) | moved)
+    )
+
+
+def late_conditions(manifest: Manifest, source: EventSource) -> dict[str, str]:
+    """Per granularity of the source's views, the SQL that tells whether an event came after its tile was final."""
+    hops = {
+        granularity.hop
+        for view in manifest.windowed_views
+        if view.source == source.name
+        for granularity in tile_plan(view, source).granularities
+    }
+    return {
+        duration(hop): f"available_at >= event_ts - PMOD(event_ts, {hop}L) + {hop + source.allowed_lateness}L"
+        for hop in sorted(hops)
+    }
+
+
+def count(manifest: Manifest, source: EventSource, sorted_out: DataFrame, offsets: Mapping[int, int]) -> IngestReport:
+    """Count what became of a batch."""
+    from pyspark.sql import functions as F
+
+    late = late_conditions(manifest, source)
+    counted = sorted_out.groupBy("fate", "reason").agg(
+        F.count(F.lit(1)).alias("n"),
+        F.count_if("conflict").alias("conflicts"),
+        *(F.count_if(F.expr(condition)).alias(name) for name, condition in late.items()),
+    )
+    rows = [row.asDict() for row in counted.collect()]
+    by_fate = {fate: [row for row in rows if row["fate"] == fate] for fate in ("good", "rejected", "duplicate")}
+    good = by_fate["good"][0] if by_fate["good"] else {}
+    return IngestReport(
+        source=source.name,
+        read=sum(row["n"] for row in rows),
+        good=good.get("n", 0),
+        rejected={row["reason"]: row["n"] for row in sorted(by_fate["rejected"], key=lambda row: str(row["reason"]))},
+        duplicates=sum(row["n"] for row in by_fate["duplicate"]),
+        conflicts=sum(row["conflicts"] for row in by_fate["duplicate"]),
+        late={name: good.get(name, 0) for name in late},
+        offsets=dict(offsets),
+    )
+
+
+def envelope_and_payload(source: EventSource) -> list[str]:
+    """The log's columns, quoted, in order."""
+    return [*map(quoted, ENVELOPE), *(quoted(field.name) for field in payload(source))]

@@ -1,0 +1,202 @@
+"""The Delta tables: where each is, its columns, idempotent appends, reads pinned to a version. It knows Spark and Delta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coeval.errors import CatalogError, UsageError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import BatchSource, EventSource, Field
+from coeval_pipelines.offline.columns import quoted, sql_type
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ENVELOPE = {
+    "event_id": "STRING",
+    "event_ts": "BIGINT",
+    "available_at": "BIGINT",
+    "topic": "STRING",
+    "partition": "INT",
+    "offset": "BIGINT",
+    "declared_ts": "BIGINT",
+    "batch": "BIGINT",
+}
+"""Of every event: its identity, its times in microseconds UTC, its position in the log (files: topic '', partition -1)."""
+
+FILE_PARTITION = -1
+ORDER = ("event_ts", "available_at", "partition", "offset")
+"""The total order of events."""
+
+
+def payload(source: EventSource | BatchSource) -> tuple[Field, ...]:
+    """The fields that are columns of their own: an event id or time that is named as the envelope names it is in there.
+
+    Raises:
+        CatalogError: another field has an envelope column's name.
+    """
+    known_as = {"event_ts": source.event_ts, "event_id": getattr(source, "event_id", "")}
+    known_as["available_at"] = getattr(source, "available_at", "")
+    for field in source.fields:
+        if field.name in ENVELOPE and known_as.get(field.name) != field.name:
+            raise CatalogError(
+                f"The field {field.name} of {source.name} has the name of a column that every event log has.",
+                "Rename the field.",
+            )
+    return tuple(field for field in source.fields if field.name not in ENVELOPE)
+
+
+def log_schema(source: EventSource | BatchSource) -> str:
+    """The columns of an event log as DDL."""
+    fields = {field.name: sql_type(field.type) for field in payload(source)}
+    return ddl({**ENVELOPE, **fields})
+
+
+def ddl(columns: Mapping[str, str]) -> str:
+    """Columns by name as Spark's DDL."""
+    return ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+
+
+def table_path(settings: Settings, manifest: Manifest, kind: str, name: str) -> Path:
+    """Where a table is: kind is log, rejects, duplicates, ingest or training_sets."""
+    return settings.delta / manifest.tenant / kind / name
+
+
+def latest_version(path: Path) -> int | None:
+    """The newest version of a table, by its log's file names; None where there is no table."""
+    commits = [int(item.stem) for item in (path / "_delta_log").glob("*.json") if item.stem.isdigit()]
+    return max(commits, default=None)
+
+
+def append(frame: DataFrame, path: Path, application: str, version: int) -> None:
+    """Append once: a second append of the same application and version does nothing."""
+    writer = frame.write.format("delta").mode("append").option("mergeSchema", "true")
+    writer.option("txnAppId", application).option("txnVersion", version).save(str(path))
+
+
+def read_table(spark: SparkSession, path: Path, schema: str, version: int | None = None) -> DataFrame:
+    """A table with exactly these columns, absent ones null; without rows where it does not exist.
+
+    `version` pins the read, so that several reads of one run see the same table.
+    """
+    if latest_version(path) is None:
+        return spark.createDataFrame([], schema)
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return _conform(reader.load(str(path)), schema)
+
+
+def _conform(frame: DataFrame, schema: str) -> DataFrame:
+    from pyspark.sql.types import StructType
+
+    wanted = StructType.fromDDL(schema)
+    present = set(frame.columns)
+    return frame.selectExpr(
+        *(
+            quoted(name) if name in present else f"CAST(NULL AS {wanted[name].dataType.simpleString()}) {quoted(name)}"
+            for name in wanted.fieldNames()
+        )
+    )
+
+
+def read_log(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    source: EventSource,
+    up_to: Mapping[int, int] | None = None,
+    version: int | None = None,
+) -> DataFrame:
+    """The good events of a source. `up_to` keeps those below an offset (next to read) by partition, and all of files."""
+    from pyspark.sql import functions as F
+
+    frame = read_table(spark, table_path(settings, manifest, "log", source.name), log_schema(source), version)
+    if up_to is None:
+        return frame
+    reached = [(F.col("partition") == part) & (F.col("offset") < end) for part, end in up_to.items()]
+    return frame.where(reduce(lambda a, b: a | b, reached, F.col("partition") == FILE_PARTITION))
+
+
+def read_files(
+    spark: SparkSession, name: str, path: str, fields: Iterable[Field], file_format: str = "parquet"
+) -> DataFrame:
+    """The declared columns of Parquet files (or a Delta table), with their declared types.
+
+    A relative path is relative to the current directory.
+
+    Raises:
+        UsageError: the files are not there, or a column is missing or of a type that may lose something.
+    """
+    from pyspark.errors import AnalysisException
+
+    try:
+        frame = spark.read.format(file_format).load(path)
+    except AnalysisException as error:
+        raise UsageError(f"The files of {name} cannot be read: {path}.", f"Are they {file_format} files?") from error
+    found = dict(frame.dtypes)
+    return frame.selectExpr(*(_typed_column(name, field, found) for field in fields))
+
+
+_WIDENING = {"BIGINT": ("tinyint", "smallint", "int", "bigint"), "DOUBLE": ("float", "double")}
+
+
+def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
+    wanted, is_type = sql_type(field.type), found.get(field.name)
+    if is_type is None:
+        raise UsageError(
+            f"The files of {name} have no column {field.name}; they have {', '.join(found)}.",
+            f"Add {field.name} ({field.type}), or correct the source's schema.",
+        )
+    if is_type not in _WIDENING.get(wanted, (wanted.lower(),)):
+        hint = " An instant needs a time zone: write it as UTC." if is_type == "timestamp_ntz" else ""
+        raise UsageError(
+            f"{field.name} of {name} is declared {field.type}, but the files hold {is_type}.{hint}",
+            "Write the files with the declared type, or correct the source's schema.",
+        )
+    return f"CAST({quoted(field.name)} AS {wanted}) {quoted(field.name)}"
+
+
+def read_batch_source(spark: SparkSession, source: BatchSource) -> DataFrame:
+    """The rows of a batch source with the envelope of events; ties are ordered by every field, in its declared order."""
+    from pyspark.sql import functions as F
+
+    frame = read_files(spark, source.name, source.path, source.fields, source.format or "parquet")
+    times = [source.event_ts, source.available_at or source.event_ts]
+    frame = frame.where(F.col(times[0]).isNotNull() & F.col(times[1]).isNotNull())
+    order = [quoted(name) for name in (source.event_ts, *(field.name for field in source.fields))]
+    envelope = {
+        "event_id": "''",
+        "event_ts": f"UNIX_MICROS({quoted(times[0])})",
+        "available_at": f"UNIX_MICROS({quoted(times[1])})",
+        "topic": "''",
+        "partition": f"{FILE_PARTITION}",
+        "offset": "ordinal",
+        "declared_ts": f"UNIX_MICROS({quoted(times[0])})",
+        "batch": "0L",
+    }
+    return numbered(frame, order).selectExpr(
+        *(f"CAST({value} AS {ENVELOPE[name]}) {name}" for name, value in envelope.items()),
+        *(quoted(field.name) for field in payload(source)),
+    )
+
+
+def numbered(frame: DataFrame, order: list[str]) -> DataFrame:
+    """Add `ordinal`, the position of each row in that order, from 0: a sort in ranges, and the sizes of the ranges.
+
+    The frame is kept in memory until the session's cache is cleared.
+    """
+    from pyspark.sql import functions as F
+
+    ranged = frame.repartitionByRange(*map(F.col, order)).sortWithinPartitions(*map(F.col, order))
+    ranged = ranged.withColumn("__part", F.spark_partition_id()).withColumn("__id", F.monotonically_increasing_id())
+    ranged = ranged.persist()
+    sizes = {row["__part"]: row["count"] for row in ranged.groupBy("__part").count().collect()}
+    # The id's upper bits are the partition, its lower 33 the row's place in it.
+    starts = {part: sum(size for other, size in sizes.items() if other < part) for part in sizes}
+    pairs = ", ".join(f"{part}, {start}L" for part, start in starts.items()) or "0, 0L"
+    return ranged.withColumn("ordinal", F.expr(f"MAP({pairs})[__part] + (__id & {2**33 - 1}L)")).drop("__part", "__id")
