@@ -125,14 +125,16 @@ def wide_numpy(array: pa.Array) -> NDArray[np.void]:
 def derived_input(array: pa.Array) -> NDArray[Any]:
     """A column as derived features take it: float64 with NaN for null, text as objects with None."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return array.to_numpy(zero_copy_only=False)
+        texts: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return texts
     if pa.types.is_decimal(array.type):
         return _decimal_numbers(array)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     elif pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         array = array.cast(pa.int64() if pa.types.is_timestamp(array.type) else pa.int32())
-    return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers: NDArray[Any] = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def _decimal_numbers(array: pa.Array) -> NDArray[np.float64]:

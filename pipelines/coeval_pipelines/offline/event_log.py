@@ -78,12 +78,12 @@ def ingest_history(spark: SparkSession, settings: Settings, manifest: Manifest, 
     with book.locked():
         if not source.history or book.report(_HISTORY) is not None:
             return IngestReport(source.name)
-        report = _ingest(spark, settings, manifest, source, _history(spark, source), _HISTORY, {})
+        report = _ingest(spark, settings, manifest, source, _history(spark, settings, source), _HISTORY, {})
         book.finish(_HISTORY, report)
         return report
 
 
-def _history(spark: SparkSession, source: EventSource) -> DataFrame:
+def _history(spark: SparkSession, settings: Settings, source: EventSource) -> DataFrame:
     """History rows as a parsed batch; their order is (time, event id, everything else)."""
     names = [quoted(field.name) for field in source.fields]
     instant = f"UNIX_MICROS({quoted(source.event_ts)})"
@@ -98,7 +98,7 @@ def _history(spark: SparkSession, source: EventSource) -> DataFrame:
         "batch": f"{_HISTORY}L",
     }
     raw = f"CAST(TO_JSON(STRUCT({', '.join(names)})) AS BINARY)"
-    files = read_files(spark, f"the history of {source.name}", source.history, source.fields)
+    files = read_files(spark, settings, f"the history of {source.name}", source.history, source.fields)
     ordered = numbered(files, [quoted(source.event_ts), quoted(source.event_id), *names])
     return ordered.selectExpr("*", f"{_history_reason(source)} AS reason").selectExpr(
         *(f"{value} AS {quoted(name)}" for name, value in envelope.items()),

@@ -52,7 +52,7 @@ def source_events(
     """What a view is computed from: its source's log (at a pinned version), or the rows of its batch source."""
     source = manifest.sources[view.source]
     if isinstance(source, BatchSource):
-        return read_batch_source(spark, source)
+        return read_batch_source(spark, settings, source)
     return read_log(spark, settings, manifest, source, version=(versions or {}).get(source.name))
 
 

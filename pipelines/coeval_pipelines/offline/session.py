@@ -72,7 +72,7 @@ def _start(settings: Settings) -> SparkSession:
     try:
         # We launch the JVM ourselves to keep what it prints off the user's terminal.
         with log.open("ab") as stderr:
-            gateway: Any = launch_gateway(conf, popen_kwargs={"stderr": stderr})
+            gateway: Any = launch_gateway(conf, popen_kwargs={"stderr": stderr})  # type: ignore[no-untyped-call]
         SparkContext._ensure_initialized(gateway=gateway)
         return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkException, OSError) as error:

@@ -95,6 +95,7 @@ def _conform(frame: DataFrame, schema: str) -> DataFrame:
     from pyspark.sql.types import StructType
 
     wanted = StructType.fromDDL(schema)
+    assert isinstance(wanted, StructType)
     present = set(frame.columns)
     return frame.selectExpr(
         *(
@@ -123,11 +124,11 @@ def read_log(
 
 
 def read_files(
-    spark: SparkSession, name: str, path: str, fields: Iterable[Field], file_format: str = "parquet"
+    spark: SparkSession, settings: Settings, name: str, path: str, fields: Iterable[Field], file_format: str = "parquet"
 ) -> DataFrame:
     """The declared columns of Parquet files (or a Delta table), with their declared types.
 
-    A relative path is relative to the current directory.
+    A relative path is relative to the state directory (COEVAL_HOME).
 
     Raises:
         UsageError: the files are not there, or a column is missing or of a type that may lose something.
@@ -135,9 +136,11 @@ def read_files(
     from pyspark.errors import AnalysisException
 
     try:
-        frame = spark.read.format(file_format).load(path)
+        frame = spark.read.format(file_format).load(str(settings.home.resolve() / path))
     except AnalysisException as error:
-        raise UsageError(f"The files of {name} cannot be read: {path}.", f"Are they {file_format} files?") from error
+        raise UsageError(
+            f"The files of {name} cannot be read: {settings.home.resolve() / path}.", f"Are they {file_format} files?"
+        ) from error
     found = dict(frame.dtypes)
     return frame.selectExpr(*(_typed_column(name, field, found) for field in fields))
 
@@ -161,11 +164,11 @@ def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
     return f"CAST({quoted(field.name)} AS {wanted}) {quoted(field.name)}"
 
 
-def read_batch_source(spark: SparkSession, source: BatchSource) -> DataFrame:
+def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSource) -> DataFrame:
     """The rows of a batch source with the envelope of events; ties are ordered by every field, in its declared order."""
     from pyspark.sql import functions as F
 
-    frame = read_files(spark, source.name, source.path, source.fields, source.format or "parquet")
+    frame = read_files(spark, settings, source.name, source.path, source.fields, source.format or "parquet")
     times = [source.event_ts, source.available_at or source.event_ts]
     frame = frame.where(F.col(times[0]).isNotNull() & F.col(times[1]).isNotNull())
     order = [quoted(name) for name in (source.event_ts, *(field.name for field in source.fields))]

@@ -181,10 +181,10 @@ def with_derived(frame: DataFrame, view: DerivedView) -> DataFrame:
 
 def _derive(
     view: DerivedView, outputs: Mapping[str, Field]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     inputs = [*(ref.full_name for ref in view.inputs), *(field.name for field in view.request)]
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             computed = run_derived(view, {name: derived_input(batch.column(name)) for name in inputs})
             added = [derived_output(field.type, computed[field.name]) for field in outputs.values()]
@@ -203,7 +203,7 @@ def _inputs(
         if isinstance(source, EventSource):
             found[name] = {"log": str(table_path(settings, manifest, "log", name)), "version": number}
         else:
-            content, rows = fingerprint(read_batch_source(spark, source))
+            content, rows = fingerprint(read_batch_source(spark, settings, source))
             found[name] = {"files": source.path, "rows": rows, "content_hash": content}
     return found
 

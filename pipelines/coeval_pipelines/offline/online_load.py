@@ -1,0 +1,181 @@
+"""The online load: batch tiles and latest rows into Redis, through the same guarded writes as the stream's.
+
+It knows Spark and the online writer. Writes are idempotent and commute with the stream's, so a load may be repeated,
+interrupted, or run beside the stream.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from numpy.typing import NDArray
+
+from coeval.aggregations.tiles import tile_plan
+from coeval.client import open_redis
+from coeval.errors import UsageError
+from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
+from coeval.online.writer import OnlineWriter
+from coeval.settings import Settings
+from coeval.spec.keys import bucket_of
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource, RowView, View, WindowedView
+from coeval.spec.types import Kind
+from coeval_pipelines.control import BatchLoad, ControlPlane
+from coeval_pipelines.offline.columns import physical_numpy, wide_numpy
+from coeval_pipelines.offline.point_in_time import source_events
+from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+CALL_SIZE = 1000
+"""Updates per call of the store: a few large calls, each short enough not to hold the others up."""
+
+_LOG = structlog.get_logger()
+
+Encoder: TypeAlias = Callable[[pa.RecordBatch], list[Update]]
+
+
+def load_view(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    view: View,
+    cut: int,
+    now: int | None = None,
+) -> BatchLoad:
+    """Write what the log says of a view at `cut` (microseconds UTC), under a new epoch, and record the load.
+
+    Windowed views: tiles that are final at the cut. Row views: the latest row of every key that is visible `now`
+    (default: the clock); a row that the stream has meanwhile replaced is refused, as it should be. Every partition of
+    the source must have been ingested up to the cut.
+
+    Raises:
+        UsageError: a feature has a type that the store cannot hold.
+        StoreError: the online store does not answer.
+    """
+    now = time.time_ns() // 1000 if now is None else now
+    with closing(open_redis(settings)):
+        run = control.start_load(view.name, view.version, cut)
+    events = source_events(spark, settings, manifest, view)
+    written = 0
+    for frame, encoder in _parts(manifest, view, events, cut, now, run):
+        written += _write(settings, manifest, view, frame, encoder)
+    finished = time.time_ns() // 1000
+    control.finish_load(run, written, finished)
+    return BatchLoad(run, view.name, view.version, cut, written, finished)
+
+
+def _parts(
+    manifest: Manifest, view: View, events: DataFrame, cut: int, now: int, epoch: int
+) -> Iterator[tuple[DataFrame, Encoder]]:
+    if isinstance(view, RowView):
+        _check_types(view)
+        yield latest_rows(view, events, now), row_encoder(view)
+        return
+    source = manifest.event_source(view)
+    for granularity in tile_plan(view, source).granularities:
+        yield batch_tiles(view, source, granularity, events, cut), tile_encoder(view, source, granularity.hop, epoch)
+
+
+def _check_types(view: RowView) -> None:
+    for field in view.features:
+        if field.type.kind is Kind.DECIMAL and not field.type.fixed_width:
+            raise UsageError(
+                f"{view.name}.{field.name} is a {field.type}: a row holds decimals of at most 18 digits.",
+                "Declare a smaller precision.",
+            )
+
+
+def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) -> Encoder:
+    """From a batch of `batch_tiles` to guarded writes."""
+    plan = tile_plan(view, source)
+    components = plan.granularity(hop).components
+
+    def encode(batch: pa.RecordBatch) -> list[Update]:
+        states = {
+            item.name: wide_numpy(batch.column(item.name).cast(pa.decimal128(38, 0)))
+            if item.wide
+            else _ints(batch, item.name)
+            for item in components
+        }
+        columns = TileColumns(
+            keys=batch.column(KEY).to_pylist(),
+            tile=_ints(batch, "tile"),
+            events=_ints(batch, "events"),
+            last_event_ts=_ints(batch, "last_event_ts"),
+            last_available_at=_ints(batch, "last_available_at"),
+            states=states,
+        )
+        return encode_tiles(plan, hop, columns, epoch)
+
+    return encode
+
+
+def row_encoder(view: RowView) -> Encoder:
+    """From a batch of `latest_rows` to guarded writes."""
+
+    def encode(batch: pa.RecordBatch) -> list[Update]:
+        columns = RowColumns(
+            keys=batch.column(KEY).to_pylist(),
+            event_ts=_ints(batch, "event_ts"),
+            available_at=_ints(batch, "available_at"),
+            partition=_ints(batch, "partition"),
+            offset=_ints(batch, "offset"),
+            values={field.name: batch.column(f"value_{field.name}").to_pylist() for field in view.features},
+        )
+        return encode_rows(view, columns)
+
+    return encode
+
+
+def _ints(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
+    return physical_numpy(batch.column(name))[0]
+
+
+def _write(settings: Settings, manifest: Manifest, view: View, frame: DataFrame, encoder: Encoder) -> int:
+    counts = frame.mapInArrow(_applier(settings, manifest.tenant, view, encoder), "written BIGINT, refused BIGINT")
+    found = counts.selectExpr("COALESCE(SUM(written), 0)", "COALESCE(SUM(refused), 0)").first()
+    assert found is not None
+    _LOG.info("batch load", view=view.name, written=found[0], refused=found[1])
+    return int(found[0])
+
+
+def _applier(
+    settings: Settings, tenant: str, view: View, encoder: Encoder
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function that writes one partition, to be shipped to Spark's workers: one connection each."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with closing(open_redis(settings)) as client:
+            writer = OnlineWriter(client, tenant)
+            for batch in batches:
+                written, refused = _apply(writer, view, encoder(batch))
+                yield pa.RecordBatch.from_pydict({"written": [written], "refused": [refused]})
+
+    return run
+
+
+def _apply(writer: OnlineWriter, view: View, updates: list[Update]) -> tuple[int, int]:
+    written = refused = 0
+    for bucket, mine in _by_bucket(view, updates).items():
+        for start in range(0, len(mine), CALL_SIZE):
+            applied = writer.apply(view, bucket, mine[start : start + CALL_SIZE])
+            written += applied.written
+            refused += applied.refused
+    return written, refused
+
+
+def _by_bucket(view: View, updates: list[Update]) -> Mapping[int, list[Update]]:
+    buckets: dict[int, list[Update]] = defaultdict(list)
+    for update in updates:
+        buckets[bucket_of(update.key, view.partitions)].append(update)
+    return buckets

@@ -1,0 +1,79 @@
+"""What the online store should hold of a view, computed from the log: final tiles per granularity, latest rows.
+
+It knows Spark. The components' own SQL aggregates, over physical values, as the stream does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coeval.aggregations.tiles import Granularity
+from coeval.spec.keys import key_sql
+from coeval.spec.model import EventSource, RowView, View, WindowedView
+from coeval_pipelines.offline.columns import physical_sql, quoted
+from coeval_pipelines.offline.tables import ORDER
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+KEY = "key"
+
+
+def batch_tiles(
+    view: WindowedView, source: EventSource, granularity: Granularity, events: DataFrame, cut: int
+) -> DataFrame:
+    """The tiles of a granularity that are final at the cut and still within its ring, of what was available before it.
+
+    Columns: key (encoded), tile, events, last_event_ts, last_available_at, then one per component. A function of the
+    log up to the cut alone, so that a load can be repeated, and explained.
+    """
+    from pyspark.sql import functions as F
+
+    hop = granularity.hop
+    first = cut // hop - granularity.slots + 1
+    last = granularity.final_before(cut, source.allowed_lateness)
+    inside = events.where(f"event_ts >= {first * hop} AND event_ts < {last * hop} AND available_at < {cut}")
+    used = sorted({component.column for component in granularity.components})
+    physical = inside.selectExpr(
+        f"{encoded_key(view)} AS {KEY}",
+        f"(event_ts - PMOD(event_ts, {hop}L)) DIV {hop}L AS tile",
+        "event_ts",
+        "available_at",
+        *(f"{physical_sql(source.field(name), quoted(name))} AS {quoted('value_' + name)}" for name in used),
+    )
+    states = [
+        F.expr(component.sql(quoted("value_" + component.column))).alias(component.name)
+        for component in granularity.components
+    ]
+    return physical.groupBy(KEY, "tile").agg(
+        F.count(F.lit(1)).alias("events"),
+        F.max("event_ts").alias("last_event_ts"),
+        F.max("available_at").alias("last_available_at"),
+        *states,
+    )
+
+
+def latest_rows(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
+    """The latest row of each key that is visible at `as_of`: key (encoded), the total order, physical values."""
+    from pyspark.sql import functions as F
+
+    limit = "available_at < " if view.stream else "GREATEST(event_ts, available_at) <= "
+    present = " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
+    values = [f"{physical_sql(field, quoted(field.name))} AS v{index}" for index, field in enumerate(view.features)]
+    latest = f"MAX(STRUCT({', '.join(map(quoted, ORDER))}, {', '.join(values)}))"
+    found = (
+        events.where(f"{present} AND {limit}{as_of}")
+        .withColumn(KEY, F.expr(encoded_key(view)))
+        .groupBy(KEY)
+        .agg(F.expr(latest).alias("latest"))
+    )
+    return found.selectExpr(
+        KEY,
+        *(f"latest.{quoted(name)}" for name in ORDER),
+        *(f"latest.v{index} AS {quoted('value_' + field.name)}" for index, field in enumerate(view.features)),
+    )
+
+
+def encoded_key(view: View) -> str:
+    """The SQL of the encoded entity key."""
+    return key_sql(view.key, "`{}`")
