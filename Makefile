@@ -1,0 +1,55 @@
+# Every target that needs the environment makes it first; `make` or `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.coeval-setup
+SOURCES := sdk pipelines parity_checks feature_repo tests infra
+
+.PHONY: help setup demo test lint types format lock up down status clean distclean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make the environment from locked files and fetch the Java artefacts
+	@$(BIN)/python -m coeval_pipelines.local.artefacts >/dev/null
+
+$(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml infra/setup.sh pipelines/coeval_pipelines/local/artefacts.lock
+	@infra/setup.sh
+	@touch $@
+
+demo: setup ## Run the whole main job on real data; the exit code is the parity result
+	@$(BIN)/python -m coeval_pipelines.demo
+
+test: setup ## Run every test
+	@$(BIN)/pytest tests
+
+lint: setup ## Check style, format and the import rules between rooms
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/lint-imports --no-cache
+
+types: setup ## Check types, strictly
+	@$(BIN)/mypy
+
+format: setup ## Format the code
+	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
+	@$(BIN)/ruff format $(SOURCES)
+
+lock: setup ## Resolve pyproject.toml to requirements.lock again
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --constraint constraints.txt \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock
+
+up: setup ## Start the local stack
+	@$(BIN)/coeval up
+
+down: ## Stop the local stack
+	@if [ -x $(BIN)/coeval ]; then $(BIN)/coeval down; fi
+
+status: setup ## Say how the local stack is
+	@$(BIN)/coeval status
+
+clean: down ## Stop the stack and forget its state
+	@rm -rf $${COEVAL_HOME:-var}
+
+distclean: clean ## Forget the environment too
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
