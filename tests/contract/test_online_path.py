@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 
 import pytest
 import redis
-from tests.support import catalog
-from tests.support.events import records
-from tests.support.online import updates, write
 
 from coeval.online.layout import Update
 from coeval.online.reader import OnlineReader
 from coeval.online.writer import Fence, FencedError, OnlineWriter
-from coeval.reference.oracle import is_late, key_of, value_at
+from coeval.reference.oracle import key_of
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import ServiceView, View, WindowedView
+from coeval.spec.model import ServiceView, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import Physical, micros
+from tests.support import catalog
+from tests.support.events import records
+from tests.support.online import expected, read, updates, write
 
 START = micros(datetime(2026, 3, 20, tzinfo=UTC))
 
@@ -40,31 +40,6 @@ def _events(seed: int, count: int = 600) -> list[Event]:
 def _ready(writer: OnlineWriter, manifest: Manifest) -> None:
     for view in manifest.views.values():
         assert writer.mark_ready(view, writer.incarnation(), "test")
-
-
-def _read(
-    client: redis.Redis, manifest: Manifest, view: View, keys: list[tuple[Physical, ...]], q: int
-) -> list[dict[str, Physical]]:
-    service = ServiceView(view.name, view.version, tuple(field.name for field in view.features))
-    entities = {field.name: [key[index] for key in keys] for index, field in enumerate(view.key)}
-    columns = OnlineReader(client, manifest, lambda: q).read([service], entities).columns[view.name]
-    return [
-        {name: None if column.null[row] else column.values[row] for name, column in columns.items()}
-        for row in range(len(keys))
-    ]
-
-
-def _expected(
-    view: View, events: list[Event], key: tuple[Physical, ...], q: int, late_seen: bool
-) -> dict[str, Physical]:
-    if late_seen or not isinstance(view, WindowedView):
-        return {name: found.value for name, found in value_at(view, catalog.PAYMENTS, events, key, q).items()}
-    values: dict[str, Physical] = {}
-    for hop in {aggregate.hop for aggregate in view.aggregates}:
-        on_time = [event for event in events if not is_late(event, hop, catalog.PAYMENTS.allowed_lateness)]
-        found = value_at(view, catalog.PAYMENTS, on_time, key, q)
-        values |= {item.feature: found[item.feature].value for item in view.aggregates if item.hop == hop}
-    return values
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,8 +71,8 @@ def test_what_is_read_equals_the_contract(client: redis.Redis, seed: int, late_s
             rng.shuffle(found)
             write(writer, view, found)
             keys = sorted({key_of(view, event) for event in events}, key=str)
-            for key, values in zip(keys, _read(client, manifest, view, keys, q), strict=True):
-                assert values == _expected(view, seen, key, q, late_seen), (view.name, key, q)
+            for key, values in zip(keys, read(client, manifest, view, keys, q), strict=True):
+                assert values == expected(view, catalog.PAYMENTS, seen, key, q, late_seen), (view.name, key, q)
                 compared += len(values)
     assert compared > 2500
 
@@ -171,7 +146,7 @@ def test_open_tile_boundaries_to_the_microsecond(client: redis.Redis) -> None:
     event = Event("e", at, at, 0, 0, values, at)
     write(writer, view, updates(view, manifest, [event]))
     counts = {
-        q - at: _read(client, manifest, view, [(1,)], q)[0]["count_1h"]
+        q - at: read(client, manifest, view, [(1,)], q)[0]["count_1h"]
         for q in (at, at + 1, at + HOUR + 5 * MINUTE - 1, at + HOUR + 5 * MINUTE)
     }
     # Online holds what was written before q; at q = at it holds one event too many by design of the test, so start at +1.

@@ -1,4 +1,4 @@
-"""Writes events to a real online store as the stream would, but computed by the oracle: for tests of writer and reader."""
+"""Writes events to a real online store as the stream would, computed by the oracle; reads and expects what is there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import redis
 
 from coeval.aggregations.partial import Component, to_wide
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
+from coeval.online.reader import OnlineReader
+from coeval.online.result import Status
 from coeval.online.writer import OnlineWriter
-from coeval.reference.oracle import key_of
+from coeval.reference.oracle import is_late, key_of, value_at
 from coeval.spec.keys import bucket_of, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import RowView, View, WindowedView
+from coeval.spec.model import EventSource, RowView, ServiceView, View, WindowedView
 from coeval.spec.records import Event
+from coeval.spec.types import Physical
 from tests.support.events import expected_tiles
 
 FIRST = -(2**62)
@@ -83,3 +87,32 @@ def _states(component: Component, members: Sequence[Sequence[Event]]) -> np.ndar
                 total = component.op.merge(total, component.op.lift(value))  # type: ignore[arg-type]
         totals.append(total)
     return to_wide(np.array(totals, dtype=object)) if component.wide else np.array(totals, dtype=np.int64)
+
+
+def read(
+    client: redis.Redis, manifest: Manifest, view: View, keys: Sequence[tuple[Physical, ...]], q: int
+) -> list[dict[str, Physical]]:
+    """What the reader gives for keys at q: physical values by feature, None for null."""
+    service = ServiceView(view.name, view.version, tuple(field.name for field in view.features))
+    entities = {field.name: [key[index] for key in keys] for index, field in enumerate(view.key)}
+    columns = OnlineReader(client, manifest, lambda: q).read([service], entities).columns[view.name]
+    unavailable = {name for name, column in columns.items() if (column.status == Status.UNAVAILABLE).any()}
+    assert not unavailable, unavailable
+    return [
+        {name: None if column.null[row] else column.values[row] for name, column in columns.items()}
+        for row in range(len(keys))
+    ]
+
+
+def expected(
+    view: View, source: EventSource, events: Sequence[Event], key: tuple[Physical, ...], q: int, late_seen: bool
+) -> dict[str, Physical]:
+    """What the contract says at q; without `late_seen`, what it says as long as no batch run has put late events in."""
+    if late_seen or not isinstance(view, WindowedView):
+        return {name: found.value for name, found in value_at(view, source, events, key, q).items()}
+    values: dict[str, Physical] = {}
+    for hop in {aggregate.hop for aggregate in view.aggregates}:
+        on_time = [event for event in events if not is_late(event, hop, source.allowed_lateness)]
+        found = value_at(view, source, on_time, key, q)
+        values |= {item.feature: found[item.feature].value for item in view.aggregates if item.hop == hop}
+    return values
