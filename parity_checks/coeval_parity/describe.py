@@ -1,0 +1,167 @@
+"""Put an explained difference into words that a person can follow: logical values, both computations, the events. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from coeval.aggregations.partial import Component
+from coeval.aggregations.tiles import aggregate_column
+from coeval.reference.oracle import visible_events
+from coeval.spec.keys import encode_key
+from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.time import duration, floor_to
+from coeval.spec.types import Logical, Physical, to_logical
+from coeval_parity.evidence import Case, Order, fold
+from coeval_parity.explain import Verdict
+from coeval_parity.omissions import TileEvidence
+from coeval_parity.result import EventLine, Mismatch, Step, Symptom
+
+MAX_EVENTS = 40
+"""Events shown of one difference; those of tiles on which both sides agree are left out first."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso(instant: int) -> str:
+    """An instant of microseconds as people read it: 2026-11-20 23:58:01.250000Z, without the fraction where it is 0."""
+    text = (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text.removesuffix(".000000") + "Z"
+
+
+def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
+    """The report of one difference."""
+    field = _feature(case.view, case.feature)
+    aggregate = aggregate_of(case.view, case.feature)
+    lines, omitted = _events(case, verdict, aggregate)
+    return Mismatch(
+        view=case.view.name,
+        feature=case.feature,
+        label=aggregate.label if aggregate else f"latest {case.feature}",
+        key=encode_key(case.view.key, case.key),
+        entity=entity(case.view, case.key),
+        served=to_logical(field.type, case.served),
+        expected=to_logical(field.type, case.expected),
+        cause=verdict.cause,
+        symptom=symptom,
+        proof=verdict.proof,
+        since=verdict.since,
+        steps=_tile_steps(case, verdict, aggregate) if aggregate else _row_step(case),
+        events=lines,
+        events_omitted=omitted,
+    )
+
+
+def entity(view: View, key: Sequence[Physical]) -> dict[str, Logical]:
+    """The key's parts by column name."""
+    return {field.name: to_logical(field.type, value) for field, value in zip(view.key, key, strict=True)}
+
+
+def aggregate_of(view: View, feature: str) -> Aggregate | None:
+    """The aggregate behind a windowed feature."""
+    if not isinstance(view, WindowedView):
+        return None
+    return next(item for item in view.aggregates if item.feature == feature)
+
+
+def symptom_of(served_null: bool, expected_null: bool, served: Physical, expected: Physical) -> Symptom:
+    """What a difference looks like: a count of 0 is as good as nothing."""
+    if (served_null or served == 0) and not expected_null and expected != 0:
+        return Symptom.MISSING_ONLINE
+    if (expected_null or expected == 0) and not served_null and served != 0:
+        return Symptom.MISSING_OFFLINE
+    return Symptom.NONE
+
+
+def _feature(view: View, name: str) -> Field:
+    return next(field for field in view.features if field.name == name)
+
+
+def _tile_steps(case: Case, verdict: Verdict, aggregate: Aggregate) -> tuple[Step, ...]:
+    assert isinstance(case.source, EventSource)
+    return tuple(_tile_step(tile, aggregate, case.source) for tile in verdict.tiles)
+
+
+def _tile_step(tile: TileEvidence, aggregate: Aggregate, source: EventSource) -> Step:
+    served = "nothing stored"
+    owner = str(tile.owner)
+    if tile.slot is not None:
+        served = _state(tile.slot.events, tile.slot.states, tile.components, aggregate, source)
+        owner += f", written by {f'load {tile.slot.epoch}' if tile.slot.epoch else 'the stream'}"
+    expected = "no event"
+    if tile.events:
+        expected = _state(len(tile.events), fold(tile.components, tile.events), tile.components, aggregate, source)
+    name = f"{duration(aggregate.hop)} tile of {iso(tile.index * aggregate.hop)}"
+    differs = served != expected and not (tile.slot is None and not tile.events)
+    return Step(name, owner, served, expected, differs)
+
+
+def _state(
+    events: int,
+    states: Mapping[str, int],
+    components: Iterable[Component],
+    aggregate: Aggregate,
+    source: EventSource,
+) -> str:
+    parts = [f"{events} event{'' if events == 1 else 's'}"]
+    column = aggregate_column(aggregate, source)
+    for component in components:
+        assert column is not None
+        value: object = states[component.name]
+        if component.op.name != "count":
+            value = None if value == component.op.identity and not component.op.additive else value
+            value = to_logical(column.type, value)  # type: ignore[arg-type]
+        elif value == events:
+            continue
+        parts.append(f"{component.op.name} {value}")
+    return ", ".join(parts)
+
+
+def _row_step(case: Case) -> tuple[Step, ...]:
+    visible = visible_events(case.view, case.events, case.key, case.q)
+    expected = _position(visible[-1].order) if visible else "no event"
+    served = _position(case.stored.row) if case.stored.row else "nothing stored"
+    owner = "stream" if isinstance(case.source, EventSource) else "batch"
+    return (Step("latest row", owner, served, expected, served != expected),)
+
+
+def _position(order: Order) -> str:
+    event_ts, available_at, partition, offset = order
+    where = "file" if partition < 0 else f"partition {partition}"
+    return f"event of {iso(event_ts)}, available {iso(available_at)}, {where}, offset {offset}"
+
+
+def _events(case: Case, verdict: Verdict, aggregate: Aggregate | None) -> tuple[tuple[EventLine, ...], int]:
+    """The events in the total order, the telling ones first where there are too many to show."""
+    inside = visible_events(case.view, case.events, case.key, case.q)
+    telling = set(verdict.omitted)
+    if aggregate is not None:
+        start = floor_to(case.q - aggregate.window, aggregate.hop)
+        inside = [event for event in inside if event.event_ts >= start]
+        agreed = {tile.index for tile in verdict.tiles if tile.sound and not tile.omitted}
+        telling |= {event.order for event in inside if event.event_ts // aggregate.hop not in agreed}
+    ranked = sorted(inside, key=lambda event: (event.order not in telling, tuple(-part for part in event.order)))
+    shown = sorted(ranked[:MAX_EVENTS], key=lambda event: event.order)
+    reads = _reads(case.source, case.feature, aggregate)
+    lines = tuple(_line(event, verdict, aggregate, reads) for event in shown)
+    return lines, len(inside) - len(shown)
+
+
+def _reads(source: EventSource | BatchSource, feature: str, aggregate: Aggregate | None) -> Field | None:
+    """The source field that a feature reads; None where it counts events."""
+    name = aggregate.column if aggregate else feature
+    return source.field(name) if name else None
+
+
+def _line(event: Event, verdict: Verdict, aggregate: Aggregate | None, reads: Field | None) -> EventLine:
+    return EventLine(
+        event_id=event.event_id,
+        event_ts=event.event_ts,
+        available_at=event.available_at,
+        partition=event.partition,
+        offset=event.offset,
+        tile=iso(floor_to(event.event_ts, aggregate.hop)) if aggregate else "",
+        value=to_logical(reads.type, event.values[reads.name]) if reads else None,
+        note=str(verdict.omitted.get(event.order, "")),
+    )

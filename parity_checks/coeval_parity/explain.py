@@ -1,0 +1,245 @@
+"""Give one difference exactly one cause, and accept it only if the oracle then computes the served value. Pure.
+
+Each hypothesis changes one thing (leave out the late events, ignore the ttl, take the other definition) and asks the
+oracle again. What none of them reproduces exactly is unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from coeval.aggregations.tiles import tile_plan
+from coeval.reference.oracle import value_at, visible_events
+from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.time import duration
+from coeval.spec.types import Physical
+from coeval_parity.compare import TOLERANCE
+from coeval_parity.evidence import Case, Delivery, Order, components_of, holds
+from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
+from coeval_parity.result import Cause
+
+MAX_FUTURE_EVENTS = 64
+"""Events from after the instant of the read that the clock hypothesis tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The cause of a difference, its proof in words, and what the served value leaves out (by position)."""
+
+    cause: Cause
+    proof: str
+    since: int | None
+    omitted: Mapping[Order, Why]
+    tiles: tuple[TileEvidence, ...] = ()
+
+
+def explain(case: Case, delivery: Delivery) -> Verdict:
+    """The cause of one difference. `case.stored` and `delivery` were read before the log was."""
+    case = replace(case, view=_narrowed(case.view, case.feature))
+    visible = visible_events(case.view, case.events, case.key, case.q)
+    reference = _oracle(case, case.view, visible)
+    if not near(reference, case.expected):
+        return Verdict(
+            Cause.UNEXPLAINED,
+            f"The offline engine computed {case.expected!r}, the reference {reference!r}, from the same log: "
+            "the offline side is wrong.",
+            None,
+            {},
+        )
+    tiles = tuple(_tiles(case, delivery, visible))
+    omitted = _omitted(case, delivery, visible, tiles)
+    for verdict in _hypotheses(case, delivery, visible, omitted, tiles):
+        return verdict
+    return Verdict(Cause.UNEXPLAINED, _why_not(case, visible, tiles), _parted(case, visible, tiles), {}, tiles)
+
+
+def _hypotheses(
+    case: Case,
+    delivery: Delivery,
+    visible: Sequence[Event],
+    omitted: Mapping[Order, Why] | None,
+    tiles: tuple[TileEvidence, ...],
+) -> Iterator[Verdict]:
+    """Every hypothesis that reproduces the served value, the likeliest first."""
+    kept = [event for event in visible if event.order not in (omitted or {})]
+    # A value can come out right by chance; every tile that it is made of cannot.
+    if omitted and all(tile.sound for tile in tiles) and _reproduces(case, case.view, kept):
+        yield _delivery_verdict(case, delivery, visible, omitted, tiles)
+    if isinstance(case.view, RowView) and case.view.ttl and _reproduces(case, replace(case.view, ttl=0), visible):
+        proof = f"Ignoring the ttl of {duration(case.view.ttl)} gives exactly the served value."
+        yield Verdict(Cause.TTL, proof, visible[-1].event_ts + case.view.ttl if visible else None, {}, tiles)
+    for other in case.definitions:
+        if _has(other, case.feature) and _reproduces(case, _narrowed(other, case.feature), visible):
+            yield Verdict(Cause.DEFINITION, f"Version {other.version} gives exactly the served value.", None, {}, tiles)
+    for ahead in _ahead(case):
+        if _stores(case, tiles, kept, ahead) and _reproduces(case, case.view, [*kept, *_known_at(ahead, case.q)]):
+            proof = f"Counting {len(ahead)} events that became available at or after the read gives the served value."
+            yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles)
+
+
+def _delivery_verdict(
+    case: Case,
+    delivery: Delivery,
+    visible: Sequence[Event],
+    omitted: Mapping[Order, Why],
+    tiles: tuple[TileEvidence, ...],
+) -> Verdict:
+    gone = [event for event in visible if event.order in omitted]
+    since = min(event.available_at for event in gone)
+    waiting = [event.available_at for event in gone if omitted[event.order] is not Why.LATE]
+    proof = f"Leaving out {_counted(omitted)} gives exactly the served value."
+    if Why.UNDELIVERED in omitted.values():
+        proof += " No writer owns their tiles: the batch load is behind the stream's start."
+        return Verdict(Cause.STALE, proof, since, omitted, tiles)
+    if waiting and case.q - min(waiting) > delivery.freshness:
+        proof += f" The oldest has waited longer than the promised {duration(delivery.freshness)}."
+        return Verdict(Cause.STALE, proof, since, omitted, tiles)
+    return Verdict(Cause.IN_FLIGHT if waiting else Cause.LATE, proof, since, omitted, tiles)
+
+
+_REASONS = {
+    Why.LATE: "that came after their tile was final",
+    Why.IN_FLIGHT: "above the offsets that the store is certified to cover",
+    Why.UNDELIVERED: "that nobody has delivered",
+}
+
+
+def _counted(omitted: Mapping[Order, Why]) -> str:
+    counts = {why: sum(found is why for found in omitted.values()) for why in Why}
+    parts = [f"{n} event{'s' if n > 1 else ''} {_REASONS[why]}" for why, n in counts.items() if n]
+    return " and ".join(parts)
+
+
+def _tiles(case: Case, delivery: Delivery, visible: Sequence[Event]) -> list[TileEvidence]:
+    if not isinstance(case.view, WindowedView):
+        return []
+    assert isinstance(case.source, EventSource)
+    aggregate = case.view.aggregates[0]
+    granularity = tile_plan(case.view, case.source).granularity(aggregate.hop)
+    stored = case.stored.tiles.get(aggregate.hop, {})
+    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q)
+
+
+def _omitted(
+    case: Case, delivery: Delivery, visible: Sequence[Event], tiles: Sequence[TileEvidence]
+) -> Mapping[Order, Why] | None:
+    if isinstance(case.view, RowView):
+        return row_omissions(case.stored.row, visible, delivery, stream=case.view.stream)
+    return {order: why for tile in tiles for order, why in tile.omitted.items()}
+
+
+def _ahead(case: Case) -> Iterator[list[Event]]:
+    """Prefixes of the events that became available only at or after the read."""
+    future = sorted((e for e in case.events if e.available_at >= case.q), key=lambda event: event.order[1:])
+    for end in range(1, min(len(future), MAX_FUTURE_EVENTS) + 1):
+        yield future[:end]
+
+
+def _known_at(ahead: Sequence[Event], q: int) -> list[Event]:
+    """The events as if they had become available just before q."""
+    return [replace(item, available_at=q - 1, event_ts=min(item.event_ts, q - 1)) for item in ahead]
+
+
+def _stores(case: Case, tiles: Sequence[TileEvidence], kept: Sequence[Event], ahead: Sequence[Event]) -> bool:
+    """Whether the store holds those events from after the read: in every tile, or as the row."""
+    if not isinstance(case.view, WindowedView):
+        return case.stored.row in {event.order for event in ahead}
+    assert isinstance(case.source, EventSource)
+    aggregate = case.view.aggregates[0]
+    known = {tile.index: tile for tile in tiles}
+    touched = {event.event_ts // aggregate.hop for event in ahead}
+    components = components_of(aggregate, case.source)
+    slots = case.stored.tiles.get(aggregate.hop, {})
+    return all(tile.sound for index, tile in known.items() if index not in touched) and all(
+        holds(slots.get(index), components, [e for e in (*kept, *ahead) if e.event_ts // aggregate.hop == index])
+        for index in touched
+    )
+
+
+def _oracle(case: Case, view: View, events: Sequence[Event]) -> Physical:
+    return value_at(view, case.source, events, case.key, case.q)[case.feature].value
+
+
+def _reproduces(case: Case, view: View, events: Sequence[Event]) -> bool:
+    return _same(_oracle(case, view, events), case.served)
+
+
+def _same(left: Physical, right: Physical) -> bool:
+    return type(left) is type(right) and left == right
+
+
+def oracle_value(case: Case) -> Physical:
+    """What the oracle computes from everything that the log holds."""
+    return _oracle(case, _narrowed(case.view, case.feature), case.events)
+
+
+def near(left: Physical, right: Physical) -> bool:
+    """Whether two values are equal, floats within their tolerance."""
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= TOLERANCE * max(abs(left), abs(right))
+    return _same(left, right)
+
+
+def _has(view: View, feature: str) -> bool:
+    return any(field.name == feature for field in view.features)
+
+
+def _narrowed(view: View, feature: str) -> View:
+    """The view with one feature, so that the oracle computes no other."""
+    chosen = next(index for index, field in enumerate(view.features) if field.name == feature)
+    if isinstance(view, WindowedView):
+        return replace(view, aggregates=(view.aggregates[chosen],), features=(view.features[chosen],))
+    return replace(view, features=(view.features[chosen],))
+
+
+def _why_not(case: Case, visible: Sequence[Event], tiles: Sequence[TileEvidence]) -> str:
+    duplicated = _with_duplicates(case, visible)
+    if duplicated:
+        return f"No allowed omission gives the served value; counting {duplicated} duplicate deliveries twice does."
+    if isinstance(case.view, WindowedView):
+        return _tile_at_fault(case.view.aggregates[0], tiles)
+    return _row_at_fault(case.stored.row, visible)
+
+
+def _tile_at_fault(aggregate: Aggregate, tiles: Sequence[TileEvidence]) -> str:
+    wrong = [tile for tile in tiles if not tile.sound]
+    if not wrong:
+        return "Every stored tile agrees with the log, and still their merge does not: the reader is wrong."
+    return (
+        f"{len(wrong)} stored {duration(aggregate.hop)} tile{'s' if len(wrong) > 1 else ''} hold what no late or "
+        "in-flight event accounts for: written by something else, or events are gone from the log."
+    )
+
+
+def _row_at_fault(stored: Order | None, visible: Sequence[Event]) -> str:
+    if stored is None:
+        return "The log has a row that is certified to be in the store, and the store has none: it was lost."
+    if stored not in {event.order for event in visible}:
+        return (
+            f"The stored row claims partition {stored[2]}, offset {stored[3]}: the log has no such event of this key."
+        )
+    if visible[-1].order == stored:
+        return "The stored row claims the right event, but not its values: it was changed."
+    return "The stored row is older than one that is certified to be in the store: an update was lost."
+
+
+def _with_duplicates(case: Case, visible: Sequence[Event]) -> int:
+    """How many duplicates, counted again, give the served value; 0 where none do."""
+    seen = visible_events(case.view, case.duplicates, case.key, case.q)
+    for count in range(1, len(seen) + 1):
+        if _reproduces(case, case.view, [*visible, *seen[:count]]):
+            return count
+    return 0
+
+
+def _parted(case: Case, visible: Sequence[Event], tiles: Sequence[TileEvidence]) -> int | None:
+    """The instant at which the two sides part."""
+    if isinstance(case.view, WindowedView):
+        aggregate = case.view.aggregates[0]
+        return next((tile.index * aggregate.hop for tile in tiles if not tile.sound), None)
+    found = [visible[-1].event_ts] if visible else []
+    if case.stored.row is not None:
+        found.append(case.stored.row[0])
+    return min(found, default=None)

@@ -1,0 +1,216 @@
+"""The second look: what differed is read again with all the evidence, and every difference gets its cause.
+
+A difference that is gone was only the instant between two reads. It knows the log through `expected`, and no store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from coeval.online.result import Column
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import View, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.types import Physical, to_logical
+from coeval_parity.compare import Outcome, Values
+from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
+from coeval_parity.evidence import Case
+from coeval_parity.expected import Log, duplicates_of, events_of
+from coeval_parity.explain import Verdict, explain, near, oracle_value
+from coeval_parity.keys import decode_key
+from coeval_parity.online_state import Look, stored_state
+from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
+from coeval_parity.screen import Screened
+from coeval_pipelines.control import ControlPlane
+
+MAX_JUDGED = 20_000
+"""Keys of one view that are explained; the rest of so broken a view is unexplained, and said to be unexamined."""
+KEPT_KEYS = {True: 20, False: 200}
+"""Keys per view and cause whose differences are kept in full: of benign causes, and of those that fail the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of a view's differences, per feature; `kept` describes some of them in full."""
+
+    causes: Mapping[str, Counter[Cause]] = field(default_factory=dict)
+    symptoms: Mapping[str, Counter[Symptom]] = field(default_factory=dict)
+    settled: Counter[str] = field(default_factory=Counter)
+    kept: tuple[Mismatch, ...] = ()
+    omitted: int = 0
+
+
+@dataclass(slots=True)
+class _Docket:
+    """Verdicts as they come in."""
+
+    causes: dict[str, Counter[Cause]] = field(default_factory=dict)
+    symptoms: dict[str, Counter[Symptom]] = field(default_factory=dict)
+    settled: Counter[str] = field(default_factory=Counter)
+    kept: list[Mismatch] = field(default_factory=list)
+    keys: dict[Cause, set[str]] = field(default_factory=dict)
+    omitted: int = 0
+
+    def enter(self, case: Case, key: str, verdict: Verdict, symptom: Symptom) -> None:
+        self.count(case.feature, verdict.cause, symptom)
+        if self._room(verdict.cause, key):
+            self.kept.append(mismatch(case, verdict, symptom))
+        else:
+            self.omitted += 1
+
+    def count(self, feature: str, cause: Cause, symptom: Symptom, number: int = 1) -> None:
+        self.causes.setdefault(feature, Counter())[cause] += number
+        if symptom:
+            self.symptoms.setdefault(feature, Counter())[symptom] += number
+
+    def _room(self, cause: Cause, key: str) -> bool:
+        keys = self.keys.setdefault(cause, set())
+        if key in keys or len(keys) < KEPT_KEYS[cause in BENIGN]:
+            keys.add(key)
+            return True
+        return False
+
+    def close(self) -> Judged:
+        return Judged(self.causes, self.symptoms, self.settled, tuple(self.kept), self.omitted)
+
+
+def judge(first: Log, log: Log, screened: Screened, second: Look | None, definitions: Sequence[View]) -> Judged:
+    """Give every difference of a view a cause. `second` is the second look at the differing keys, with raw state.
+
+    `first` is the log that the expected values were computed from, `log` the one that covers the second look.
+    """
+    docket = _Docket()
+    if not screened.served.ready or (second is not None and not second.served.ready):
+        return _unavailable(screened, docket)
+    if second is None:
+        return docket.close()
+    view, keys = second.view, second.served.keys
+    rows = {key: row for row, key in enumerate(screened.served.keys)}
+    earliest = _earliest(view, screened)
+    events = events_of(log, view, keys, earliest)
+    duplicates = duplicates_of(log, view, keys, earliest)
+    for index, key in enumerate(keys):
+        mine = events.get(key, [])
+        known = [event for event in mine if first.holds(view.source, event)]
+        evidence = _Evidence(log.manifest, second, index, rows[key], known, mine, duplicates.get(key, []), definitions)
+        for name, comparison in screened.comparisons.items():
+            if comparison.outcome[rows[key]] == Outcome.MISMATCH:
+                _judge_value(docket, screened, evidence, name)
+    _count_unexamined(docket, screened, set(keys))
+    return docket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What is known of one key at the second look; `row` is its place in the first."""
+
+    manifest: Manifest
+    second: Look
+    index: int
+    row: int
+    known: Sequence[Event]
+    """The events that the first look's expected values were computed from."""
+    events: Sequence[Event]
+    duplicates: Sequence[Event]
+    definitions: Sequence[View]
+
+
+def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, feature: str) -> None:
+    view, key = evidence.second.view, evidence.second.served.keys[evidence.index]
+    first = Case(
+        view=view,
+        source=evidence.manifest.sources[view.source],
+        feature=feature,
+        key=decode_key(view.key, key),
+        q=int(screened.served.at[evidence.row]),
+        served=_value(screened.served.columns[feature], evidence.row),
+        expected=_value(screened.expected[feature], evidence.row),
+        stored=stored_state(evidence.manifest, view, evidence.second.blobs[key]),
+        events=evidence.known,
+        duplicates=evidence.duplicates,
+        definitions=evidence.definitions,
+    )
+    if not near(oracle_value(first), first.expected):
+        docket.enter(first, key, explain(first, evidence.second.delivery), _symptom(first))
+        return
+    served = evidence.second.served
+    case = _again(first, evidence.events, int(served.at[evidence.index]), served.columns[feature], evidence.index)
+    if near(case.served, case.expected):
+        docket.settled[feature] += 1
+        return
+    docket.enter(case, key, explain(case, evidence.second.delivery), _symptom(case))
+
+
+def _again(first: Case, events: Sequence[Event], q: int, served: Column, index: int) -> Case:
+    """The case as the second look found it."""
+    moved = replace(first, q=q, events=events, served=_value(served, index))
+    return replace(moved, expected=oracle_value(moved))
+
+
+def _symptom(case: Case) -> Symptom:
+    return symptom_of(case.served is None, case.expected is None, case.served, case.expected)
+
+
+def _value(column: Column | Values, row: int) -> Physical:
+    if column.null[row]:
+        return None
+    value = column.values[row]
+    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]
+
+
+def _earliest(view: View, screened: Screened) -> int | None:
+    """Events before this instant are in no window of any key; None for row views, which reach back without end."""
+    if not isinstance(view, WindowedView) or not len(screened.served.at):
+        return None
+    return int(screened.served.at.min()) - max(item.window + item.hop for item in view.aggregates)
+
+
+def _unavailable(screened: Screened, docket: _Docket) -> Judged:
+    """Readers get no value at all: one entry says so, every value counts."""
+    view = screened.look.view
+    for field_ in view.features:
+        docket.count(field_.name, Cause.UNEXPLAINED, Symptom.UNAVAILABLE, len(screened.served.keys))
+    if screened.served.keys:
+        docket.kept.append(_not_ready(view, screened))
+        docket.omitted = len(screened.served.keys) * len(view.features) - 1
+    return docket.close()
+
+
+def _not_ready(view: View, screened: Screened) -> Mismatch:
+    feature, key = view.features[0], screened.served.keys[0]
+    aggregate = aggregate_of(view, feature.name)
+    return Mismatch(
+        view=view.name,
+        feature=feature.name,
+        label=aggregate.label if aggregate else f"latest {feature.name}",
+        key=key,
+        entity=entity(view, decode_key(view.key, key)),
+        served=None,
+        expected=to_logical(feature.type, _value(screened.expected[feature.name], 0)),
+        cause=Cause.UNEXPLAINED,
+        symptom=Symptom.UNAVAILABLE,
+        proof=f"Version {view.version} has no ready marker in the store: readers say UNAVAILABLE for every key.",
+        since=None,
+    )
+
+
+def _count_unexamined(docket: _Docket, screened: Screened, examined: set[str]) -> None:
+    for name, comparison in screened.comparisons.items():
+        rest = sum(screened.served.keys[row] not in examined for row in comparison.mismatches.tolist())
+        if rest:
+            docket.count(name, Cause.UNEXPLAINED, Symptom.NONE, rest)
+            docket.omitted += rest
+
+
+def other_definitions(manifest: Manifest, control: ControlPlane, view: View) -> list[View]:
+    """The other versions of a view that were ever deployed with the same key."""
+    found: list[View] = []
+    for deployment in control.deployments():
+        if deployment.view == view.name and deployment.version != view.version:
+            known = control.manifest(deployment.manifest_hash)
+            other = known.views.get(view.name) if known else None
+            if other is not None and other.key == view.key and other.source in manifest.sources:
+                found.append(other)
+    return found

@@ -1,0 +1,218 @@
+"""What a parity run found: frozen values, the budgets that they are held to, and whether the run passed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from coeval.spec.types import Logical
+
+
+class Cause(StrEnum):
+    """Why a served value differs from the expected one. All but UNEXPLAINED are proven by counterfactual."""
+
+    IN_FLIGHT = "in_flight"
+    """Available, and above what the progress certificates say the store covers."""
+    LATE = "late"
+    """It came after its tile was final, and waits for the next batch load."""
+    STALE = "stale"
+    """In flight for longer than the view's freshness promise, or in tiles that nobody has delivered."""
+    TTL = "ttl"
+    """One side applies another ttl."""
+    DEFINITION = "definition"
+    """One side computes another version of the view."""
+    CLOCK = "clock"
+    """The store knows events whose availability lies at or after the instant of the read."""
+    UNEXPLAINED = "unexplained"
+    """No counterfactual reproduces the served value."""
+
+
+BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE})
+"""Causes that may occur in a sound system, within bounds. Every other cause has a budget of 0."""
+
+
+class Symptom(StrEnum):
+    """What a difference looks like; a symptom is not a cause."""
+
+    NONE = ""
+    MISSING_ONLINE = "missing_online"
+    MISSING_OFFLINE = "missing_offline"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One event behind a value, as a report shows it. Times are microseconds since the epoch, UTC."""
+
+    event_id: str
+    event_ts: int
+    available_at: int
+    partition: int
+    offset: int
+    tile: str
+    """The tile that it falls in; empty in a row view."""
+    value: Logical
+    """What the feature reads of it; None for a count of events."""
+    note: str
+    """What the served value leaves out and why (`late`, `in flight`, `not delivered`); empty for what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part of a value, computed on both sides: a tile, or the winning row."""
+
+    part: str
+    owner: str
+    """Who delivers this part to the store."""
+    served: str
+    expected: str
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One value that differs, with its cause, the proof in words, and the events behind it in the total order.
+
+    `since` is the instant at which the two sides part: the first event left out, or the start of the tile at fault.
+    """
+
+    view: str
+    feature: str
+    label: str
+    key: str
+    entity: Mapping[str, Logical]
+    served: Logical
+    expected: Logical
+    cause: Cause
+    symptom: Symptom
+    proof: str
+    since: int | None
+    steps: tuple[Step, ...] = ()
+    events: tuple[EventLine, ...] = ()
+    events_omitted: int = 0
+    """Events of tiles on which both sides agree, left out of `events` where there are many."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureParity:
+    """One feature over all keys. compared = matched + within_tolerance + the sum of causes."""
+
+    view: str
+    feature: str
+    label: str
+    compared: int
+    matched: int
+    within_tolerance: int
+    causes: Mapping[Cause, int]
+    symptoms: Mapping[Symptom, int]
+    null_online: int
+    null_offline: int
+    largest_difference: float
+    smape: float
+
+    @property
+    def unexplained(self) -> int:
+        """Differences that nothing explains."""
+        return self.causes.get(Cause.UNEXPLAINED, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewParity:
+    """One view version: its features, and how far the store had got when it was read."""
+
+    view: str
+    version: str
+    ready: bool
+    keys: int
+    keys_online: int
+    features: tuple[FeatureParity, ...]
+    late_limit: float
+    """The greatest share of values that may be `late`."""
+    freshness: int
+    """Microseconds: an event in flight for longer is `stale`."""
+    since: int | None
+    """The stream owns the tiles that start at or after this instant."""
+    load_cut: int | None
+    """The last batch load covers what was final at this instant."""
+    certified: Mapping[int, int] | None
+    """By source partition, the next offset that the store is certified to lack; None without a certificate."""
+
+    @property
+    def compared(self) -> int:
+        """Values compared."""
+        return sum(item.compared for item in self.features)
+
+    def cause(self, cause: Cause) -> int:
+        """Values that differ for this cause."""
+        return sum(item.causes.get(cause, 0) for item in self.features)
+
+    @property
+    def late_share(self) -> float:
+        """The share of values that are `late`."""
+        return self.cause(Cause.LATE) / self.compared if self.compared else 0.0
+
+    def breaches(self) -> tuple[str, ...]:
+        """The budgets that this view is over, in words."""
+        over = [
+            f"{self.view}: {self.cause(cause)} {cause} of {self.compared} values (budget 0)"
+            for cause in Cause
+            if cause not in BENIGN and self.cause(cause)
+        ]
+        if self.late_share > self.late_limit:
+            over.append(f"{self.view}: {self.late_share:.2%} late (budget {self.late_limit:.2%})")
+        if not self.ready:
+            over.append(f"{self.view}: version {self.version} is not ready, readers say UNAVAILABLE")
+        return tuple(over)
+
+
+@dataclass(frozen=True, slots=True)
+class ParityResult:
+    """A parity run at one instant `at` (microseconds UTC). `mismatches` is bounded; `omitted` counts those left out."""
+
+    at: int
+    manifest_hash: str
+    views: tuple[ViewParity, ...]
+    mismatches: tuple[Mismatch, ...]
+    omitted: int
+    seconds: float
+    run: int = 0
+    """Its number in the control plane; 0 where it was not recorded."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def compared(self) -> int:
+        """Values compared."""
+        return sum(view.compared for view in self.views)
+
+    @property
+    def keys(self) -> int:
+        """Keys compared, over all views."""
+        return sum(view.keys for view in self.views)
+
+    @property
+    def matched(self) -> int:
+        """Values that are equal, the tolerance of floats included."""
+        return sum(item.matched + item.within_tolerance for view in self.views for item in view.features)
+
+    @property
+    def causes(self) -> dict[Cause, int]:
+        """Differences by cause; causes that did not occur are left out."""
+        totals = {cause: sum(view.cause(cause) for view in self.views) for cause in Cause}
+        return {cause: count for cause, count in totals.items() if count}
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """Every budget that is overdrawn; the run passes where there is none."""
+        if not self.compared:
+            return ("nothing was compared: neither the log nor the store holds a key",)
+        return tuple(breach for view in self.views for breach in view.breaches())
+
+    @property
+    def passed(self) -> bool:
+        """Whether every value is equal or benignly explained within its view's bounds, and something was compared."""
+        return not self.breaches
+
+    def failing(self) -> tuple[Mismatch, ...]:
+        """The differences that fail the run."""
+        return tuple(item for item in self.mismatches if item.cause not in BENIGN)

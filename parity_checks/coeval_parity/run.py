@@ -1,0 +1,146 @@
+"""A state parity run: read the store, ingest the log, recompute, compare, look again at what differs, explain it.
+
+It knows Redis, Spark and the control plane through the modules beside it. A difference seen once may only be the
+instant between two reads, so every key that differs is read again with all the evidence, and judged by that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from coeval.client import open_redis
+from coeval.errors import UnknownFeatureError
+from coeval.online.reader import wall_clock
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import View
+from coeval_parity.document import to_document
+from coeval_parity.expected import Log, open_log
+from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
+from coeval_parity.online_state import Clock, Look, look
+from coeval_parity.result import BENIGN, Mismatch, ParityResult
+from coeval_parity.screen import Screened, screen
+from coeval_parity.tally import tally
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.offline.session import spark_session
+
+if TYPE_CHECKING:
+    import redis
+    from pyspark.sql import SparkSession
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every step of a run needs."""
+
+    manifest: Manifest
+    client: redis.Redis
+    control: ControlPlane
+    clock: Clock
+    say: Progress
+
+
+def run_parity(
+    settings: Settings,
+    manifest: Manifest,
+    spark: SparkSession | None = None,
+    q: int | None = None,
+    views: Sequence[str] | None = None,
+    on_progress: Progress | None = None,
+    *,
+    ingest: bool = True,
+) -> ParityResult:
+    """Compare every stored value of some views (default: all) with the log, and record the result.
+
+    `q` (microseconds UTC) fixes the instant instead of the clock; the store must hold nothing that came after it.
+    `ingest=False` takes the log as it stands; it must hold everything that the store does.
+
+    Raises:
+        UnknownFeatureError: there is no such view.
+        StoreError, BrokerError, EngineError: a component is missing or fails.
+    """
+    started = time.monotonic()
+    chosen = _chosen(manifest, views)
+    clock = wall_clock if q is None else lambda: q
+    with ExitStack() as stack:
+        control = stack.enter_context(closing(ControlPlane.open(settings)))
+        client = stack.enter_context(closing(open_redis(settings)))
+        run = _Run(manifest, client, control, clock, on_progress or (lambda message: None))
+        looks = [_first_look(run, view) for view in chosen]
+        run.say("reading the log")
+        session = spark or stack.enter_context(spark_session(settings))
+        log = open_log(session, settings, manifest, chosen, ingest=ingest)
+        screened = [_screen(run, log, item) for item in looks]
+        seconds = [_second_look(run, item) for item in screened]
+        again = open_log(session, settings, manifest, chosen, ingest=True) if ingest and any(seconds) else log
+        judged = [_judge(run, (log, again), *pair) for pair in zip(screened, seconds, strict=True)]
+        result = _result(manifest, screened, seconds, judged, clock(), time.monotonic() - started)
+        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result))
+        return replace(result, run=number)
+
+
+def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[View]:
+    unknown = sorted(set(names or ()) - manifest.views.keys())
+    if unknown:
+        raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
+    return [manifest.views[name] for name in names or manifest.views]
+
+
+def _first_look(run: _Run, view: View) -> Look:
+    found = look(run.client, run.manifest, view, run.control, run.clock)
+    run.say(f"{view.name}: {len(found.served.keys):,} keys read from the store")
+    return found
+
+
+def _screen(run: _Run, log: Log, first: Look) -> Screened:
+    found = screen(log, first, run.clock)
+    different = len(found.differing())
+    run.say(f"{first.view.name}: {len(found.served.keys):,} keys compared, {different:,} differ at first sight")
+    return found
+
+
+def _second_look(run: _Run, screened: Screened) -> Look | None:
+    keys = screened.differing()[:MAX_JUDGED]
+    if not keys or not screened.served.ready:
+        return None
+    return look(run.client, run.manifest, screened.look.view, run.control, run.clock, keys, keep=True)
+
+
+def _judge(run: _Run, logs: tuple[Log, Log], screened: Screened, second: Look | None) -> Judged:
+    view = screened.look.view
+    if second is not None:
+        run.say(f"{view.name}: explaining {len(second.served.keys):,} keys")
+    return judge(*logs, screened, second, other_definitions(run.manifest, run.control, view))
+
+
+def _result(
+    manifest: Manifest,
+    screened: Sequence[Screened],
+    seconds: Sequence[Look | None],
+    judged: Sequence[Judged],
+    at: int,
+    elapsed: float,
+) -> ParityResult:
+    deliveries = [(second or item.look).delivery for item, second in zip(screened, seconds, strict=True)]
+    views = tuple(tally(*parts) for parts in zip(screened, judged, deliveries, strict=True))
+    settled = sum(sum(item.settled.values()) for item in judged)
+    notes = (f"{settled} values differed at first sight and were equal when read again",) if settled else ()
+    return ParityResult(
+        at=at,
+        manifest_hash=manifest.hash,
+        views=views,
+        mismatches=tuple(sorted((entry for item in judged for entry in item.kept), key=_worst_first)),
+        omitted=sum(item.omitted for item in judged),
+        seconds=elapsed,
+        notes=notes,
+    )
+
+
+def _worst_first(item: Mismatch) -> tuple[bool, str, str, str]:
+    return item.cause in BENIGN, item.view, item.key, item.feature

@@ -1,0 +1,49 @@
+"""The first look: every key that the store or the log holds, served and expected side by side. It knows Redis and Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coeval_parity.compare import Comparison, Values, compare
+from coeval_parity.expected import Log, expected_values, logged_keys
+from coeval_parity.online_state import Clock, Look, Served, joined, serve
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A view compared once: what was served for all keys, what was expected, and how each feature came out."""
+
+    look: Look
+    served: Served
+    keys_online: int
+    expected: Mapping[str, Values]
+    comparisons: Mapping[str, Comparison]
+
+    def differing(self) -> list[str]:
+        """The keys that differ in any feature, in their order."""
+        rows: set[int] = set()
+        for comparison in self.comparisons.values():
+            rows.update(comparison.mismatches.tolist())
+        return [self.served.keys[row] for row in sorted(rows)]
+
+
+def screen(log: Log, first: Look, clock: Clock) -> Screened:
+    """Compare what was read with what the log says. A key of the log that was not found in the store is not stored."""
+    view = first.view
+    online = set(first.served.keys)
+    absent = [key for key in logged_keys(log, view) if key not in online]
+    # The log was read after the store: a key that is missing there is judged at the instant its read ended.
+    ended = int(first.served.at.max()) if len(first.served.at) else clock()
+    missing = serve(log.manifest, view, absent, [None] * len(absent), ended, ready=first.served.ready)
+    served = joined(log.manifest, view, [first.served, missing], ended, ready=first.served.ready)
+    expected = expected_values(log, view, served.keys, served.at) if served.keys else _nothing(first)
+    comparisons = {name: compare(served.columns[name], expected[name]) for name in expected}
+    return Screened(first, served, len(online), expected, comparisons)
+
+
+def _nothing(first: Look) -> dict[str, Values]:
+    empty = Values(np.empty(0, dtype=np.int64), np.empty(0, dtype=bool))
+    return {field.name: empty for field in first.view.features}

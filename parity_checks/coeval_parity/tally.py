@@ -1,0 +1,50 @@
+"""Count: from a view's comparisons and verdicts to its line in the result. Pure."""
+
+from __future__ import annotations
+
+from coeval.spec.model import Field
+from coeval_parity.compare import Comparison, Outcome
+from coeval_parity.describe import aggregate_of
+from coeval_parity.evidence import Delivery
+from coeval_parity.judge import Judged
+from coeval_parity.result import FeatureParity, ViewParity
+from coeval_parity.screen import Screened
+
+
+def tally(screened: Screened, judged: Judged, delivery: Delivery) -> ViewParity:
+    """The result of one view."""
+    view = screened.look.view
+    return ViewParity(
+        view=view.name,
+        version=view.version,
+        ready=screened.served.ready,
+        keys=len(screened.served.keys),
+        keys_online=screened.keys_online,
+        features=tuple(_feature(screened, judged, field) for field in view.features),
+        late_limit=view.sla.late_share,
+        freshness=view.sla.freshness,
+        since=delivery.since,
+        load_cut=delivery.load_cut,
+        certified=delivery.certified,
+    )
+
+
+def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
+    view, name = screened.look.view, field.name
+    comparison: Comparison = screened.comparisons[name]
+    aggregate = aggregate_of(view, name)
+    settled = judged.settled[name]
+    return FeatureParity(
+        view=view.name,
+        feature=name,
+        label=aggregate.label if aggregate else f"latest {name}",
+        compared=len(comparison.outcome),
+        matched=comparison.count(Outcome.MATCH) + settled,
+        within_tolerance=comparison.count(Outcome.WITHIN_TOLERANCE),
+        causes=dict(judged.causes.get(name, {})),
+        symptoms=dict(judged.symptoms.get(name, {})),
+        null_online=int(screened.served.columns[name].null.sum()),
+        null_offline=int(screened.expected[name].null.sum()),
+        largest_difference=float(comparison.difference.max(initial=0.0)),
+        smape=comparison.smape,
+    )

@@ -1,0 +1,307 @@
+"""Explanations: a cause is accepted only where leaving out exactly what the rules allow gives exactly the served value."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from coeval.reference.oracle import is_late, key_of, value_at
+from coeval.spec.model import RowView, WindowedView
+from coeval.spec.records import Event, ingest
+from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
+from coeval.spec.types import Physical, micros
+from coeval_parity.evidence import Case, Delivery, Stored
+from coeval_parity.explain import explain
+from coeval_parity.omissions import Why
+from coeval_parity.result import BENIGN, Cause
+from tests.support import catalog
+from tests.support.events import records
+from tests.support.parity import case, stored_tiles, tampered
+
+SOURCE = catalog.PAYMENTS
+VIEW = catalog.CARD_SPEND
+ROWS = catalog.LATEST
+assert isinstance(VIEW, WindowedView)
+assert isinstance(ROWS, RowView)
+
+NOON = micros(datetime(2026, 5, 4, 12, tzinfo=UTC))
+Q = NOON + 50 * MINUTE
+STREAM = Delivery(since=0, load_cut=None, loaded_at=None, certified={0: 1000, 1: 1000}, freshness=DAY)
+
+
+def event(number: int, at: int, amount: int = 100, delay: int = SECOND, partition: int = 0, card: int = 1) -> Event:
+    values: dict[str, Physical] = {
+        "card_id": card,
+        "merchant_id": "m",
+        "amount": amount,
+        "fee": None,
+        "points": None,
+        "note": None,
+    }
+    return Event(f"e{number}", at, at + delay, partition, number, values, at)
+
+
+ON_TIME = event(1, NOON + 2 * MINUTE, 250)
+LATE = event(2, NOON + 3 * MINUTE, 1000, delay=40 * MINUTE)
+FRESH = event(3, NOON + 31 * MINUTE, 77)
+
+
+def hourly(log: list[Event], held: list[Event], q: int = Q, feature: str = "sum_amount_1h") -> Case:
+    return case(VIEW, SOURCE, feature, (1,), q, log, held)
+
+
+def test_an_event_that_came_after_its_tile_was_final_is_late() -> None:
+    verdict = explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), STREAM)
+    assert (verdict.cause, dict(verdict.omitted)) == (Cause.LATE, {LATE.order: Why.LATE})
+    assert verdict.since == LATE.available_at
+
+
+def test_the_same_event_is_not_late_for_a_coarser_tile() -> None:
+    log, held = [ON_TIME, LATE, FRESH], [ON_TIME, FRESH]
+    assert explain(hourly(log, held, feature="sum_amount_30d"), STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_an_event_on_time_that_is_missing_is_lost_and_not_late() -> None:
+    verdict = explain(hourly([ON_TIME, LATE, FRESH], [FRESH]), STREAM)
+    assert verdict.cause is Cause.UNEXPLAINED
+    assert verdict.since == NOON
+
+
+def test_late_counts_only_what_the_stream_owns() -> None:
+    owned_later = replace(STREAM, since=NOON + 30 * MINUTE)
+    assert explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), owned_later).cause is Cause.UNEXPLAINED
+
+
+def test_what_a_batch_load_has_covered_is_no_longer_late() -> None:
+    loaded = replace(STREAM, load_cut=Q - MINUTE, loaded_at=Q)
+    assert explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), loaded).cause is Cause.UNEXPLAINED
+
+
+def test_what_came_after_the_cut_of_the_batch_load_is_late_in_its_tiles_too() -> None:
+    loaded = replace(STREAM, since=NOON + 30 * MINUTE, load_cut=NOON + 20 * MINUTE, loaded_at=NOON + 21 * MINUTE)
+    assert explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), loaded).cause is Cause.LATE
+    assert explain(hourly([ON_TIME, LATE, FRESH], [FRESH]), loaded).cause is Cause.UNEXPLAINED
+
+
+def test_an_event_above_the_certified_offsets_is_in_flight() -> None:
+    verdict = explain(hourly([ON_TIME, FRESH], [ON_TIME]), replace(STREAM, certified={0: 3}))
+    assert (verdict.cause, dict(verdict.omitted)) == (Cause.IN_FLIGHT, {FRESH.order: Why.IN_FLIGHT})
+
+
+def test_an_event_below_the_certified_offsets_is_lost() -> None:
+    assert explain(hourly([ON_TIME, FRESH], [ON_TIME]), replace(STREAM, certified={0: 4})).cause is Cause.UNEXPLAINED
+
+
+def test_without_a_certificate_nothing_is_in_flight() -> None:
+    assert explain(hourly([ON_TIME, FRESH], [ON_TIME]), replace(STREAM, certified=None)).cause is Cause.UNEXPLAINED
+
+
+def test_history_is_never_in_flight() -> None:
+    old = replace(FRESH, partition=-1)
+    assert explain(hourly([ON_TIME, old], [ON_TIME]), replace(STREAM, certified={})).cause is Cause.UNEXPLAINED
+
+
+def test_of_one_partition_only_a_tail_can_be_in_flight() -> None:
+    first, second = event(5, NOON + 31 * MINUTE, 10), event(6, NOON + 32 * MINUTE, 20)
+    certified = replace(STREAM, certified={0: 5})
+    assert explain(hourly([ON_TIME, first, second], [ON_TIME, first]), certified).cause is Cause.IN_FLIGHT
+    assert explain(hourly([ON_TIME, first, second], [ON_TIME, second]), certified).cause is Cause.UNEXPLAINED
+
+
+def test_partitions_are_in_flight_independently() -> None:
+    mine = [event(n, NOON + n * MINUTE, 10 + n, partition=n % 2) for n in range(10, 18)]
+    held = [item for item in mine if (item.partition, item.offset) < (0, 14) or item.partition]
+    certified = replace(STREAM, certified={0: 10, 1: 10})
+    verdict = explain(hourly(mine, held), certified)
+    assert verdict.cause is Cause.IN_FLIGHT
+    assert {order[3] for order in verdict.omitted} == {14, 16}
+
+
+def test_late_and_in_flight_together_are_in_flight() -> None:
+    verdict = explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME]), replace(STREAM, certified={0: 3}))
+    assert verdict.cause is Cause.IN_FLIGHT
+    assert set(verdict.omitted.values()) == {Why.LATE, Why.IN_FLIGHT}
+
+
+def test_in_flight_for_longer_than_the_freshness_promise_is_stale() -> None:
+    verdict = explain(hourly([ON_TIME, FRESH], [ON_TIME]), replace(STREAM, certified={0: 3}, freshness=MINUTE))
+    assert verdict.cause is Cause.STALE
+
+
+def test_tiles_that_nobody_delivers_are_stale() -> None:
+    assert explain(hourly([ON_TIME, FRESH], []), replace(STREAM, since=NOON + DAY)).cause is Cause.STALE
+
+
+def test_an_edited_tile_is_unexplained_even_beside_a_late_event() -> None:
+    edited = tampered(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), 1)
+    verdict = explain(edited, replace(STREAM, certified={0: 3}))
+    assert verdict.cause is Cause.UNEXPLAINED
+    assert "1 stored 5m tile hold" in verdict.proof
+
+
+def test_an_event_gone_from_the_log_is_unexplained() -> None:
+    assert explain(hourly([ON_TIME], [ON_TIME, FRESH]), STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_an_offline_value_that_the_oracle_denies_is_the_offline_sides_fault() -> None:
+    wrong = replace(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), expected=4711)
+    verdict = explain(wrong, STREAM)
+    assert verdict.cause is Cause.UNEXPLAINED
+    assert "the offline side is wrong" in verdict.proof
+
+
+def test_events_from_after_the_read_are_a_fault_of_the_clock() -> None:
+    ahead = event(4, Q + MINUTE - SECOND, 5)
+    log, feature = [ON_TIME, ahead], "sum_amount_1h"
+    served = replace(hourly(log, [ON_TIME]), served=255, stored=stored_tiles(VIEW, SOURCE, feature, log))
+    assert explain(served, STREAM).cause is Cause.CLOCK
+    elsewhere = replace(served, stored=stored_tiles(VIEW, SOURCE, feature, [ON_TIME]))
+    assert explain(elsewhere, STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_duplicates_that_were_counted_twice_are_unexplained_and_named() -> None:
+    again = replace(ON_TIME, offset=9)
+    doubled = replace(hourly([ON_TIME], [ON_TIME, again]), duplicates=[again])
+    verdict = explain(doubled, STREAM)
+    assert verdict.cause is Cause.UNEXPLAINED
+    assert "counting 1 duplicate" in verdict.proof
+
+
+def test_another_version_that_was_deployed_explains_a_definition() -> None:
+    longer = replace(
+        VIEW,
+        version="0ld",
+        aggregates=tuple(
+            replace(item, window=2 * HOUR) if item.feature == "sum_amount_1h" else item for item in VIEW.aggregates
+        ),
+    )
+    before = event(7, NOON - 30 * MINUTE, 900)
+    log = [before, ON_TIME]
+    served = value_at(longer, SOURCE, log, (1,), Q)["sum_amount_1h"].value
+    wrong = replace(hourly(log, log), served=served, definitions=[longer])
+    assert explain(wrong, STREAM).cause is Cause.DEFINITION
+    assert explain(replace(wrong, definitions=[]), STREAM).cause is Cause.UNEXPLAINED
+
+
+def latest(log: list[Event], stored: Event | None, served: Physical, q: int = Q) -> Case:
+    expected = value_at(ROWS, SOURCE, log, (1,), q)["amount"].value
+    return Case(ROWS, SOURCE, "amount", (1,), q, served, expected, Stored({}, stored.order if stored else None), log)
+
+
+def test_a_row_behind_the_certified_offsets_is_lost_and_one_ahead_is_in_flight() -> None:
+    behind = latest([ON_TIME, FRESH], ON_TIME, 250)
+    assert explain(behind, STREAM).cause is Cause.UNEXPLAINED
+    assert explain(behind, replace(STREAM, certified={0: 3})).cause is Cause.IN_FLIGHT
+
+
+def test_a_row_that_was_overtaken_in_its_own_partition_cannot_be_in_flight() -> None:
+    newer = event(4, NOON + 40 * MINUTE, 5)
+    overtaken = replace(FRESH, offset=8)
+    log = [newer, overtaken]
+    assert explain(latest(log, overtaken, 77), replace(STREAM, certified={0: 0})).cause is Cause.UNEXPLAINED
+
+
+def test_a_row_that_the_log_does_not_hold_is_unexplained() -> None:
+    verdict = explain(latest([ON_TIME], FRESH, 77), replace(STREAM, certified={}))
+    assert verdict.cause is Cause.UNEXPLAINED
+    assert "offset 3: the log has no such event" in verdict.proof
+
+
+def test_a_row_with_changed_values_is_unexplained() -> None:
+    assert "was changed" in explain(latest([ON_TIME], ON_TIME, 251), STREAM).proof
+
+
+def test_a_row_served_beyond_its_ttl_is_a_matter_of_ttl() -> None:
+    q = NOON + 3 * DAY
+    assert explain(latest([ON_TIME], ON_TIME, 250, q), STREAM).cause is Cause.TTL
+    assert explain(latest([ON_TIME], ON_TIME, 249, q), STREAM).cause is Cause.UNEXPLAINED
+
+
+FEATURES = [item.feature for item in VIEW.aggregates]
+START = micros(datetime(2026, 3, 20, tzinfo=UTC))
+
+
+def _world(seed: int) -> tuple[random.Random, list[Event], tuple[Physical, ...], int]:
+    rng = random.Random(seed)
+    events = list(ingest(SOURCE, records(seed % 7, 250, START, 3 * DAY, cards=3)).good)
+    key = key_of(VIEW, rng.choice(events))
+    q = rng.choice(events).available_at + rng.choice((1, MINUTE, HOUR))
+    return rng, [item for item in events if key_of(VIEW, item) == key], key, q
+
+
+def _delivered(rng: random.Random, feature: str, events: list[Event], q: int) -> tuple[list[Event], Delivery]:
+    """What a sound store holds: no late events, of each tile and partition any prefix above the certified offsets."""
+    hop = next(item.hop for item in VIEW.aggregates if item.feature == feature)
+    visible = [item for item in events if item.available_at < q]
+    certified = {p: rng.choice([item.offset for item in visible] or [0]) for p in (0, 1)}
+    reached = {
+        (p, tile): rng.choice([item.offset for item in visible])
+        for p in (0, 1)
+        for tile in {item.event_ts // hop for item in visible}
+    }
+    held = [
+        item
+        for item in visible
+        if not is_late(item, hop, SOURCE.allowed_lateness)
+        and (item.offset < certified[item.partition] or item.offset < reached[item.partition, item.event_ts // hop])
+    ]
+    return held, replace(STREAM, certified=certified, freshness=10 * DAY)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(FEATURES))
+def test_whatever_a_sound_store_lacks_is_explained_as_benign(seed: int, feature: str) -> None:
+    rng, events, key, q = _world(seed)
+    held, delivery = _delivered(rng, feature, events, q)
+    found = case(VIEW, SOURCE, feature, key, q, events, held)
+    assume(found.served != found.expected)
+    verdict = explain(found, delivery)
+    assert verdict.cause in BENIGN, verdict.proof
+    kept = [item for item in events if item.available_at < q and item.order not in verdict.omitted]
+    assert value_at(VIEW, SOURCE, kept, key, q)[feature].value == found.served
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["sum_amount_1h", "sum_amount_24h", "sum_amount_7d", "sum_amount_30d"]))
+def test_an_edited_tile_is_never_explained_away(seed: int, feature: str) -> None:
+    rng, events, key, q = _world(seed)
+    held, delivery = _delivered(rng, feature, events, q)
+    found = case(VIEW, SOURCE, feature, key, q, events, held)
+    assume(found.served is not None and any(found.stored.tiles.values()))
+    # No sum of these amounts has a twin a trillion away.
+    assert explain(tampered(found, 10**14), delivery).cause is Cause.UNEXPLAINED
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(FEATURES))
+def test_a_lost_event_is_never_explained_away(seed: int, feature: str) -> None:
+    rng, events, key, q = _world(seed)
+    hop = next(item.hop for item in VIEW.aggregates if item.feature == feature)
+    visible = [item for item in events if item.available_at < q]
+    held = [item for item in visible if not is_late(item, hop, SOURCE.allowed_lateness)]
+    assume(held)
+    lost = rng.choice(held)
+    found = case(VIEW, SOURCE, feature, key, q, events, [item for item in held if item is not lost])
+    on_time = case(VIEW, SOURCE, feature, key, q, events, held)
+    assume(found.served not in (found.expected, on_time.served))
+    certified = replace(STREAM, certified={0: 10**6, 1: 10**6})
+    assert explain(found, certified).cause is Cause.UNEXPLAINED
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_explains_a_late_event(feature: str) -> None:
+    aggregate = next(item for item in VIEW.aggregates if item.feature == feature)
+    values = ON_TIME.values | {"fee": 5, "points": 3}
+    early = replace(event(8, NOON), values=values | {"amount": 600})
+    amount = 500 if aggregate.function == "min" else 700
+    late = replace(
+        event(9, NOON + MINUTE, delay=aggregate.hop + SOURCE.allowed_lateness), values=values | {"amount": amount}
+    )
+    found = case(VIEW, SOURCE, feature, (1,), NOON + aggregate.window, [early, late], [early])
+    assert found.served != found.expected
+    assert explain(found, STREAM).cause is Cause.LATE
