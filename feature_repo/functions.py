@@ -1,7 +1,7 @@
 """The functions behind derived features: pure, over numpy columns, the same code in serving and in training.
 
-Numbers come as float64 with NaN for null; features are named `view__feature`, request inputs plainly. Null in, null out;
-what cannot be divided is null.
+Numbers come as float64 with NaN for null; features are named `view__feature`, request inputs plainly. Null in, null
+out; what cannot be divided is null.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def spend_vs_usual(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArr
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    divisor = np.where(whole == 0, np.nan, whole)
-    return part / divisor
+    result: NDArray[np.float64] = part / np.where(whole == 0, np.nan, whole)
+    return result

@@ -5,9 +5,11 @@ They return Feast's own values (fields, aggregations, formats, tags), so that a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Self
 
 from feast import Field as FeastField
 from feast import KafkaSource
@@ -23,9 +25,9 @@ from feast.types import Bool, Decimal, Float64, Int64, PrimitiveFeastType, Strin
 from coeval.aggregations import AGGREGATIONS, check_aggregation
 from coeval.spec.model import Field
 from coeval.spec.time import duration, parse_duration
-from coeval.spec.types import INT64, DataType, Kind
+from coeval.spec.types import INT64, Kind
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.problem import CatalogProblem
+from coeval_pipelines.catalog.errors import DefinitionError
 from coeval_pipelines.catalog.schema import column, from_json_schema, to_json_schema
 from coeval_pipelines.catalog.tags import sla
 
@@ -33,6 +35,9 @@ __all__ = [
     "batch_tags", "column", "count", "derived_view", "entity_tags", "event_tags", "feature", "json_events", "of", "sla",
     "take", "windowed",
 ]  # fmt: skip
+
+# Feast says of stream and on-demand views that they are experimental: its engines for them are, and none is used here.
+warnings.filterwarnings("ignore", message=".*is an experimental feature|.*are experimental features", module="feast")
 
 _DTYPES: dict[Kind, PrimitiveFeastType] = {
     Kind.INT64: Int64,
@@ -94,7 +99,7 @@ def columns_of(source: DataSource) -> tuple[Field, ...]:
 def _column(source: DataSource, name: str) -> Field:
     columns = {field.name: field for field in columns_of(source)}
     if name not in columns:
-        raise CatalogProblem(f"source {source.name}", f"it has no column {name}", f"Use one of {', '.join(columns)}.")
+        raise DefinitionError(f"source {source.name}", f"it has no column {name}", f"Use one of {', '.join(columns)}.")
     return columns[name]
 
 
@@ -151,7 +156,7 @@ def _output(source: KafkaSource, ask: Ask, function: str, window: str) -> FeastF
     try:
         result = AGGREGATIONS[check_aggregation(function, read)].result(read.type if read else None)
     except ValueError as error:
-        raise CatalogProblem(
+        raise DefinitionError(
             f"source {source.name}, feature {name}", str(error), "Ask for another function."
         ) from error
     what = f"{function} of {ask.column or 'events'} over the last {window}"
@@ -163,14 +168,13 @@ def _output(source: KafkaSource, ask: Ask, function: str, window: str) -> FeastF
 class _Imported(PandasTransformation):
     """Feast's slot for a function, holding its import path: nothing is pickled, and nothing runs when it is applied."""
 
-    def __new__(cls, path: str, outputs: Sequence[FeastField]) -> _Imported:
-        made: _Imported = object.__new__(cls)
-        return made
+    def __new__(cls, path: str, outputs: Sequence[FeastField]) -> Self:
+        return object.__new__(cls)
 
     def __init__(self, path: str, outputs: Sequence[FeastField]) -> None:
         name = path.rpartition(":")[2]
         text = f'def {name}(inputs):\n    raise NotImplementedError("Coeval runs {path}")\n'
-        scope: dict[str, object] = {}
+        scope: dict[str, Any] = {}
         exec(text, scope)  # noqa: S102  a stub of two lines, built above: Feast wants a function object
         super().__init__(udf=scope[name], udf_string=text)
         self._outputs = list(outputs)

@@ -1,14 +1,15 @@
 """The Feast registry to the manifest: the only way a definition enters Coeval. Pure over the registry proto.
 
-It reads protobuf messages; it neither imports Feast nor loads a pickled function. Every list is sorted by name and every
-order inside an object is canonical, so equal catalogs give equal bytes, whoever applied them and where.
+It reads protobuf messages; it neither imports Feast nor loads a pickled function. Every list is sorted by name and
+every order inside an object is canonical, so equal catalogs give equal bytes, whoever applied them and where.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import (
@@ -24,14 +25,15 @@ from coeval.spec.model import (
     WindowedView,
 )
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.problem import CatalogProblem
+from coeval_pipelines.catalog.errors import DefinitionError
+from coeval_pipelines.catalog.names import check_name, check_names, check_tenant
 from coeval_pipelines.catalog.sources import (
     compile_batch_source,
     compile_entity,
     compile_event_source,
     compile_field,
     described,
-    value_type,
+    enum_name,
 )
 from coeval_pipelines.catalog.views import Known, Source, compile_view
 
@@ -51,28 +53,21 @@ def compile_registry(registry: Registry, project: str) -> Manifest:
     """Compile what a project of the registry defines.
 
     Raises:
-        CatalogProblem: a definition cannot be compiled; it names the object, the field and what to write instead.
+        DefinitionError: a definition cannot be compiled; it names the object, the field and what to write instead.
     """
-    entities = _by_name(
-        compile_entity(item.spec)
-        for item in registry.entities
-        if item.spec.project == project and item.spec.name != _DUMMY
-    )
+    tenant = _tenant(registry, project)
+    mine = partial(_specs, project)
+    entities = {spec.name: compile_entity(spec) for spec in mine(registry.entities) if spec.name != _DUMMY}
     sources = _sources(registry, project)
-    specs = [item.spec for item in (*registry.feature_views, *registry.stream_feature_views)]
-    views = _by_name(
-        compile_view(spec, Known(entities, sources)) for spec in specs if spec.project == project and not spec.disabled
-    )
-    derived = _by_name(
-        _derived(item.spec, views) for item in registry.on_demand_feature_views if item.spec.project == project
-    )
-    services = _by_name(
-        _service(item.spec, views, derived) for item in registry.feature_services if item.spec.project == project
-    )
-    _refuse_labels(registry, project)
+    known = Known(entities, sources)
+    stored = mine([*registry.feature_views, *registry.stream_feature_views])
+    views = {spec.name: compile_view(spec, known) for spec in stored if not spec.disabled}
+    derived = {spec.name: _derived(spec, views) for spec in mine(registry.on_demand_feature_views)}
+    services = {spec.name: _service(spec, views, derived) for spec in mine(registry.feature_services)}
+    _refuse_labels(mine(registry.label_views))
     return Manifest(
         project=project,
-        tenant=_tenant(registry, project),
+        tenant=tenant,
         entities=tuple(entities.values()),
         event_sources=_only(EventSource, sources),
         batch_sources=_only(BatchSource, sources),
@@ -83,11 +78,9 @@ def compile_registry(registry: Registry, project: str) -> Manifest:
     )
 
 
-_T = TypeVar("_T")
-
-
-def _by_name(items: Iterable[_T]) -> dict[str, _T]:
-    return {item.name: item for item in sorted(items, key=lambda item: item.name)}  # type: ignore[attr-defined]
+def _specs(project: str, items: Iterable[Any]) -> list[Any]:
+    """The project's own, by name: also which of two errors is reported must not depend on Feast's order."""
+    return sorted((item.spec for item in items if item.spec.project == project), key=lambda spec: str(spec.name))
 
 
 def _only(kind: type[_Named], items: Mapping[str, Source | View]) -> tuple[_Named, ...]:
@@ -98,25 +91,22 @@ def _tenant(registry: Registry, project: str) -> str:
     for item in registry.projects:
         if item.spec.name == project:
             tags.check_tags("project", f"project {project}", item.spec.tags)
-            return item.spec.tags.get(tags.TENANT, project)
-    return project
+            return check_tenant(f"project {project}", item.spec.tags.get(tags.TENANT, project))
+    return check_tenant(f"project {project}", project)
 
 
-def _refuse_labels(registry: Registry, project: str) -> None:
-    for item in registry.label_views:
-        if item.spec.project == project:
-            raise CatalogProblem(
-                f"label view {item.spec.name}", "label views are not supported", "Put labels in the spine."
-            )
+def _refuse_labels(specs: Iterable[Any]) -> None:
+    for spec in specs:
+        raise DefinitionError(f"label view {spec.name}", "label views are not supported", "Put labels in the spine.")
 
 
 def _sources(registry: Registry, project: str) -> dict[str, Source]:
-    mine = [source for source in registry.data_sources if source.project == project]
+    mine = sorted((item for item in registry.data_sources if item.project == project), key=lambda item: item.name)
     # The history behind a topic is part of its event source, not a source of its own.
     histories = {source.batch_source.name for source in mine if source.HasField("batch_source")}
     compiled: list[Source] = []
     for source in mine:
-        match value_type(source, "type"):
+        match enum_name(source, "type"):
             case "STREAM_KAFKA":
                 compiled.append(compile_event_source(source))
             case "BATCH_FILE" if source.name not in histories:
@@ -125,21 +115,22 @@ def _sources(registry: Registry, project: str) -> dict[str, Source]:
                 pass
             case other:
                 where = f"source {source.name}"
-                raise CatalogProblem(
+                raise DefinitionError(
                     where, f"a source of type {other} is not supported", "Use KafkaSource or FileSource."
                 )
-    return _by_name(compiled)
+    return {source.name: source for source in compiled}
 
 
 def _derived(spec: OnDemandFeatureViewSpec, views: Mapping[str, View]) -> DerivedView:
     where = f"derived view {spec.name}"
     described(where, spec.description, spec.owner)
+    check_names(where, [spec.name, *(item.name for item in spec.features)])
     tags.check_tags("derived view", where, spec.tags)
     if tags.FUNCTION not in spec.tags:
         fix = (
             'Use derived_view(function="package.module:function", ...): the same code must run in serving and training.'
         )
-        raise CatalogProblem(where, "its function is not named by an import path", fix)
+        raise DefinitionError(where, "its function is not named by an import path", fix)
     projections = [
         item.feature_view_projection for item in spec.sources.values() if item.HasField("feature_view_projection")
     ]
@@ -162,7 +153,7 @@ def _derived(spec: OnDemandFeatureViewSpec, views: Mapping[str, View]) -> Derive
 def _input_view(where: str, projection: FeatureViewProjection, views: Mapping[str, View]) -> View:
     name = projection.feature_view_name
     if name not in views:
-        raise CatalogProblem(where, f"its input view {name} is not defined", _near(name, views))
+        raise DefinitionError(where, f"its input view {name} is not defined", _near(name, views))
     return views[name]
 
 
@@ -176,9 +167,10 @@ def _request(where: str, spec: OnDemandFeatureViewSpec) -> tuple[Field, ...]:
         for item in source.request_data_options.schema
     ]
     names = [field.name for field in fields]
+    check_names(where, names)
     for name in names:
         if names.count(name) > 1:
-            raise CatalogProblem(f"{where}, input {name}", "two request sources give it", "Rename one.")
+            raise DefinitionError(f"{where}, input {name}", "two request sources give it", "Rename one.")
     return _sorted_fields(fields)
 
 
@@ -190,13 +182,13 @@ def _taken(where: str, projection: FeatureViewProjection, view: View | DerivedVi
     """What a projection takes of a view, in the view's order."""
     if projection.feature_view_name_alias or projection.join_key_map:
         fix = "Remove with_name() and with_join_key_map(): a feature has one name everywhere."
-        raise CatalogProblem(where, f"it renames {view.name} or its keys, which is not supported", fix)
+        raise DefinitionError(where, f"it renames {view.name} or its keys, which is not supported", fix)
     keys = {field.name for field in getattr(view, "key", ())}
     wanted = {column.name for column in projection.feature_columns} - keys
     known = [field.name for field in view.features]
     unknown = sorted(wanted.difference(known))
     if unknown:
-        raise CatalogProblem(
+        raise DefinitionError(
             f"{where}, feature {view.name}:{unknown[0]}", "it is not defined", _near(unknown[0], known)
         )
     return tuple(name for name in known if name in wanted)
@@ -205,6 +197,7 @@ def _taken(where: str, projection: FeatureViewProjection, view: View | DerivedVi
 def _service(spec: FeatureServiceSpec, views: Mapping[str, View], derived: Mapping[str, DerivedView]) -> FeatureService:
     where = f"service {spec.name}"
     described(where, spec.description, spec.owner)
+    check_name(where, spec.name)
     tags.check_tags("service", where, spec.tags)
     stored: list[ServiceView] = []
     on_demand: list[ServiceView] = []
@@ -215,8 +208,19 @@ def _service(spec: FeatureServiceSpec, views: Mapping[str, View], derived: Mappi
         elif name in derived:
             on_demand.append(ServiceView(name, "", _taken(where, projection, derived[name])))
         else:
-            raise CatalogProblem(where, f"its view {name} is not defined", _near(name, [*views, *derived]))
+            raise DefinitionError(where, f"its view {name} is not defined", _near(name, [*views, *derived]))
+    keys = {field.name: field for item in stored for field in views[item.view].key}
+    _check_request(where, keys, [field for item in on_demand for field in derived[item.view].request])
     return FeatureService(spec.name, tuple(stored), tuple(on_demand), spec.description, spec.owner)
+
+
+def _check_request(where: str, keys: Mapping[str, Field], request: Iterable[Field]) -> None:
+    """A request gives each input once: two views may share one, but not under two types, and none is a key."""
+    known = dict(keys)
+    for field in request:
+        if known.setdefault(field.name, field) != field:
+            what = "it is a key, or an input of another type, in the same service"
+            raise DefinitionError(f"{where}, input {field.name}", what, "Rename it, or use one RequestSource for both.")
 
 
 def _near(name: str, known: Iterable[str]) -> str:

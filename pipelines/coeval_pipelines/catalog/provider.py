@@ -10,7 +10,7 @@ from feast.infra.passthrough_provider import PassthroughProvider
 from coeval_pipelines.catalog.registry import declare
 
 
-class CoevalProvider(PassthroughProvider):  # type: ignore[misc]
+class CoevalProvider(PassthroughProvider):
     """Lets `feast apply` end in the registry and the manifest."""
 
     def update_infra(

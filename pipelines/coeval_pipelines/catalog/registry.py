@@ -21,16 +21,14 @@ from coeval.derived import load_function
 from coeval.errors import CatalogError
 from coeval.settings import load_settings
 from coeval.spec.manifest import Manifest
+from coeval_pipelines.catalog.apply import DRY_RUN
 from coeval_pipelines.catalog.compile import compile_registry
+from coeval_pipelines.catalog.errors import DefinitionError
 from coeval_pipelines.catalog.locate import locate
-from coeval_pipelines.catalog.problem import CatalogProblem
 
 if TYPE_CHECKING:
     from feast.base_feature_view import BaseFeatureView
     from feast.repo_config import RegistryConfig
-
-DRY_RUN = "COEVAL_CATALOG_DRY_RUN"
-"""Environment variable: compile, write the manifest to the path that it names, and commit nothing."""
 
 _DECLARED: dict[str, BaseFeatureView] = {}
 
@@ -51,7 +49,7 @@ def state_directory(repository: Path) -> Path:
         return project_root / load_settings().home
 
 
-class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
+class CoevalRegistryStore(RegistryStore):
     """Keeps the registry in a file under the state directory, and the manifest beside it."""
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path | None) -> None:
@@ -73,10 +71,10 @@ class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
         """Compile, then commit registry and manifest.
 
         Raises:
-            CatalogProblem: a definition cannot be compiled; nothing was written.
+            DefinitionError: a definition cannot be compiled; nothing was written.
         """
         if not registry_proto.entities:
-            # Feast opens a project with a commit of its own before it applies anything. An apply has an entity: Feast's.
+            # Feast opens a project with a commit of its own. What it applies has an entity, if only Feast's dummy.
             self._draft = registry_proto
             return
         _as_declared(registry_proto)
@@ -99,7 +97,7 @@ class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
         try:
             manifest = compile_registry(registry, _project(registry))
             self._check_functions(manifest)
-        except CatalogProblem as problem:
+        except DefinitionError as problem:
             problem.location = locate(self._repository, problem.subject)
             raise
         return manifest
@@ -113,7 +111,7 @@ class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
             try:
                 load_function(view.function)
             except CatalogError as error:
-                raise CatalogProblem(
+                raise DefinitionError(
                     f"derived view {view.name}", error.reason.rstrip("."), error.instruction
                 ) from error
 
@@ -121,12 +119,12 @@ class CoevalRegistryStore(RegistryStore):  # type: ignore[misc]
 def _project(registry: Registry) -> str:
     names = [project.spec.name for project in registry.projects]
     if len(names) != 1:
-        raise CatalogProblem(
+        raise DefinitionError(
             "registry",
             f"it holds the projects {', '.join(names) or 'none'}; a state directory belongs to one",
             "Give each project its own COEVAL_HOME, or remove registry.db there and apply again.",
         )
-    return names[0]
+    return str(names[0])
 
 
 def _as_declared(registry: Registry) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from coeval.spec.model import Field
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType, Kind
-from coeval_pipelines.catalog.problem import CatalogProblem
+from coeval_pipelines.catalog.errors import DefinitionError
+from coeval_pipelines.catalog.names import check_names
 from coeval_pipelines.catalog.tags import PII
 
 _FORMS: dict[tuple[str, str], DataType] = {
@@ -39,9 +40,9 @@ def column(name: str, data_type: str, description: str, *, pii: str, required: b
         parsed = DataType.parse(data_type)
     except ValueError as error:
         known = ", ".join(kind for kind in Kind if kind is not Kind.DECIMAL)
-        raise CatalogProblem(where, f"{data_type!r} is no type", f"Use decimal(p,s), {known}.") from error
+        raise DefinitionError(where, f"{data_type!r} is no type", f"Use decimal(p,s), {known}.") from error
     if pii not in PII:
-        raise CatalogProblem(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII)}.")
+        raise DefinitionError(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII)}.")
     return Field(name, parsed, nullable=not required, description=description, pii=pii)
 
 
@@ -66,17 +67,18 @@ def from_json_schema(where: str, text: str) -> tuple[Field, ...]:
     """The columns that a JSON Schema declares, in its order.
 
     Raises:
-        CatalogProblem: it is no such schema, or a column has an unknown type or no PII class.
+        DefinitionError: it is no such schema, or a column has an unknown type or no PII class.
     """
     fix = "Declare the columns with columns(column(...), ...) from coeval_pipelines.catalog.authoring."
     try:
         document = json.loads(text)
         required, properties = set(document.get("required", ())), dict(document["properties"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CatalogProblem(where, "its schema is not a JSON Schema of an object", fix) from error
+        raise DefinitionError(where, "its schema is not a JSON Schema of an object", fix) from error
     unknown = sorted(required - properties.keys())
     if unknown or not properties:
-        raise CatalogProblem(where, f"its schema requires unknown columns: {', '.join(unknown) or 'it has none'}", fix)
+        raise DefinitionError(where, f"its schema requires unknown columns: {', '.join(unknown) or 'it has none'}", fix)
+    check_names(where, properties)
     return tuple(_field(where, name, properties[name], name not in required) for name in properties)
 
 
@@ -85,7 +87,7 @@ def _field(where: str, name: str, stated: dict[str, Any], nullable: bool) -> Fie
     data_type = _type(here, str(stated.get("type", "")), str(stated.get("format", "")))
     pii = stated.get("x-pii", "")
     if pii not in PII:
-        raise CatalogProblem(
+        raise DefinitionError(
             here,
             "it has no PII class" if not pii else f"{pii!r} is no PII class",
             f'Add "x-pii": one of {", ".join(PII)}.',
@@ -99,14 +101,14 @@ def _type(where: str, kind: str, form: str) -> DataType:
         try:
             data_type = DataType.parse(form)
         except ValueError as error:
-            raise CatalogProblem(where, str(error), 'Write "format": "decimal(9,2)".') from error
+            raise DefinitionError(where, str(error), 'Write "format": "decimal(9,2)".') from error
     if data_type is None:
         known = ", ".join(f"{k}/{f}" if f else k for k, f in _FORMS)
-        raise CatalogProblem(
+        raise DefinitionError(
             where, f"the type {kind!r} with format {form!r} is not known", f"Use {known}, string/decimal(p,s)."
         )
     if data_type.precision > STORED_DIGITS:
-        raise CatalogProblem(
+        raise DefinitionError(
             where,
             f"{data_type} has more than {STORED_DIGITS} digits, which is not supported yet",
             f"Declare at most decimal({STORED_DIGITS},s), or a string.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from coeval.spec.model import Sla
 from coeval.spec.time import duration, parse_duration
 from coeval.spec.types import DataType
-from coeval_pipelines.catalog.problem import CatalogProblem
+from coeval_pipelines.catalog.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,29 +78,29 @@ def check_tags(kind: str, where: str, tags: Mapping[str, str]) -> None:
     """Refuse a `coeval.io/` tag that is unknown, stands on the wrong kind of object, or has an unreadable value.
 
     Raises:
-        CatalogProblem: naming the object, the tag and what to write instead.
+        DefinitionError: naming the object, the tag and what to write instead.
     """
     known = _KNOWN[kind]
     for tag, text in sorted(tags.items()):
         if not tag.startswith(PREFIX):
             continue
         if tag not in known:
-            raise CatalogProblem(where, f"the tag {tag} is not one that a {kind} can have", _suggestion(kind, tag))
+            raise DefinitionError(where, f"the tag {tag} is not known on a {kind}", _suggestion(kind, tag))
         try:
             known[tag](text)
         except ValueError as error:
-            raise CatalogProblem(
+            raise DefinitionError(
                 where, f"the tag {tag} cannot be read: {error}", f"Correct the value of {tag}."
             ) from error
 
 
 def _suggestion(kind: str, tag: str) -> str:
-    near = difflib.get_close_matches(tag, _KNOWN[kind], n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean {near[0]}?"
     homes = [other for other, known in _KNOWN.items() if tag in known]
     if homes:
-        return f"Put it on a {homes[0]}, or remove it."
+        return f"It belongs on the {homes[0]}: put it there, or remove it."
+    near = difflib.get_close_matches(tag, _KNOWN[kind], n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
     return f"Remove it; a {kind} can have: {', '.join(sorted(_KNOWN[kind])) or 'none'}."
 
 
@@ -108,10 +108,10 @@ def read_sla(where: str, tags: Mapping[str, str]) -> Sla:
     """What a view promises.
 
     Raises:
-        CatalogProblem: it names no freshness.
+        DefinitionError: it names no freshness.
     """
     if FRESHNESS not in tags:
-        raise CatalogProblem(where, "the view promises no freshness", 'Add tags=sla(freshness="10s") to the view.')
+        raise DefinitionError(where, "the view promises no freshness", 'Add tags=sla(freshness="10s") to the view.')
     return Sla(
         freshness=parse_duration(tags[FRESHNESS]),
         p99_ms=int(tags.get(P99, "0")),
