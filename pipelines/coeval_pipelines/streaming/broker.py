@@ -1,0 +1,140 @@
+"""What this room asks of the broker: topics, end offsets, offsets that Flink committed. It knows Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from coeval.errors import BrokerError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+
+_REQUEST_MILLISECONDS = 10_000
+_KEEP = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+"""Deletion, never compaction: compaction keeps the last record of a key, which after a replay is not the greatest."""
+
+Offsets = dict[int, int]
+"""Next offsets to read, by partition."""
+
+
+class Broker:
+    """An administration connection. Not thread-safe."""
+
+    def __init__(self, bootstrap: str) -> None:
+        from kafka import KafkaAdminClient
+
+        self._bootstrap = bootstrap
+        with _answering(bootstrap):
+            self._admin: Any = KafkaAdminClient(
+                bootstrap_servers=bootstrap,
+                request_timeout_ms=_REQUEST_MILLISECONDS,
+                bootstrap_timeout_ms=_REQUEST_MILLISECONDS,
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._admin.close()
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def topics(self) -> dict[str, int]:
+        """The number of partitions by topic name."""
+        with _answering(self._bootstrap):
+            return {item["name"]: len(item["partitions"]) for item in self._admin.describe_topics()}
+
+    def create(self, topic: str, partitions: int, configs: Mapping[str, str]) -> None:
+        """Create a topic; one that is there already is left as it is."""
+        from kafka.errors import TopicAlreadyExistsError
+
+        wanted = {topic: {"num_partitions": partitions, "replication_factor": -1, "configs": dict(configs)}}
+        with _answering(self._bootstrap):
+            try:
+                self._admin.create_topics(wanted, wait_for_metadata=True)
+            except TopicAlreadyExistsError:
+                return
+
+    def ends(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
+        """The end offsets of topics, given with their number of partitions."""
+        return self._offsets(topics, -1)
+
+    def beginnings(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
+        """The first offsets that topics still hold."""
+        return self._offsets(topics, -2)
+
+    def _offsets(self, topics: Mapping[str, int], spec: int) -> dict[str, Offsets]:
+        from kafka import TopicPartition
+
+        wanted = {TopicPartition(topic, part): spec for topic, count in topics.items() for part in range(count)}
+        if not wanted:
+            return {}
+        with _answering(self._bootstrap):
+            found = self._admin.list_partition_offsets(wanted)
+        offsets: dict[str, Offsets] = {topic: {} for topic in topics}
+        for partition, value in found.items():
+            offsets[partition.topic][partition.partition] = value.offset
+        return offsets
+
+    def groups(self, prefix: str) -> list[str]:
+        """The consumer groups whose name begins so."""
+        with _answering(self._bootstrap):
+            return sorted(item["group_id"] for item in self._admin.list_groups() if item["group_id"].startswith(prefix))
+
+    def committed(self, group: str, topic: str) -> Offsets:
+        """The offsets of a topic that a consumer group has committed; partitions without one are left out."""
+        with _answering(self._bootstrap):
+            found = self._admin.list_group_offsets([group])[group]
+        return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == topic and meta.offset >= 0}
+
+
+@contextmanager
+def _answering(bootstrap: str) -> Iterator[None]:
+    from kafka.errors import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(
+            f"Kafka at {bootstrap} refuses or does not answer: {error!r}.", "Start it: coeval up"
+        ) from error
+
+
+def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:
+    """Create the source and changelog topics of a manifest that are missing; gives the names of the created ones.
+
+    Raises:
+        BrokerError: the broker does not answer, or a changelog has another number of partitions than its view.
+    """
+    created: list[str] = []
+    with Broker(settings.kafka.bootstrap) as broker:
+        present = broker.topics()
+        for name, partitions, configs in _wanted(settings, manifest):
+            if name not in present:
+                broker.create(name, partitions, configs)
+                created.append(name)
+            elif name.startswith(f"{manifest.tenant}.changelog.") and present[name] != partitions:
+                raise BrokerError(
+                    f"The topic {name} has {present[name]} partitions; the view has {partitions} buckets.",
+                    "A changelog's partitions are its view's buckets: delete the topic, or declare the view anew.",
+                )
+    return tuple(created)
+
+
+def _wanted(settings: Settings, manifest: Manifest) -> Iterator[tuple[str, int, dict[str, str]]]:
+    for source in manifest.event_sources:
+        # The record's timestamp is when it was available: a replay sets it.
+        yield source.topic, settings.kafka.partitions, {**_KEEP, "message.timestamp.type": "CreateTime"}
+    for source in stream_sources(manifest):
+        for view in stream_views(manifest, source.name):
+            yield changelog_topic(manifest, view), view.partitions, dict(_KEEP)
+
+
+def partitions_of(broker: Broker, topics: Collection[str]) -> dict[str, int]:
+    """The number of partitions of those of the topics that exist."""
+    present = broker.topics()
+    return {topic: present[topic] for topic in topics if topic in present}

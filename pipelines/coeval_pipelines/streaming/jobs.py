@@ -1,0 +1,134 @@
+"""The stream jobs as Flink's REST interface shows them: list, wait, cancel. It knows Flink by HTTP only."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coeval.errors import EngineError
+from coeval.settings import Settings
+
+GRAPH_PARAMETER = "coeval.graph"
+_POLL_SECONDS = 0.3
+_HTTP_SECONDS = 10.0
+_LIVE = frozenset({"INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "RECONCILING", "FAILING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that the cluster knows. `running_tasks` of `tasks` run; a job in state RUNNING may still be deploying."""
+
+    id: str
+    name: str
+    state: str
+    tasks: int
+    running_tasks: int
+    started_at: int
+    """Milliseconds since the epoch."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs or will run again by itself."""
+        return self.state in _LIVE
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every task runs."""
+        return self.state == "RUNNING" and 0 < self.tasks == self.running_tasks
+
+
+class FlinkCluster:
+    """The REST interface of a session cluster."""
+
+    def __init__(self, rest_url: str) -> None:
+        self._url = rest_url.rstrip("/")
+
+    @staticmethod
+    def open(settings: Settings) -> FlinkCluster:
+        """The cluster that the settings name."""
+        return FlinkCluster(settings.flink.rest_url)
+
+    def jobs(self, prefix: str = "coeval-") -> tuple[Job, ...]:
+        """The jobs whose name begins so, newest first.
+
+        Raises:
+            EngineError: the cluster does not answer.
+        """
+        found = [_job(item) for item in self._get("/jobs/overview")["jobs"] if item["name"].startswith(prefix)]
+        return tuple(sorted(found, key=lambda job: -job.started_at))
+
+    def job(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            EngineError: the cluster does not answer, or has forgotten the job.
+        """
+        for job in self.jobs(""):
+            if job.id == job_id:
+                return job
+        raise EngineError(f"Flink does not know the job {job_id}.", "Deploy the stream again: coeval stream deploy")
+
+    def graph(self, job_id: str) -> str:
+        """The graph that the job was submitted with; empty where it says none."""
+        config = self._get(f"/jobs/{job_id}/config").get("execution-config", {})
+        return str(config.get("user-config", {}).get(GRAPH_PARAMETER, ""))
+
+    def checkpoints(self, job_id: str) -> int:
+        """How many checkpoints the job has completed since it was submitted."""
+        return int(self._get(f"/jobs/{job_id}/checkpoints").get("counts", {}).get("completed", 0))
+
+    def failure(self, job_id: str) -> str:
+        """The first line of the latest failure; empty where there was none."""
+        entries = self._get(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {}).get("entries", [])
+        return str(entries[0].get("stacktrace", "")).splitlines()[0] if entries else ""
+
+    def cancel(self, job_id: str, deadline_seconds: float = 60.0) -> None:
+        """Cancel a job and wait until it is gone; its newest checkpoint is kept.
+
+        Raises:
+            EngineError: it did not end in time.
+        """
+        self._request("PATCH", f"/jobs/{job_id}?mode=cancel")
+        deadline = time.monotonic() + deadline_seconds
+        while self.job(job_id).live:
+            if time.monotonic() > deadline:
+                raise EngineError(f"The job {job_id} is not cancelled after {deadline_seconds:.0f} s.")
+            time.sleep(_POLL_SECONDS)
+
+    def await_healthy(self, job_id: str, deadline_seconds: float = 120.0) -> Job:
+        """Wait until every task of a job runs.
+
+        Raises:
+            EngineError: it failed, or does not run in time; the reason carries Flink's own.
+        """
+        deadline = time.monotonic() + deadline_seconds
+        while not (job := self.job(job_id)).healthy:
+            if not job.live or time.monotonic() > deadline:
+                cause = self.failure(job_id) or "no failure is reported; are there enough task slots?"
+                raise EngineError(f"The job {job.name} is {job.state}, not running: {cause}", f"Look at {self._url}")
+            time.sleep(_POLL_SECONDS)
+        return job
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str) -> dict[str, Any]:
+        request = urllib.request.Request(self._url + path, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=_HTTP_SECONDS) as response:  # noqa: S310
+                body = response.read()
+        except urllib.error.HTTPError as error:
+            raise EngineError(f"Flink answers {method} {path} with {error.code}.", f"Look at {self._url}") from error
+        except OSError as error:
+            raise EngineError(f"Flink does not answer at {self._url}: {error}.", "Start it: coeval up") from error
+        return json.loads(body) if body else {}
+
+
+def _job(item: Mapping[str, Any]) -> Job:
+    tasks = item["tasks"]
+    return Job(item["jid"], item["name"], item["state"], tasks["total"], tasks["running"], item["start-time"])

@@ -1,0 +1,151 @@
+"""How far the online store is behind the source topics, and waiting until it is not. It knows Kafka and Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from coeval.client import open_redis
+from coeval.errors import EngineError
+from coeval.online.writer import OnlineWriter
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval_pipelines.control import Certificate, ControlPlane
+from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
+from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+
+_POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """One event source: where its topic ends, what the store covers for certain, and the changelog messages not yet
+    written. Offsets are the next to read, by partition."""
+
+    source: str
+    ends: Mapping[int, int]
+    covered: Mapping[int, int]
+    changelog_lag: int
+
+    def covers(self, offsets: Mapping[int, int]) -> bool:
+        """Whether everything below these offsets is in the store."""
+        return all(self.covered.get(partition, 0) >= offset for partition, offset in offsets.items())
+
+    @property
+    def lag(self) -> int:
+        """Events of the topic that the store is not known to cover."""
+        return sum(max(0, end - self.covered.get(partition, 0)) for partition, end in self.ends.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All sources that a stream reads, by name."""
+
+    sources: Mapping[str, SourceProgress]
+
+    @property
+    def produced(self) -> int:
+        """Records that the source topics have taken."""
+        return sum(sum(source.ends.values()) for source in self.sources.values())
+
+    @property
+    def covered(self) -> int:
+        """Records of the source topics that the store covers."""
+        return sum(sum(source.covered.values()) for source in self.sources.values())
+
+    @property
+    def lag(self) -> int:
+        """Events that the store is not known to cover."""
+        return sum(source.lag for source in self.sources.values())
+
+
+def progress(settings: Settings, manifest: Manifest, control: ControlPlane) -> Progress:
+    """How far the store is, per source.
+
+    Raises:
+        BrokerError, StoreError, redis.RedisError: a component does not answer.
+    """
+    with Broker(settings.kafka.bootstrap) as broker, closing(open_redis(settings)) as client:
+        return _progress(broker, OnlineWriter(client, manifest.tenant), manifest, control)
+
+
+def await_caught_up(
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    deadline: float,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Wait, at most `deadline` seconds, until all that is on the source topics now is in the online store.
+
+    Raises:
+        EngineError: it is not there in time; the reason says how far it is.
+    """
+    until = time.monotonic() + deadline
+    with Broker(settings.kafka.bootstrap) as broker, closing(open_redis(settings)) as client:
+        writer = OnlineWriter(client, manifest.tenant)
+        state = _progress(broker, writer, manifest, control)
+        target = {name: source.ends for name, source in state.sources.items()}
+        while not all(source.covers(target[name]) for name, source in state.sources.items()):
+            on_progress(state)
+            if time.monotonic() > until:
+                raise EngineError(
+                    f"The online store is {state.lag} events behind after {deadline:.0f} s: {_describe(state)}.",
+                    "See coeval status, and the logs of the Flink job and of the writer in the stack's log directory.",
+                )
+            time.sleep(_POLL_SECONDS)
+            state = _progress(broker, writer, manifest, control)
+    on_progress(state)
+    return state
+
+
+def covered_offsets(
+    certificates: tuple[Certificate, ...], topics: set[str], written: Mapping[str, Mapping[int, int]]
+) -> Offsets:
+    """The source offsets of the newest certificate, given newest first, that the store has reached. Pure.
+
+    A certificate that says nothing of one of the topics belongs to another deployment, and proves nothing here.
+    """
+    for certificate in certificates:
+        reached = all(
+            written.get(topic, {}).get(partition, 0) >= end
+            for topic, ends in certificate.ends.items()
+            if topic in topics
+            for partition, end in ends.items()
+        )
+        if topics <= certificate.ends.keys() and reached:
+            return dict(certificate.offsets)
+    return {}
+
+
+def _progress(broker: Broker, writer: OnlineWriter, manifest: Manifest, control: ControlPlane) -> Progress:
+    return Progress({item.name: _source(broker, writer, manifest, control, item) for item in stream_sources(manifest)})
+
+
+def _source(
+    broker: Broker, writer: OnlineWriter, manifest: Manifest, control: ControlPlane, source: EventSource
+) -> SourceProgress:
+    written: dict[str, Offsets] = {}
+    for view in stream_views(manifest, source.name):
+        stored = writer.offsets(view)
+        written[changelog_topic(manifest, view)] = {bucket: offset or 0 for bucket, offset in stored.items()}
+    found = partitions_of(broker, [source.topic, *written])
+    ends = broker.ends(found)
+    lag = sum(
+        max(0, end - written[topic].get(partition, 0))
+        for topic, by_partition in ends.items()
+        if topic in written
+        for partition, end in by_partition.items()
+    )
+    covered = covered_offsets(control.certificates(source.name), set(written), written)
+    return SourceProgress(source.name, ends.get(source.topic, {}), covered, lag)
+
+
+def _describe(state: Progress) -> str:
+    return "; ".join(
+        f"{name} at {dict(source.covered)} of {dict(source.ends)}, {source.changelog_lag} changelog messages to write"
+        for name, source in state.sources.items()
+    )
