@@ -113,7 +113,7 @@ def _good_events(source: EventSource, views: tuple[View, ...]) -> str:
     ]
     names = ["available_at", "log_partition", "log_offset", *(_column(field.name) for field in used)]
     return (
-        f"CREATE TEMPORARY VIEW {quote(source.name + '@good')} AS\n"
+        f"CREATE TEMPORARY VIEW {quote(source.name + '@good')} AS\n"  # noqa: S608
         f"SELECT {_lines(['LEAST(declared_ts, available_at) AS event_ts', *names])}\n"
         "FROM (\n"
         # A running count, not ROW_NUMBER() = 1: with mini-batch, Flink 2.3 takes the latter for an updating result.
@@ -161,7 +161,7 @@ def _tiles(
     inputs = sorted({_column(item.column) for item in granularity.components})
     first = granularity.first_owned(since) * hop
     tiles = (
-        f"CREATE TEMPORARY VIEW {quote(name)} AS\n"
+        f"CREATE TEMPORARY VIEW {quote(name)} AS\n"  # noqa: S608
         f"SELECT entity_key, tile, {_lines([*_TILE_AGGREGATES, *states])}\n"
         f"FROM (\n  SELECT {_key(view)} AS entity_key, {_floor_div('event_ts', hop)} AS tile,\n"
         f"    {_lines(['event_ts', 'available_at', *inputs])}\n"
