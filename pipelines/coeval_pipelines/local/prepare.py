@@ -116,6 +116,7 @@ jobmanager.execution.failover-strategy: region
 taskmanager.bind-host: {host}
 taskmanager.host: {host}
 taskmanager.memory.process.size: 2g
+taskmanager.memory.managed.size: 64m
 taskmanager.numberOfTaskSlots: {settings.flink.task_slots}
 rest.address: {host}
 rest.bind-address: {host}
