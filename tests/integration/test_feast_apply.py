@@ -32,9 +32,19 @@ def _environment(home: Path, **extra: str) -> dict[str, str]:
 def _feast_apply(
     project: Path, home: Path, cwd: Path, feast: Sequence[str] = FAST, **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [*feast, "-c", str(project / "feature_repo"), "apply"]
+    return _feast(project, home, cwd, "apply", feast, **extra)
+
+
+def _feast(
+    project: Path, home: Path, cwd: Path, command: str, feast: Sequence[str] = FAST, **extra: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=_environment(home, **extra), capture_output=True, text=True, check=False
+        [*feast, "-c", str(project / "feature_repo"), command],
+        cwd=cwd,
+        env=_environment(home, **extra),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -183,6 +193,15 @@ def test_an_edit_reaches_the_manifest_even_where_feast_sees_no_change(copy: tupl
         "household_store",
         "latest_basket",
     }
+
+
+def test_teardown_is_refused(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    before = _state(home)
+    done = _feast(project, home, project, "teardown")
+    assert done.returncode == 1
+    assert "Nothing was changed" in done.stderr
+    assert _state(home) == before
 
 
 def test_validate_says_what_would_change_and_changes_nothing(copy: tuple[Path, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import click
 from feast.infra.passthrough_provider import PassthroughProvider
 
 from coeval_pipelines.catalog.registry import declare
@@ -26,7 +27,15 @@ class CoevalProvider(PassthroughProvider):
         declare(tables_to_keep)
 
     def teardown_infra(self, project: str, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        """Stop nothing: streams are stopped by the stream commands."""
+        """Refuse: what is deployed reads the catalog.
+
+        Raises:
+            ClickException: always, before Feast deletes anything.
+        """
+        raise click.ClickException(
+            "feast teardown would take the catalog away from under what is deployed. Nothing was changed.\n"
+            "  To start over, stop the stack (coeval down) and remove the state directory."
+        )
 
     def validate_data_source(self, config: Any, data_source: Any) -> None:
         """Accept a source whose files do not exist yet: history may be written after the catalog is applied."""

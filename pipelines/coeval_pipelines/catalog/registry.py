@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from feast.base_feature_view import BaseFeatureView
     from feast.repo_config import RegistryConfig
 
-_DECLARED: dict[str, BaseFeatureView] = {}
+_DECLARED: list[dict[str, BaseFeatureView]] = []
+"""The views of the apply that is about to commit; empty outside of one."""
 
 
 def declare(views: Iterable[Any]) -> None:
-    """Remember the views as the repository declares them; the provider hears them just before the commit.
+    """Say that an apply is about to commit, and which views it declares; the provider hears of it just before.
 
     Feast keeps the registered view where only its source, the order of its entities or its tiling changed, so that the
     registry, and everything compiled from it, would go on saying the old.
     """
-    _DECLARED.update({view.name: view for view in views})
+    _DECLARED[:] = [{view.name: view for view in views}]
 
 
 def state_directory(repository: Path) -> Path:
@@ -68,7 +69,7 @@ class CoevalRegistryStore(RegistryStore):
         return registry
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
-        """Compile, then commit registry and manifest.
+        """Compile, then commit registry and manifest; outside an apply, the registry alone.
 
         Raises:
             DefinitionError: a definition cannot be compiled; nothing was written.
@@ -77,17 +78,25 @@ class CoevalRegistryStore(RegistryStore):
             # Feast opens a project with a commit of its own. What it applies has an entity, if only Feast's dummy.
             self._draft = registry_proto
             return
-        _as_declared(registry_proto)
+        if not _DECLARED:
+            # Deletions come one by one: half a catalog must not become the manifest that everything reads.
+            self._commit(registry_proto)
+            print("Registry changed outside `feast apply`: the manifest stays as it was applied last.", file=sys.stderr)
+            return
+        _as_declared(registry_proto, _DECLARED.pop())
         manifest = self._compile(registry_proto)
         dry_run = os.environ.get(DRY_RUN)
         if dry_run:
             _write(Path(dry_run), manifest.to_json().encode())
             return
-        registry_proto.last_updated.GetCurrentTime()
-        _write(self._path, registry_proto.SerializeToString())
+        self._commit(registry_proto)
         _write(self._home / "manifest.json", manifest.to_json().encode())
-        self._draft = None
         print(f"Manifest {manifest.hash[:12]} compiled: {self._home / 'manifest.json'}")
+
+    def _commit(self, registry: Registry) -> None:
+        registry.last_updated.GetCurrentTime()
+        _write(self._path, registry.SerializeToString())
+        self._draft = None
 
     def teardown(self) -> None:
         """Forget the registry. The manifest stays: what is deployed goes on reading it."""
@@ -127,11 +136,11 @@ def _project(registry: Registry) -> str:
     return str(names[0])
 
 
-def _as_declared(registry: Registry) -> None:
+def _as_declared(registry: Registry, declared: Mapping[str, BaseFeatureView]) -> None:
     for item in (*registry.feature_views, *registry.stream_feature_views):
-        if item.spec.name in _DECLARED:
+        if item.spec.name in declared:
             project = item.spec.project
-            item.spec.CopyFrom(_DECLARED[item.spec.name].to_proto().spec)
+            item.spec.CopyFrom(declared[item.spec.name].to_proto().spec)
             item.spec.project = project
 
 
