@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from coeval.reference import value_at
 from coeval.spec.model import Aggregate, EventSource, Field, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import INT64, INT64_MAX, INT64_MIN, STRING, TIMESTAMP, DataType, Physical
+from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 
 MONEY = DataType.parse("decimal(18,2)")
 SOURCE = EventSource(

@@ -1,4 +1,4 @@
-"""Row views over a spine: the latest visible row, by one window function over events and spine together. It knows Spark.
+"""Row views over a spine: the latest visible row, by one window function over events and spine. It knows Spark.
 
 An event enters at the instant from which it is visible, and the greatest in the total order so far is the answer: exact
 however late it came, because no event is available before it happened.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coeval.spec.model import FeatureRef, RowView
 from coeval_pipelines.offline.columns import quoted
-from coeval_pipelines.offline.spine import Q, ROW, StagedSpine
+from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
 from coeval_pipelines.offline.tables import ORDER
 
 if TYPE_CHECKING:

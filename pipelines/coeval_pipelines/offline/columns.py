@@ -1,4 +1,4 @@
-"""Types between the manifest, Arrow, Spark and numpy: one mapping each, both ways. Pure; it knows Arrow, runs no engine.
+"""Types between the manifest, Arrow, Spark and numpy: one mapping each, both ways. Pure; it knows Arrow.
 
 Tables hold logical values (DECIMAL, TIMESTAMP, BOOLEAN, ...); aggregation and the online store take physical ones
 (int64, see `coeval.spec.types`).

@@ -1,4 +1,4 @@
-"""`coeval log` and `coeval training-set`: ingest the event log, see what became of every record, build training sets."""
+"""`coeval log` and `coeval training-set`: ingest, see what became of every record, build training sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ingest(
     source: Annotated[str, typer.Argument(help="An event source (default: every one).")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Load history files, once, and what is new in the topics into the event log. It can be interrupted and repeated."""
+    """Load history files, once, and what is new in the topics into the event log. It may be repeated."""
     from coeval.client import read_manifest
     from coeval.settings import load_settings
     from coeval_pipelines.offline.event_log import ingest_history, ingest_topic
@@ -96,8 +96,7 @@ def _print_reports(reports: list[Any], as_json: bool) -> None:
     for report in reports:
         reasons = ", ".join(f"{name} {number:,}" for name, number in report.rejected.items())
         late = ", ".join(f"{name} {number:,}" for name, number in report.late.items())
-        print(
-            f"{report.source:<24} read {report.read:,} = good {report.good:,} + rejected {sum(report.rejected.values()):,}"
-            f" + duplicate {report.duplicates:,}"
-        )
+        rejected = sum(report.rejected.values())
+        parts = f"good {report.good:,} + rejected {rejected:,} + duplicate {report.duplicates:,}"
+        print(f"{report.source:<24} read {report.read:,} = {parts}")
         print(f"{'':<24} rejected: {reasons or 'none'}   conflicts {report.conflicts:,}   late: {late or 'none'}")

@@ -28,7 +28,9 @@ from coeval_pipelines.offline.sorting import (
 )
 from coeval_pipelines.offline.tables import (
     FILE_PARTITION,
+    Keep,
     append,
+    keeping,
     latest_version,
     numbered,
     payload,
@@ -78,12 +80,14 @@ def ingest_history(spark: SparkSession, settings: Settings, manifest: Manifest, 
     with book.locked():
         if not source.history or book.report(_HISTORY) is not None:
             return IngestReport(source.name)
-        report = _ingest(spark, settings, manifest, source, _history(spark, settings, source), _HISTORY, {})
+        with keeping() as keep:
+            parsed = _history(spark, settings, source, keep)
+            report = _ingest(spark, settings, manifest, source, parsed, _HISTORY, {})
         book.finish(_HISTORY, report)
         return report
 
 
-def _history(spark: SparkSession, settings: Settings, source: EventSource) -> DataFrame:
+def _history(spark: SparkSession, settings: Settings, source: EventSource, keep: Keep) -> DataFrame:
     """History rows as a parsed batch; their order is (time, event id, everything else)."""
     names = [quoted(field.name) for field in source.fields]
     instant = f"UNIX_MICROS({quoted(source.event_ts)})"
@@ -99,7 +103,7 @@ def _history(spark: SparkSession, settings: Settings, source: EventSource) -> Da
     }
     raw = f"CAST(TO_JSON(STRUCT({', '.join(names)})) AS BINARY)"
     files = read_files(spark, settings, f"the history of {source.name}", source.history, source.fields)
-    ordered = numbered(files, [quoted(source.event_ts), quoted(source.event_id), *names])
+    ordered = numbered(files, [quoted(source.event_ts), quoted(source.event_id), *names], keep)
     return ordered.selectExpr("*", f"{_history_reason(source)} AS reason").selectExpr(
         *(f"{value} AS {quoted(name)}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
@@ -116,7 +120,7 @@ def _history_reason(source: EventSource) -> str:
         if not field.nullable
     ]
     rules += [
-        f"WHEN ISNAN({quoted(field.name)}) OR ABS({quoted(field.name)}) = DOUBLE('Infinity') THEN '{Reason.BAD_LITERAL}'"
+        f"WHEN ABS({quoted(field.name)}) IN (DOUBLE('NaN'), DOUBLE('Infinity')) THEN '{Reason.BAD_LITERAL}'"
         for field in source.fields
         if field.type.kind is Kind.FLOAT64
     ]
@@ -224,19 +228,15 @@ def _ingest(
     offsets: Mapping[int, int],
 ) -> IngestReport:
     """Sort a parsed batch and append it to its three tables, the log last."""
-    log_path = table_path(settings, manifest, "log", source.name)
-    parsed = parsed.persist()
     earlier: DataFrame | None = None
-    if latest_version(log_path) is not None:
+    if latest_version(table_path(settings, manifest, "log", source.name)) is not None:
         # Leaving out the batch's own rows makes running it again give the same result.
         earlier = read_log(spark, settings, manifest, source).where(f"batch <> {batch}")
-    sorted_out = sort_out(source, parsed, earlier)
-    try:
+    with keeping() as keep:
+        sorted_out = sort_out(source, keep(parsed), earlier, keep)
         report = count(manifest, source, sorted_out, offsets)
         _append_all(settings, manifest, source, sorted_out, batch, report)
         return report
-    finally:
-        spark.catalog.clearCache()
 
 
 def _append_all(

@@ -9,6 +9,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, RowView, View
 from coeval_pipelines.offline.asof import row_features
+from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.spine import ROW, StagedSpine, staged
 from coeval_pipelines.offline.tables import read_batch_source, read_log
 from coeval_pipelines.offline.windows import window_features
@@ -37,9 +38,9 @@ def point_in_time(
     with staged(spark, settings, spine, [view]) as asked:
         facts = source_events(spark, settings, manifest, view) if events is None else events
         answers = view_features(manifest, view, facts, asked, knowledge)
-        result = asked.frame.select(*asked.columns, ROW).join(answers, ROW).drop(ROW).persist()
-        result.count()  # fills the cache while the staged spine is still there
-        return result
+        columns = [quoted(name) for name in asked.columns]
+        result = asked.frame.select(*columns, ROW).join(answers, ROW).drop(ROW)
+        return result.localCheckpoint(eager=True)  # the staged spine goes
 
 
 def source_events(

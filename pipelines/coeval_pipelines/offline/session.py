@@ -34,7 +34,7 @@ def spark_session(settings: Settings) -> Iterator[SparkSession]:
         raise MissingExtraError("Spark is not installed.", "pip install 'coeval[offline]'") from error
     from pyspark import SparkContext
 
-    if SparkContext._active_spark_context is not None:
+    if SparkContext._active_spark_context is not None:  # noqa: SLF001 - there is no public way to ask
         yield SparkSession.builder.getOrCreate()
         return
     from py4j.protocol import Py4JError
@@ -72,8 +72,8 @@ def _start(settings: Settings) -> SparkSession:
     try:
         # We launch the JVM ourselves to keep what it prints off the user's terminal.
         with log.open("ab") as stderr:
-            gateway: Any = launch_gateway(conf, popen_kwargs={"stderr": stderr})  # type: ignore[no-untyped-call]
-        SparkContext._ensure_initialized(gateway=gateway)
+            gateway: Any = launch_gateway(conf, popen_kwargs={"stderr": stderr})
+        SparkContext._ensure_initialized(gateway=gateway)  # noqa: SLF001
         return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkException, OSError) as error:
         raise EngineError(
@@ -131,13 +131,13 @@ def _stop(session: SparkSession) -> None:
     """Stop the session and the JVM below it, so that a later one in this process starts anew."""
     from pyspark import SparkContext
 
-    gateway: Any = SparkContext._gateway
+    gateway: Any = SparkContext._gateway  # noqa: SLF001
     session.stop()
     if gateway is None:
         return
     gateway.shutdown()
-    SparkContext._gateway = None
-    SparkContext._jvm = None
+    SparkContext._gateway = None  # noqa: SLF001
+    SparkContext._jvm = None  # noqa: SLF001
     process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
     if process is not None:
         _end(process)

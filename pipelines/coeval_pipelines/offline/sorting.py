@@ -14,7 +14,7 @@ from coeval.spec.model import EventSource
 from coeval.spec.time import duration
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.journal import IngestReport
-from coeval_pipelines.offline.tables import ENVELOPE, ddl, log_schema, payload
+from coeval_pipelines.offline.tables import ENVELOPE, Keep, ddl, log_schema, payload
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -43,7 +43,7 @@ def duplicates_schema(source: EventSource) -> str:
     return f"{log_schema(source)}, conflict BOOLEAN"
 
 
-def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None) -> DataFrame:
+def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None, keep: Keep) -> DataFrame:
     """Add `fate` (good, rejected, duplicate) and `conflict` to a validated batch.
 
     Of one identity, what the `log` holds counts, else the first by (available_at, partition, offset).
@@ -52,7 +52,7 @@ def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None) -> D
 
     valid = parsed.where("reason IS NULL").withColumn("fresh", F.lit(True))
     near = None if log is None else _near(log, valid).withColumn("fresh", F.lit(False))
-    repeated = _repeated(valid, near)
+    repeated = _repeated(valid, near, keep)
     if repeated is None:
         return parsed.withColumn("fate", F.expr("IF(reason IS NULL, 'good', 'rejected')")).withColumn(
             "conflict", F.lit(False)
@@ -77,12 +77,12 @@ def _near(log: DataFrame, valid: DataFrame) -> DataFrame:
     return log.where(F.col("declared_ts").between(bounds[0] or 0, bounds[1] or 0))
 
 
-def _repeated(valid: DataFrame, near: DataFrame | None) -> DataFrame | None:
+def _repeated(valid: DataFrame, near: DataFrame | None, keep: Keep) -> DataFrame | None:
     """The hashes of the identities that may stand more than once; None where there is none."""
     hashes = valid.selectExpr(f"{_SAME} AS same")
     if near is not None:
         hashes = hashes.unionByName(near.selectExpr(f"{_SAME} AS same"))
-    repeated = hashes.groupBy("same").count().where("count > 1").select("same").persist()
+    repeated = keep(hashes.groupBy("same").count().where("count > 1").select("same"))
     return repeated if repeated.head(1) else None
 
 

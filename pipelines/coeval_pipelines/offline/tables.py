@@ -1,11 +1,12 @@
-"""The Delta tables: where each is, its columns, idempotent appends, reads pinned to a version. It knows Spark and Delta."""
+"""The Delta tables: where each is, its columns, idempotent appends, pinned reads. It knows Spark and Delta."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
@@ -26,7 +27,9 @@ ENVELOPE = {
     "declared_ts": "BIGINT",
     "batch": "BIGINT",
 }
-"""Of every event: its identity, its times in microseconds UTC, its position in the log (files: topic '', partition -1)."""
+"""Of every event: its identity, its times (microseconds UTC), its position in the log (files: '', partition -1)."""
+
+Keep: TypeAlias = "Callable[[DataFrame], DataFrame]"
 
 FILE_PARTITION = -1
 ORDER = ("event_ts", "available_at", "partition", "offset")
@@ -113,7 +116,7 @@ def read_log(
     up_to: Mapping[int, int] | None = None,
     version: int | None = None,
 ) -> DataFrame:
-    """The good events of a source. `up_to` keeps those below an offset (next to read) by partition, and all of files."""
+    """The good events of a source. `up_to` keeps those below an offset by partition, and all of files."""
     from pyspark.sql import functions as F
 
     frame = read_table(spark, table_path(settings, manifest, "log", source.name), log_schema(source), version)
@@ -165,13 +168,15 @@ def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
 
 
 def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSource) -> DataFrame:
-    """The rows of a batch source with the envelope of events; ties are ordered by every field, in its declared order."""
+    """The rows of a batch source with the envelope of events; ties are ordered by the fields as declared."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     frame = read_files(spark, settings, source.name, source.path, source.fields, source.format or "parquet")
     times = [source.event_ts, source.available_at or source.event_ts]
     frame = frame.where(F.col(times[0]).isNotNull() & F.col(times[1]).isNotNull())
-    order = [quoted(name) for name in (source.event_ts, *(field.name for field in source.fields))]
+    # Only rows of one time are told apart by their ordinal, so it counts within that time.
+    ties = Window.partitionBy(F.col(quoted(times[0]))).orderBy(*(F.col(quoted(field.name)) for field in source.fields))
     envelope = {
         "event_id": "''",
         "event_ts": f"UNIX_MICROS({quoted(times[0])})",
@@ -182,24 +187,37 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
         "declared_ts": f"UNIX_MICROS({quoted(times[0])})",
         "batch": "0L",
     }
-    return numbered(frame, order).selectExpr(
+    return frame.withColumn("ordinal", F.row_number().over(ties) - 1).selectExpr(
         *(f"CAST({value} AS {ENVELOPE[name]}) {name}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
     )
 
 
-def numbered(frame: DataFrame, order: list[str]) -> DataFrame:
-    """Add `ordinal`, the position of each row in that order, from 0: a sort in ranges, and the sizes of the ranges.
-
-    The frame is kept in memory until the session's cache is cleared.
-    """
+def numbered(frame: DataFrame, order: list[str], keep: Keep) -> DataFrame:
+    """Add `ordinal`, the position of each row in that order, from 0: a sort in ranges, and the sizes of the ranges."""
     from pyspark.sql import functions as F
 
     ranged = frame.repartitionByRange(*map(F.col, order)).sortWithinPartitions(*map(F.col, order))
     ranged = ranged.withColumn("__part", F.spark_partition_id()).withColumn("__id", F.monotonically_increasing_id())
-    ranged = ranged.persist()
+    ranged = keep(ranged)
     sizes = {row["__part"]: row["count"] for row in ranged.groupBy("__part").count().collect()}
     # The id's upper bits are the partition, its lower 33 the row's place in it.
     starts = {part: sum(size for other, size in sizes.items() if other < part) for part in sizes}
     pairs = ", ".join(f"{part}, {start}L" for part, start in starts.items()) or "0, 0L"
     return ranged.withColumn("ordinal", F.expr(f"MAP({pairs})[__part] + (__id & {2**33 - 1}L)")).drop("__part", "__id")
+
+
+@contextmanager
+def keeping() -> Iterator[Keep]:
+    """A function that keeps a frame in memory (or on local disk) until the context ends."""
+    kept: list[DataFrame] = []
+
+    def keep(frame: DataFrame) -> DataFrame:
+        kept.append(frame.persist())
+        return kept[-1]
+
+    try:
+        yield keep
+    finally:
+        for frame in kept:
+            frame.unpersist()

@@ -1,4 +1,4 @@
-"""Point-in-time training sets: a spine, the features of a service beside it, and the lineage of both. It knows Spark."""
+"""Point-in-time training sets: a spine, the features of a service, the lineage of both. It knows Spark."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _features(
 def with_derived(frame: DataFrame, view: DerivedView) -> DataFrame:
     """Add the features of a derived view, computed by the function that also serves them."""
     outputs = {f"{view.name}__{field.name}": field for field in view.features}
-    kinds = {name: kind for name, kind in frame.dtypes} | {name: sql_type(f.type) for name, f in outputs.items()}
+    kinds = dict(frame.dtypes) | {name: sql_type(f.type) for name, f in outputs.items()}
     return frame.mapInArrow(_derive(view, outputs), ddl(kinds))
 
 

@@ -25,7 +25,7 @@ def validator(
 
 
 def parse_batch(source: EventSource, records: pa.RecordBatch, topic: str, batch: int) -> pa.RecordBatch:
-    """Parse one batch: good rows have a null reason; rejects keep their bytes, and no other columns but the position."""
+    """Parse one batch: good rows have a null reason; rejects keep their bytes and position only."""
     names = ("value", "available_at", "partition", "offset")
     raw = [Record(*row) for row in zip(*(records.column(name).to_pylist() for name in names), strict=True)]
     outcomes = [parse_record(source, record) for record in raw]

@@ -1,4 +1,4 @@
-"""Windowed views over a spine: hash buckets of keys, cogrouped in Arrow, answered by the interval kernel. It knows Spark."""
+"""Windowed views over a spine: buckets of keys, cogrouped in Arrow, answered by the interval kernel. It knows Spark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coeval.spec.model import EventSource, FeatureRef, Field, WindowedView
 from coeval.spec.types import Kind
 from coeval_pipelines.offline.columns import finalised_array, physical_numpy, physical_sql, quoted, sql_type
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
-from coeval_pipelines.offline.spine import Q, ROW, StagedSpine
+from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
 from coeval_pipelines.offline.tables import ddl
 
 if TYPE_CHECKING:
