@@ -1,4 +1,4 @@
-"""Put an explained difference into words that a person can follow: logical values, both computations, the events. Pure."""
+"""Put an explained difference into words that a person can follow: logical values, both sides, the events. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View, 
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
-from coeval_parity.evidence import Case, Order, fold
+from coeval_parity.evidence import Case, Order, Owner, fold
 from coeval_parity.explain import Verdict
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import EventLine, Mismatch, Step, Symptom
@@ -65,11 +65,11 @@ def aggregate_of(view: View, feature: str) -> Aggregate | None:
     return next(item for item in view.aggregates if item.feature == feature)
 
 
-def symptom_of(served_null: bool, expected_null: bool, served: Physical, expected: Physical) -> Symptom:
-    """What a difference looks like: a count of 0 is as good as nothing."""
-    if (served_null or served == 0) and not expected_null and expected != 0:
+def symptom_of(served: Physical, expected: Physical) -> Symptom:
+    """What a difference looks like. Beside another number, a 0 is what a count says of nothing."""
+    if served is None or (served == 0 and expected is not None):
         return Symptom.MISSING_ONLINE
-    if (expected_null or expected == 0) and not served_null and served != 0:
+    if expected is None or expected == 0:
         return Symptom.MISSING_OFFLINE
     return Symptom.NONE
 
@@ -85,16 +85,23 @@ def _tile_steps(case: Case, verdict: Verdict, aggregate: Aggregate) -> tuple[Ste
 
 def _tile_step(tile: TileEvidence, aggregate: Aggregate, source: EventSource) -> Step:
     served = "nothing stored"
-    owner = str(tile.owner)
     if tile.slot is not None:
         served = _state(tile.slot.events, tile.slot.states, tile.components, aggregate, source)
-        owner += f", written by {f'load {tile.slot.epoch}' if tile.slot.epoch else 'the stream'}"
     expected = "no event"
     if tile.events:
         expected = _state(len(tile.events), fold(tile.components, tile.events), tile.components, aggregate, source)
     name = f"{duration(aggregate.hop)} tile of {iso(tile.index * aggregate.hop)}"
     differs = served != expected and not (tile.slot is None and not tile.events)
-    return Step(name, owner, served, expected, differs)
+    return Step(name, _delivered_by(tile), served, expected, differs)
+
+
+def _delivered_by(tile: TileEvidence) -> str:
+    """Who has to deliver a tile, and who did where that is somebody else."""
+    if tile.slot is None:
+        return str(tile.owner)
+    writer = Owner.BATCH if tile.slot.epoch else Owner.STREAM
+    load = f" load {tile.slot.epoch}" if tile.slot.epoch else ""
+    return f"{writer}{load}" if writer is tile.owner else f"{tile.owner}; written by {writer}{load}"
 
 
 def _state(

@@ -1,4 +1,4 @@
-"""What an explanation may draw on: how far the writers had got, what the store holds, what the log holds. Pure values."""
+"""What an explanation may draw on: the progress of writers, the state of the store, the log. Pure values."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _delivery_verdict(
 
 
 _REASONS = {
-    Why.LATE: "that came after their tile was final",
+    Why.LATE: "that came too late for a tile",
     Why.IN_FLIGHT: "above the offsets that the store is certified to cover",
     Why.UNDELIVERED: "that nobody has delivered",
 }
@@ -208,7 +208,7 @@ def _tile_at_fault(aggregate: Aggregate, tiles: Sequence[TileEvidence]) -> str:
     if not wrong:
         return "Every stored tile agrees with the log, and still their merge does not: the reader is wrong."
     return (
-        f"{len(wrong)} stored {duration(aggregate.hop)} tile{'s' if len(wrong) > 1 else ''} hold what no late or "
+        f"{len(wrong)} stored {duration(aggregate.hop)} tile{'s hold' if len(wrong) > 1 else ' holds'} what no late or "
         "in-flight event accounts for: written by something else, or events are gone from the log."
     )
 

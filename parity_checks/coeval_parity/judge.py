@@ -150,7 +150,7 @@ def _again(first: Case, events: Sequence[Event], q: int, served: Column, index: 
 
 
 def _symptom(case: Case) -> Symptom:
-    return symptom_of(case.served is None, case.expected is None, case.served, case.expected)
+    return symptom_of(case.served, case.expected)
 
 
 def _value(column: Column | Values, row: int) -> Physical:

@@ -1,4 +1,4 @@
-"""The first look: every key that the store or the log holds, served and expected side by side. It knows Redis and Spark."""
+"""The first look: every key of store and log, served and expected side by side. It knows Spark."""
 
 from __future__ import annotations
 

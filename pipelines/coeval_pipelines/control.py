@@ -184,6 +184,18 @@ class ControlPlane:
         """Keep the result of a parity run; returns its number."""
         return self._insert(_PARITY, at=at, manifest_hash=manifest_hash, passed=passed, result=json.dumps(result))
 
+    def parity_run(self, run: int | None = None) -> tuple[int, Mapping[str, Any]] | None:
+        """A parity run's number and the result that was kept of it; the latest where none is named."""
+        query = sa.select(_PARITY.c.run, _PARITY.c.result).order_by(_PARITY.c.run.desc()).limit(1)
+        row = self._first(query if run is None else query.where(_PARITY.c.run == run))
+        return None if row is None else (row.run, json.loads(row.result))
+
+    def parity_history(self, limit: int = 40) -> tuple[Mapping[str, Any], ...]:
+        """The totals of the newest parity runs, oldest first: run, at, passed, keys, compared, matched, causes."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_PARITY).order_by(_PARITY.c.run.desc()).limit(limit)).all()
+        return tuple(_parity_totals(row) for row in reversed(rows))
+
     def _first(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
         with self._engine.connect() as connection:
             return connection.execute(query).first()
@@ -197,6 +209,12 @@ class ControlPlane:
 def _certificate(row: sa.Row[Any]) -> Certificate:
     ends = {topic: _int_keys(parts) for topic, parts in json.loads(row.ends).items()}
     return Certificate(row.source, _int_keys(json.loads(row.offsets)), ends, row.recorded_at)
+
+
+def _parity_totals(row: sa.Row[Any]) -> Mapping[str, Any]:
+    result = json.loads(row.result)
+    totals = {name: result.get(name) for name in ("keys", "compared", "matched", "causes")}
+    return {"run": row.run, "at": row.at, "passed": row.passed, **totals}
 
 
 def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:

@@ -31,7 +31,7 @@ def _values(data_type: DataType, values: list[Any]) -> Values:
 
 
 def _outcomes(data_type: DataType, served: list[Any], expected: list[Any]) -> list[int]:
-    return compare(_column(data_type, served), _values(data_type, expected)).outcome.tolist()
+    return [int(code) for code in compare(_column(data_type, served), _values(data_type, expected)).outcome]
 
 
 def test_integers_match_only_when_equal_also_beyond_doubles() -> None:

@@ -1,10 +1,11 @@
-"""Explanations: a cause is accepted only where leaving out exactly what the rules allow gives exactly the served value."""
+"""Explanations: a cause is accepted only where what the rules allow gives exactly the served value."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 from hypothesis import assume, given, settings
@@ -24,10 +25,8 @@ from tests.support.events import records
 from tests.support.parity import case, stored_tiles, tampered
 
 SOURCE = catalog.PAYMENTS
-VIEW = catalog.CARD_SPEND
-ROWS = catalog.LATEST
-assert isinstance(VIEW, WindowedView)
-assert isinstance(ROWS, RowView)
+VIEW = cast("WindowedView", catalog.CARD_SPEND)
+ROWS = cast("RowView", catalog.LATEST)
 
 NOON = micros(datetime(2026, 5, 4, 12, tzinfo=UTC))
 Q = NOON + 50 * MINUTE
@@ -141,7 +140,7 @@ def test_an_edited_tile_is_unexplained_even_beside_a_late_event() -> None:
     edited = tampered(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), 1)
     verdict = explain(edited, replace(STREAM, certified={0: 3}))
     assert verdict.cause is Cause.UNEXPLAINED
-    assert "1 stored 5m tile hold" in verdict.proof
+    assert "1 stored 5m tile holds" in verdict.proof
 
 
 def test_an_event_gone_from_the_log_is_unexplained() -> None:
@@ -296,7 +295,7 @@ def test_a_lost_event_is_never_explained_away(seed: int, feature: str) -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_explains_a_late_event(feature: str) -> None:
     aggregate = next(item for item in VIEW.aggregates if item.feature == feature)
-    values = ON_TIME.values | {"fee": 5, "points": 3}
+    values: dict[str, Physical] = {**ON_TIME.values, "fee": 5, "points": 3}
     early = replace(event(8, NOON), values=values | {"amount": 600})
     amount = 500 if aggregate.function == "min" else 700
     late = replace(

@@ -1,0 +1,108 @@
+"""`coeval parity`: compare what is served with what training would use; the exit code is the result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from coeval.settings import Settings
+    from coeval_parity.result import ParityResult
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to the root."""
+    group = typer.Typer(help="Does the store serve what training would use? If not: exactly why?", no_args_is_help=True)
+    group.command("run")(run)
+    group.command("show")(show)
+    app.add_typer(group, name="parity")
+
+
+def run(
+    views: Annotated[list[str] | None, typer.Argument(help="Views to compare (default: all).")] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
+    ingest: Annotated[bool, typer.Option(help="First read what is new in the topics into the log.")] = True,
+) -> None:
+    """Compare every stored value with the log; exit 1 if a difference is neither in flight nor late.
+
+    Example: coeval parity run household_spend
+    """
+    from coeval.client import read_manifest
+    from coeval.errors import CheckFailedError
+    from coeval.settings import load_settings
+    from coeval_parity.run import run_parity
+
+    settings = load_settings()
+    manifest = read_manifest(settings.manifest_path)
+    result = run_parity(settings, manifest, views=views, on_progress=_progress, ingest=ingest)
+    report = _write_report(settings, result, html)
+    _print(result, as_json)
+    _progress(f"report {report}")
+    if not result.passed:
+        raise CheckFailedError(
+            f"Parity failed: {'; '.join(result.breaches)}.", f"Open {report}, or: coeval parity show {result.run}"
+        )
+
+
+def show(
+    number: Annotated[int | None, typer.Argument(metavar="[RUN]", help="A run's number (default: the latest).")] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Write the run's report there.")] = None,
+) -> None:
+    """Show an earlier run again.
+
+    Example: coeval parity show 12 --html /tmp/parity.html
+    """
+    from coeval.settings import load_settings
+
+    settings = load_settings()
+    result = _load(settings, number)
+    if html is not None:
+        _progress(f"report {_write_report(settings, result, html)}")
+    _print(result, as_json)
+
+
+def _load(settings: Settings, number: int | None) -> ParityResult:
+    from contextlib import closing
+    from dataclasses import replace
+
+    from coeval.errors import UsageError
+    from coeval_parity.document import from_document
+    from coeval_pipelines.control import ControlPlane
+
+    with closing(ControlPlane.open(settings)) as control:
+        found = control.parity_run(number)
+    if found is None:
+        what = "no parity run yet" if number is None else f"no parity run {number}"
+        raise UsageError(f"There is {what}.", "Make one: coeval parity run")
+    return replace(from_document(found[1]), run=found[0])
+
+
+def _write_report(settings: Settings, result: ParityResult, path: Path | None) -> Path:
+    from coeval_parity.report import write_report
+
+    return write_report(settings, result, path or settings.home / "reports" / "parity.html")
+
+
+def _print(result: ParityResult, as_json: bool) -> None:
+    from rich.console import Console
+
+    from coeval_parity.document import to_document
+    from coeval_parity.text import print_result
+
+    if as_json:
+        json.dump(to_document(result), sys.stdout, indent=2)
+        print()
+    else:
+        print_result(result, Console(width=None if sys.stdout.isatty() else 180))
+
+
+def _progress(message: str) -> None:
+    print(f"parity: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,183 @@
+"""Results and their renderers: budgets decide, JSON loses nothing, text and page name what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coeval.spec.time import DAY, MINUTE
+from coeval_parity.describe import mismatch, symptom_of
+from coeval_parity.document import from_document, to_document
+from coeval_parity.evidence import Case, Delivery
+from coeval_parity.explain import explain
+from coeval_parity.report import render_html, title
+from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
+from coeval_parity.text import headline, print_result
+from tests.support.parity import tampered
+from tests.unit import test_parity_explain as world
+
+
+def _entry(case: Case, delivery: Delivery) -> Mismatch:
+    return mismatch(case, explain(case, delivery), symptom_of(case.served, case.expected))
+
+
+def late() -> Mismatch:
+    """A late event in one five-minute tile."""
+    log = [world.ON_TIME, world.LATE, world.FRESH]
+    return _entry(world.hourly(log, [world.ON_TIME, world.FRESH]), world.STREAM)
+
+
+def edited() -> Mismatch:
+    """A tile that somebody added to."""
+    case = tampered(world.hourly([world.ON_TIME, world.FRESH], [world.ON_TIME, world.FRESH]), 2500)
+    return _entry(case, world.STREAM)
+
+
+def in_flight() -> Mismatch:
+    """An event that the store need not have yet."""
+    case = world.hourly([world.ON_TIME, world.FRESH], [world.ON_TIME])
+    return _entry(case, replace(world.STREAM, certified={0: 3}))
+
+
+def view(name: str, entries: list[Mismatch], keys: int = 1000, late_limit: float = 0.05) -> ViewParity:
+    """A view in which nothing differs but these entries."""
+    causes: Counter[Cause] = Counter(item.cause for item in entries)
+    equal = FeatureParity(name, "count_1h", "count(*) over 1h by 5m", keys, keys, 0, {}, {}, 0, 0, 0.0, 0.0)
+    money = replace(
+        equal,
+        feature="sum_amount_1h",
+        label="sum(amount) over 1h by 5m",
+        matched=keys - len(entries),
+        causes=dict(causes),
+        largest_difference=25.0 if entries else 0.0,
+    )
+    return ViewParity(
+        name,
+        "3f2a91bc",
+        True,
+        keys,
+        keys,
+        (money, equal),
+        late_limit,
+        DAY,
+        world.NOON - DAY,
+        world.NOON - DAY,
+        {0: 4711, 1: 12},
+    )
+
+
+def result(*parts: tuple[ViewParity, list[Mismatch]], **changes: Any) -> ParityResult:
+    """A run over some views."""
+    entries = tuple(entry for _, mine in parts for entry in mine)
+    return ParityResult(world.Q, "ab" * 32, tuple(item for item, _ in parts), entries, 0, 12.34, run=7, **changes)
+
+
+def run_of(*entries: Mismatch, **settings: Any) -> ParityResult:
+    """A run over one view with these entries."""
+    return result((view("card_spend", list(entries), **settings), list(entries)))
+
+
+def test_late_and_in_flight_pass_within_their_bounds() -> None:
+    assert run_of(late(), in_flight()).passed
+
+
+def test_one_unexplained_value_fails_the_run() -> None:
+    found = run_of(late(), edited())
+    assert not found.passed
+    assert found.breaches == ("card_spend: 1 unexplained of 2000 values (budget 0)",)
+    assert [item.key for item in found.failing()] == ["i1"]
+
+
+def test_too_large_a_late_share_fails_the_run() -> None:
+    assert "card_spend: 0.50% late (budget 0.10%)" in run_of(late(), keys=100, late_limit=0.001).breaches
+
+
+@pytest.mark.parametrize("cause", [Cause.STALE, Cause.TTL, Cause.DEFINITION, Cause.CLOCK, Cause.UNEXPLAINED])
+def test_every_cause_that_is_not_benign_has_a_budget_of_zero(cause: Cause) -> None:
+    assert not run_of(replace(late(), cause=cause)).passed
+
+
+def test_a_view_that_is_not_ready_fails_the_run() -> None:
+    unready = replace(view("card_spend", []), ready=False)
+    assert "not ready" in result((unready, [])).breaches[0]
+
+
+def test_a_run_that_compared_nothing_does_not_pass() -> None:
+    assert not result((view("card_spend", [], keys=0), [])).passed
+
+
+def test_the_document_loses_nothing_that_a_reader_needs() -> None:
+    found = run_of(late(), edited(), in_flight())
+    document = json.loads(json.dumps(to_document(found)))
+    assert document["causes"] == {"in_flight": 1, "late": 1, "unexplained": 1}
+    assert document["passed"] is False
+    assert to_document(from_document(document)) == document
+    assert from_document(document).breaches == found.breaches
+
+
+def test_the_headline_counts_everything() -> None:
+    assert headline(run_of(late())) == "1,000 keys, 2,000 values: 1,999 match, 1 late, 0 unexplained"
+
+
+def test_the_terminal_names_key_values_and_proof() -> None:
+    out = StringIO()
+    print_result(run_of(edited()), Console(file=out, width=160))
+    text = out.getvalue()
+    assert "unexplained: card_spend card_id=1 sum_amount_1h: served 28.27, expected 3.27" in text
+    assert "parity failed" in text
+
+
+def test_both_computations_stand_side_by_side() -> None:
+    steps = {step.part: step for step in edited().steps}
+    wrong = steps["5m tile of 2026-05-04 12:30:00Z"]
+    assert (wrong.served, wrong.expected, wrong.differs) == ("1 event, sum 25.77", "1 event, sum 0.77", True)
+    assert not steps["5m tile of 2026-05-04 12:00:00Z"].differs
+
+
+def test_the_late_event_is_marked_among_its_peers() -> None:
+    assert [(line.event_id, line.note) for line in late().events] == [("e1", ""), ("e2", "late"), ("e3", "")]
+
+
+def _past(number: int, *, passed: bool) -> dict[str, Any]:
+    causes = {"late": number} | ({} if passed else {"unexplained": 1})
+    at = world.Q - (8 - number) * 10 * MINUTE
+    totals = {"keys": 1000, "compared": 2000, "matched": 2000 - sum(causes.values()), "causes": causes}
+    return {"run": number, "at": at, "passed": passed, **totals}
+
+
+def test_the_page_says_what_differs_since_when_and_what_to_do() -> None:
+    history = [_past(number, passed=number < 6) for number in range(1, 8)]
+    page = render_html(run_of(late(), edited()), history)
+    assert "Do not trust card_spend" in page
+    assert "failing since run 6" in page
+    assert "card_id=1" in page
+    assert "28.27" in page
+    assert "sum 25.77" in page
+    assert "Fill the view again from batch and changelog" in page
+    assert "http" not in page.replace("https://", "http://").split("<body>")[1]
+
+
+def test_a_sound_run_makes_a_calm_page() -> None:
+    page = render_html(result((view("card_spend", []), [])))
+    assert "What is served is what training would use" in page
+    assert "Nothing to do" in page
+    assert title(run_of(edited())) == "Do not trust card_spend"
+
+
+def test_what_came_from_an_event_cannot_inject_markup() -> None:
+    hostile = replace(edited(), entity={"note": "<script>alert(1)</script>"})
+    assert "<script>alert" not in render_html(run_of(hostile))
+
+
+def test_symptoms_are_told_apart() -> None:
+    assert symptom_of(None, 5) is Symptom.MISSING_ONLINE
+    assert symptom_of(0, 5) is Symptom.MISSING_ONLINE
+    assert symptom_of(0, None) is Symptom.MISSING_OFFLINE
+    assert symptom_of(5, 0) is Symptom.MISSING_OFFLINE
+    assert symptom_of(5, 6) is Symptom.NONE
