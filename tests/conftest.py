@@ -1,4 +1,4 @@
-"""Fixtures of real components: each starts lazily on free ports in a temporary directory, and leaves nothing running."""
+"""Fixtures of real components: each starts on free ports in a temporary directory and leaves nothing running."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def deploy(settings: Settings, manifest: Manifest, control: ControlPlane, since:
 
     A view version keeps the `since` of its first deployment. Running it again changes nothing.
     """
-    from coeval_pipelines.streaming.changelog import ensure_topics
+    from coeval_pipelines.streaming.broker import ensure_topics
 
     with only_one(settings):
         control.save_manifest(manifest, now())

