@@ -95,18 +95,9 @@ def _last_words(log: Path) -> str:
 
 
 def _client_environment(settings: Settings) -> dict[str, str]:
-    """The child sees the same settings as this process, wherever they came from."""
-    environment = {
-        "COEVAL_HOME": str(settings.home.resolve()),
-        "COEVAL_CACHE": str(settings.cache.expanduser().resolve()),
-        "COEVAL_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,
-        "COEVAL_KAFKA__PARTITIONS": str(settings.kafka.partitions),
-        "COEVAL_FLINK__REST_URL": settings.flink.rest_url,
-        "COEVAL_FLINK__TASK_SLOTS": str(settings.flink.task_slots),
-        "COEVAL_FLINK__CHECKPOINT_SECONDS": str(settings.flink.checkpoint_seconds),
-    }
+    """The child sees the same settings as this process, wherever they came from, and imports from the same places."""
     paths = [path for path in sys.path if path]
-    return {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **settings.variables(), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,218 @@
+"""The stream through real engines, and what it survives: a killed worker, a wiped store, rival writers, a rewind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from coeval.client import open_redis
+from coeval.errors import EngineError
+from coeval.online.writer import OnlineWriter
+from coeval.reference.oracle import key_of
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.records import Record, ingest
+from coeval.spec.time import DAY
+from coeval.spec.types import micros
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.local import stack as local
+from coeval_pipelines.streaming.changelog import ensure_topics
+from coeval_pipelines.streaming.jobs import FlinkCluster
+from coeval_pipelines.streaming.progress import await_caught_up, progress
+from coeval_pipelines.streaming.submit import submit
+from tests.support import catalog
+from tests.support.events import records
+from tests.support.online import expected, read
+
+SEED = 20260711
+START = micros(datetime(2026, 3, 20, tzinfo=UTC))
+END = START + 37 * DAY
+COUNT = 3000
+SOURCE = replace(catalog.PAYMENTS, topic="recovery_payments")
+DEADLINE = 240
+
+
+@dataclass
+class Stream:
+    """One deployed stream with its own tenant, control plane and topic; `produced` is what its topic holds."""
+
+    engines: Settings
+    settings: Settings
+    manifest: Manifest
+    control: ControlPlane
+    job: str = ""
+    upcoming: list[Record] = field(default_factory=list)
+    produced: list[Record] = field(default_factory=list)
+    writers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def since(self) -> dict[str, int]:
+        return dict.fromkeys(self.manifest.views, START - 40 * DAY)
+
+    def submit(self, resume: bool) -> None:
+        self.job = submit(self.settings, self.manifest, self.since, resume=resume)["payments"]
+        FlinkCluster.open(self.settings).await_healthy(self.job)
+
+    def start_writer(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "coeval_pipelines.streaming.writer"]
+        log = (self.settings.home / "writer.log").open("ab")
+        self.writers.append(subprocess.Popen(command, stderr=log, env={**os.environ, **self.settings.variables()}))
+        return self.writers[-1]
+
+    def produce(self, count: int, pause: float = 0.0) -> None:
+        from kafka import KafkaProducer
+
+        taken, self.upcoming = self.upcoming[:count], self.upcoming[count:]
+        with closing(KafkaProducer(bootstrap_servers=self.settings.kafka.bootstrap, acks="all")) as producer:
+            for number, record in enumerate(taken):
+                stamp = record.available_at // 1000
+                producer.send(SOURCE.topic, value=record.value, partition=record.partition, timestamp_ms=stamp)
+                if pause and number % 50 == 0:
+                    time.sleep(pause)
+            producer.flush()
+        self.produced += taken
+
+    def catch_up(self) -> None:
+        await_caught_up(self.settings, self.manifest, self.control, DEADLINE)
+
+    def assert_online_equals_the_contract(self) -> None:
+        good = ingest(SOURCE, self.produced).good
+        compared = 0
+        with closing(open_redis(self.settings)) as client:
+            writer = OnlineWriter(client, self.manifest.tenant)
+            for view in self.manifest.views.values():
+                assert writer.mark_ready(view, writer.incarnation(), "test")
+                keys = sorted({key_of(view, event) for event in good}, key=str)
+                for key, values in zip(keys, read(client, self.manifest, view, keys, END), strict=True):
+                    truth = expected(view, SOURCE, good, key, END, late_seen=False)
+                    assert values == truth, (view.name, key)
+                    compared += len(values)
+        assert compared > 200
+
+
+@pytest.fixture(scope="module")
+def stream(stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
+    print(f"seed {SEED}")
+    settings = stack.model_copy(update={"home": tmp_path_factory.mktemp("recovery")})
+    manifest = replace(catalog.manifest(), tenant="recovery", event_sources=(SOURCE,))
+    with closing(ControlPlane.open(settings)) as control:
+        found = Stream(stack, settings, manifest, control)
+        found.upcoming = records(SEED, COUNT, START, 35 * DAY, settings.kafka.partitions)
+        control.save_manifest(manifest, 0)
+        for view in manifest.views.values():
+            control.deploy(view.name, view.version, manifest.hash, found.since[view.name], 0)
+        # The writer comes first: it has to wait for topics that are not there.
+        found.start_writer()
+        assert SOURCE.topic in ensure_topics(settings, manifest)
+        assert ensure_topics(settings, manifest) == ()
+        found.submit(resume=True)
+        try:
+            yield found
+        finally:
+            with suppress(Exception):
+                FlinkCluster.open(settings).cancel(found.job)
+            for writer in found.writers:
+                writer.kill()
+                writer.wait()
+
+
+def test_a_worker_killed_while_events_flow_costs_nothing(stream: Stream) -> None:
+    stream.produce(400)
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    flow = threading.Thread(target=stream.produce, args=(1200, 0.3))
+    flow.start()
+    time.sleep(2)
+    worker = next(item for item in local.status(stream.engines).components if item.name == "taskmanager")
+    assert worker.process is not None
+    killed = time.monotonic()
+    psutil.Process(worker.process.pid).kill()
+    flow.join()
+    stream.catch_up()
+    print(f"covered again {time.monotonic() - killed:.1f} s after the kill")
+    assert FlinkCluster.open(stream.settings).failure(stream.job)
+    stream.assert_online_equals_the_contract()
+
+
+def test_a_wiped_store_is_filled_again_from_the_changelog(stream: Stream) -> None:
+    with closing(open_redis(stream.settings)) as client:
+        client.flushall()
+        wiped = time.monotonic()
+        assert progress(stream.settings, stream.manifest, stream.control).covered == 0
+    stream.catch_up()
+    print(f"filled again {time.monotonic() - wiped:.1f} s after the wipe")
+    stream.assert_online_equals_the_contract()
+
+
+def test_two_writers_fence_each_other_and_one_killed_is_replaced(stream: Stream) -> None:
+    rival = stream.start_writer()
+    stream.produce(400)
+    stream.writers[0].kill()
+    stream.produce(200)
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    third = stream.start_writer()
+    rival.send_signal(signal.SIGTERM)
+    assert rival.wait(30) == 0
+    stream.produce(100)
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    assert third.poll() is None
+
+
+def test_a_job_that_runs_the_same_graph_is_kept(stream: Stream) -> None:
+    before = stream.job
+    stream.submit(resume=True)
+    assert stream.job == before
+
+
+def test_a_cancelled_job_goes_on_from_its_checkpoint(stream: Stream) -> None:
+    cluster = FlinkCluster.open(stream.settings)
+    assert cluster.checkpoints(stream.job) > 0
+    cluster.cancel(stream.job)
+    stream.produce(300)
+    stream.submit(resume=True)
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    assert _restored(stream)
+
+
+def test_a_rewind_ends_in_the_same_state(stream: Stream) -> None:
+    before = stream.job
+    stream.produce(400)
+    stream.submit(resume=False)
+    assert stream.job != before
+    assert not FlinkCluster.open(stream.settings).job(before).live
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    assert not _restored(stream)
+
+
+def _restored(stream: Stream) -> bool:
+    url = f"{stream.settings.flink.rest_url}/jobs/{stream.job}/checkpoints"
+    with urllib.request.urlopen(url) as response:
+        return bool(json.load(response)["latest"]["restored"])
+
+
+def test_a_job_that_cannot_run_says_why(stream: Stream, tmp_path: Path) -> None:
+    nowhere = stream.settings.flink.model_copy(update={"rest_url": "http://127.0.0.1:9"})
+    with pytest.raises(EngineError, match="does not answer"):
+        submit(stream.settings.model_copy(update={"flink": nowhere}), stream.manifest, stream.since)
+    bare = stream.settings.model_copy(update={"cache": tmp_path, "home": tmp_path})
+    other = replace(stream.manifest, tenant="nobody")
+    with pytest.raises(EngineError, match="Kafka connector is not in"):
+        submit(bare, other, stream.since)
