@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from coeval.settings import Settings
     from coeval_parity.result import ParityResult
+    from coeval_pipelines.control import ControlPlane
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -41,13 +41,13 @@ def run(
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    result = run_parity(settings, manifest, views=views, on_progress=_progress, ingest=ingest)
-    report = _write_report(settings, result, html)
+    result = run_parity(settings, manifest, views=views, on_progress=_progress, ingest=ingest, html=html)
     _print(result, as_json)
-    _progress(f"report {report}")
+    _progress(f"report {result.report}")
     if not result.passed:
         raise CheckFailedError(
-            f"Parity failed: {'; '.join(result.breaches)}.", f"Open {report}, or: coeval parity show {result.run}"
+            f"Parity failed: {'; '.join(result.breaches)}.",
+            f"Open {result.report}, or: coeval parity show {result.run}",
         )
 
 
@@ -60,35 +60,31 @@ def show(
 
     Example: coeval parity show 12 --html /tmp/parity.html
     """
-    from coeval.settings import load_settings
+    from contextlib import closing
 
-    settings = load_settings()
-    result = _load(settings, number)
-    if html is not None:
-        _progress(f"report {_write_report(settings, result, html)}")
+    from coeval.settings import load_settings
+    from coeval_parity.report import write_report
+    from coeval_pipelines.control import ControlPlane
+
+    with closing(ControlPlane.open(load_settings())) as control:
+        result = _load(control, number)
+        if html is not None:
+            write_report(control, result, html)
+            _progress(f"report {html}")
     _print(result, as_json)
 
 
-def _load(settings: Settings, number: int | None) -> ParityResult:
-    from contextlib import closing
+def _load(control: ControlPlane, number: int | None) -> ParityResult:
     from dataclasses import replace
 
     from coeval.errors import UsageError
     from coeval_parity.document import from_document
-    from coeval_pipelines.control import ControlPlane
 
-    with closing(ControlPlane.open(settings)) as control:
-        found = control.parity_run(number)
+    found = control.parity_run(number)
     if found is None:
         what = "no parity run yet" if number is None else f"no parity run {number}"
         raise UsageError(f"There is {what}.", "Make one: coeval parity run")
     return replace(from_document(found[1]), run=found[0])
-
-
-def _write_report(settings: Settings, result: ParityResult, path: Path | None) -> Path:
-    from coeval_parity.report import write_report
-
-    return write_report(settings, result, path or settings.home / "reports" / "parity.html")
 
 
 def _print(result: ParityResult, as_json: bool) -> None:

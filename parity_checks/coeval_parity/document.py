@@ -15,15 +15,7 @@ from coeval_parity.result import ParityResult
 
 def to_document(result: ParityResult) -> dict[str, Any]:
     """The result with its totals first, ready for `json.dumps`."""
-    totals = {
-        "passed": result.passed,
-        "keys": result.keys,
-        "compared": result.compared,
-        "matched": result.matched,
-        "causes": {str(cause): count for cause, count in result.causes.items()},
-        "breaches": list(result.breaches),
-    }
-    return {**totals, **_plain(result)}
+    return {**result.summary(), **_plain(result)}
 
 
 def from_document(document: Mapping[str, Any]) -> ParityResult:

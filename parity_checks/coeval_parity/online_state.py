@@ -29,12 +29,15 @@ from coeval_parity.evidence import Delivery, Slot, Stored
 from coeval_parity.keys import decode_key
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.handoff import covers, is_streamed
+from coeval_pipelines.streaming.names import changelog_topic
 
 if TYPE_CHECKING:
     import redis
 
 BATCH = 1000
 """Keys per MGET."""
+CERTIFICATES = 2000
+"""Progress certificates looked through, newest first, for one that the store has reached: hours of them."""
 
 Clock = Callable[[], int]
 
@@ -65,9 +68,11 @@ def read_delivery(manifest: Manifest, view: View, writer: OnlineWriter, control:
     load = control.last_load(view.name, view.version)
     certified: Mapping[int, int] | None = None
     if is_streamed(view):
-        topic = f"{manifest.tenant}.changelog.{view.name}.{view.version}"
+        topic = changelog_topic(manifest, view)
         offsets = writer.offsets(view)
-        reached = (c for c in control.certificates(view.source) if topic in c.ends and covers(c, topic, offsets))
+        reached = (
+            c for c in control.certificates(view.source, CERTIFICATES) if topic in c.ends and covers(c, topic, offsets)
+        )
         certified = next((certificate.offsets for certificate in reached), None)
     return Delivery(
         since=deployment.since if deployment else None,

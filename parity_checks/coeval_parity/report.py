@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coeval.settings import Settings
 from coeval_parity.describe import iso
 from coeval_parity.result import BENIGN, Cause, FeatureParity, Mismatch, ParityResult, ViewParity
-from coeval_parity.text import age, headline, named, shown
+from coeval_parity.text import age, named, shown
 from coeval_pipelines.control import ControlPlane
 
 MAX_FAILING_KEYS = 25
@@ -68,13 +66,10 @@ class KeyCard:
     items: tuple[Mismatch, ...]
 
 
-def write_report(settings: Settings, result: ParityResult, path: Path) -> Path:
-    """Write the page of a run, with the runs before it from the control plane; returns the path."""
-    with closing(ControlPlane.open(settings)) as control:
-        history = control.parity_history()
+def write_report(control: ControlPlane, result: ParityResult, path: Path) -> None:
+    """Write the page of a run, with the runs before it from the control plane."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(result, history), encoding="utf-8")
-    return path
+    path.write_text(render_html(result, control.parity_history()), encoding="utf-8")
 
 
 def render_html(result: ParityResult, history: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -93,7 +88,7 @@ def render_html(result: ParityResult, history: Sequence[Mapping[str, Any]] = ())
     failing, benign = _cards(result)
     return environment.get_template("parity.html.j2").render(
         r=result,
-        headline=headline(result),
+        headline=result.headline,
         title=title(result),
         advice=advice(result),
         bars=[_bar(run) for run in earlier],

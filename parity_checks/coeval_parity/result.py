@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from coeval.spec.types import Logical
 
@@ -152,6 +153,18 @@ class ViewParity:
         """The share of values that are `late`."""
         return self.cause(Cause.LATE) / self.compared if self.compared else 0.0
 
+    def row(self, causes: Iterable[Cause]) -> dict[str, str]:
+        """This view's line of the table of causes."""
+        matched = sum(item.matched + item.within_tolerance for item in self.features)
+        return {
+            "view": self.view if self.ready else f"{self.view} (not ready)",
+            "keys": f"{self.keys:,}",
+            "values": f"{self.compared:,}",
+            "match": f"{matched:,}",
+            **{cause.replace("_", " "): f"{self.cause(cause):,}" for cause in causes},
+            "late share": f"{self.late_share:.2%} of {self.late_limit:.0%}",
+        }
+
     def breaches(self) -> tuple[str, ...]:
         """The budgets that this view is over, in words."""
         over = [
@@ -178,6 +191,8 @@ class ParityResult:
     seconds: float
     run: int = 0
     """Its number in the control plane; 0 where it was not recorded."""
+    report: str = ""
+    """Path of its HTML page."""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -212,6 +227,32 @@ class ParityResult:
     def passed(self) -> bool:
         """Whether every value is equal or benignly explained within its view's bounds, and something was compared."""
         return not self.breaches
+
+    @property
+    def headline(self) -> str:
+        """The run in one line: 2,469 keys, 83,946 values: 83,712 match, 234 late, 0 unexplained."""
+        causes = {cause: count for cause, count in self.causes.items() if cause is not Cause.UNEXPLAINED}
+        parts = [f"{self.matched:,} match", *(f"{n:,} {cause.replace('_', ' ')}" for cause, n in causes.items())]
+        unexplained = self.causes.get(Cause.UNEXPLAINED, 0)
+        return f"{self.keys:,} keys, {self.compared:,} values: {', '.join(parts)}, {unexplained:,} unexplained"
+
+    def summary(self) -> dict[str, Any]:
+        """The totals, ready for JSON."""
+        return {
+            "passed": self.passed,
+            "run": self.run,
+            "keys": self.keys,
+            "compared": self.compared,
+            "matched": self.matched,
+            "causes": {str(cause): self.causes.get(cause, 0) for cause in Cause},
+            "breaches": list(self.breaches),
+            "report": self.report,
+        }
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table of causes: one row per view, by column name; causes that matter are always there."""
+        shown = [cause for cause in Cause if cause in self.causes or cause in BENIGN or cause is Cause.UNEXPLAINED]
+        return [view.row(shown) for view in self.views]
 
     def failing(self) -> tuple[Mismatch, ...]:
         """The differences that fail the run."""

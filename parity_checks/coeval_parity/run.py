@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coeval.client import open_redis
-from coeval.errors import UnknownFeatureError
+from coeval.errors import StoreError, UnknownFeatureError
 from coeval.online.reader import wall_clock
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -22,6 +23,7 @@ from coeval_parity.document import to_document
 from coeval_parity.expected import Log, open_log
 from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
 from coeval_parity.online_state import Clock, Look, look
+from coeval_parity.report import write_report
 from coeval_parity.result import BENIGN, Mismatch, ParityResult
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
@@ -39,6 +41,7 @@ Progress = Callable[[str], None]
 class _Run:
     """What every step of a run needs."""
 
+    settings: Settings
     manifest: Manifest
     client: redis.Redis
     control: ControlPlane
@@ -55,23 +58,40 @@ def run_parity(
     on_progress: Progress | None = None,
     *,
     ingest: bool = True,
+    html: Path | None = None,
 ) -> ParityResult:
-    """Compare every stored value of some views (default: all) with the log, and record the result.
+    """Compare every stored value of some views (default: all) with the log; record the result and write its page.
 
     `q` (microseconds UTC) fixes the instant instead of the clock; the store must hold nothing that came after it.
-    `ingest=False` takes the log as it stands; it must hold everything that the store does.
+    `ingest=False` takes the log as it stands; it must hold everything that the store does. `html` is where the page
+    goes (default: reports/parity.html under the home).
 
     Raises:
         UnknownFeatureError: there is no such view.
         StoreError, BrokerError, EngineError: a component is missing or fails.
     """
-    started = time.monotonic()
+    import redis
+
     chosen = _chosen(manifest, views)
     clock = wall_clock if q is None else lambda: q
+    with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
+        run = _Run(settings, manifest, client, control, clock, on_progress or (lambda message: None))
+        try:
+            result = _compare(run, chosen, spark, ingest=ingest)
+        except redis.RedisError as error:
+            raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
+        path = html or settings.home / "reports" / "parity.html"
+        result = replace(result, report=str(path))
+        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result))
+        result = replace(result, run=number)
+        write_report(control, result, path)
+        return result
+
+
+def _compare(run: _Run, chosen: Sequence[View], spark: SparkSession | None, *, ingest: bool) -> ParityResult:
+    started = time.monotonic()
+    settings, manifest = run.settings, run.manifest
     with ExitStack() as stack:
-        control = stack.enter_context(closing(ControlPlane.open(settings)))
-        client = stack.enter_context(closing(open_redis(settings)))
-        run = _Run(manifest, client, control, clock, on_progress or (lambda message: None))
         looks = [_first_look(run, view) for view in chosen]
         run.say("reading the log")
         session = spark or stack.enter_context(spark_session(settings))
@@ -80,9 +100,7 @@ def run_parity(
         seconds = [_second_look(run, item) for item in screened]
         again = open_log(session, settings, manifest, chosen, ingest=True) if ingest and any(seconds) else log
         judged = [_judge(run, (log, again), *pair) for pair in zip(screened, seconds, strict=True)]
-        result = _result(manifest, screened, seconds, judged, clock(), time.monotonic() - started)
-        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result))
-        return replace(result, run=number)
+        return _result(manifest, screened, seconds, judged, run.clock(), time.monotonic() - started)
 
 
 def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[View]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from coeval.spec.types import Logical
 from coeval_parity.describe import iso
-from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, ViewParity
+from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,14 +14,6 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Failing differences that are listed on a terminal; the report has more."""
-
-
-def headline(result: ParityResult) -> str:
-    """The run in one line: 2,469 keys, 83,946 values: 83,712 match, 234 late, 0 unexplained."""
-    causes = {cause: count for cause, count in result.causes.items() if cause is not Cause.UNEXPLAINED}
-    parts = [f"{result.matched:,} match", *(f"{count:,} {cause.replace('_', ' ')}" for cause, count in causes.items())]
-    unexplained = result.causes.get(Cause.UNEXPLAINED, 0)
-    return f"{result.keys:,} keys, {result.compared:,} values: {', '.join(parts)}, {unexplained:,} unexplained"
 
 
 def print_result(result: ParityResult, console: Console) -> None:
@@ -33,36 +24,21 @@ def print_result(result: ParityResult, console: Console) -> None:
     for line in failures(result):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     verdict, style = ("passed", "green") if result.passed else ("failed", "bold red")
-    console.print(f"parity {verdict}: {headline(result)}", style=style, soft_wrap=True)
+    console.print(f"parity {verdict}: {result.headline}", style=style, soft_wrap=True)
 
 
 def table(result: ParityResult) -> Table:
     """One row per view: keys, values, matches, and a column for each cause that occurred."""
     from rich.table import Table
 
-    found = [cause for cause in Cause if cause in result.causes or cause in (*BENIGN, Cause.UNEXPLAINED)]
+    rows = result.rows()
     grid = Table(box=None, header_style="bold")
-    grid.add_column("view")
-    for name in ("keys", "values", "match", *found, "late share", "stream since", "batch cut"):
-        grid.add_column(str(name), justify="right")
-    for view in result.views:
-        grid.add_row(*_row(view, found))
+    for name in rows[0] if rows else ():
+        grid.add_column(name, justify="left" if name == "view" else "right")
+    red = {cause.replace("_", " ") for cause in Cause if cause not in BENIGN}
+    for row in rows:
+        grid.add_row(*(f"[bold red]{text}[/]" if name in red and text != "0" else text for name, text in row.items()))
     return grid
-
-
-def _row(view: ViewParity, causes: Iterable[Cause]) -> list[str]:
-    matched = sum(item.matched + item.within_tolerance for item in view.features)
-    counts = [_count(view.cause(cause), cause) for cause in causes]
-    name = view.view if view.ready else f"{view.view} [red](not ready)[/red]"
-    share = f"{view.late_share:.2%} of {view.late_limit:.0%}"
-    since, cut = ("-" if at is None else iso(at // 10**6 * 10**6) for at in (view.since, view.load_cut))
-    return [name, f"{view.keys:,}", f"{view.compared:,}", f"{matched:,}", *counts, share, since, cut]
-
-
-def _count(count: int, cause: Cause) -> str:
-    if not count:
-        return "0"
-    return f"{count:,}" if cause in BENIGN else f"[bold red]{count:,}[/bold red]"
 
 
 def failures(result: ParityResult) -> list[str]:

@@ -18,7 +18,7 @@ from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
 from coeval_parity.report import render_html, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
-from coeval_parity.text import headline, print_result
+from coeval_parity.text import print_result
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
 
@@ -115,14 +115,14 @@ def test_a_run_that_compared_nothing_does_not_pass() -> None:
 def test_the_document_loses_nothing_that_a_reader_needs() -> None:
     found = run_of(late(), edited(), in_flight())
     document = json.loads(json.dumps(to_document(found)))
-    assert document["causes"] == {"in_flight": 1, "late": 1, "unexplained": 1}
+    assert {cause: n for cause, n in document["causes"].items() if n} == {"in_flight": 1, "late": 1, "unexplained": 1}
     assert document["passed"] is False
     assert to_document(from_document(document)) == document
     assert from_document(document).breaches == found.breaches
 
 
 def test_the_headline_counts_everything() -> None:
-    assert headline(run_of(late())) == "1,000 keys, 2,000 values: 1,999 match, 1 late, 0 unexplained"
+    assert run_of(late()).headline == "1,000 keys, 2,000 values: 1,999 match, 1 late, 0 unexplained"
 
 
 def test_the_terminal_names_key_values_and_proof() -> None:
