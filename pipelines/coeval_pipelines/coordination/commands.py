@@ -1,4 +1,4 @@
-"""`coeval stream` and `coeval backfill`: deploy what the stream owns, load what batch owns, and see how far both are."""
+"""`coeval stream` and `coeval backfill`: deploy what the stream owns, load what batch owns, see how far both are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def deploy(
     since: Annotated[str, typer.Option(help="The stream owns tiles from this RFC 3339 instant on; default: now.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Deploy every view of the applied catalog. A version that is deployed keeps its instant; running it twice is safe."""
+    """Deploy every view of the applied catalog. A version that is deployed keeps its instant: run it again freely."""
     from coeval.client import read_manifest
     from coeval.settings import load_settings
     from coeval.spec.types import TIMESTAMP, parse_literal
@@ -56,7 +56,7 @@ def _literal(parse: object, kind: object, text: str) -> int:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Print, per view, who owns what: the stream's first instant, the last batch cut, and whether readers may believe it."""
+    """Print who owns what: per view the stream's first instant, the last batch cut, whether readers may believe it."""
     from coeval.client import open_redis
     from coeval.online.writer import OnlineWriter
     from coeval.settings import load_settings

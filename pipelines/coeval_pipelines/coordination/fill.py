@@ -49,10 +49,10 @@ def fill(
 
 def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
     """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views."""
-    if not unready(settings, manifest, control):
+    if not _lost(settings, manifest, control):
         return []
     with only_one(settings):
-        lost = unready(settings, manifest, control)
+        lost = _lost(settings, manifest, control)
         if lost:
             _fill(settings, manifest, control, lost, load_in_child(settings, manifest))
         return [view.name for view in lost]
@@ -114,15 +114,16 @@ def _fill(
                 raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
 
 
-def unready(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[View]:
-    """The deployed views that had been filled once, and that readers may not believe now."""
+def unready(settings: Settings, manifest: Manifest) -> list[View]:
+    """The views that readers may not believe now."""
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
-        return [
-            view
-            for view in manifest.views.values()
-            if control.last_load(view.name, view.version) and not writer.is_ready(view)
-        ]
+        return [view for view in manifest.views.values() if not writer.is_ready(view)]
+
+
+def _lost(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[View]:
+    """The views that had been filled once, and that readers may not believe now."""
+    return [view for view in unready(settings, manifest) if control.last_load(view.name, view.version)]
 
 
 def load_in_child(settings: Settings, manifest: Manifest) -> Loader:

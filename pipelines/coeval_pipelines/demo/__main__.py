@@ -6,9 +6,11 @@ import shutil
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coeval.cli.get import print_result
 from coeval.client import connect
@@ -18,14 +20,22 @@ from coeval.settings import Settings, load_settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import deploy
-from coeval_pipelines.coordination.fill import fill, load_in_session
+from coeval_pipelines.coordination.fill import fill, load_in_session, unready
 from coeval_pipelines.demo import data
 from coeval_pipelines.demo.console import Report, bar, clock
 from coeval_pipelines.demo.replay import messages, produce
 from coeval_pipelines.local import stack
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from coeval.online.result import FeatureResult
+    from coeval_pipelines.local.state import StackStatus
+    from coeval_pipelines.streaming.progress import Progress
+
 SERVICE = "coupon_propensity"
 HOUSEHOLDS = 3
+CATCH_UP_SECONDS = 600
 
 
 def main() -> None:
@@ -48,23 +58,48 @@ def main() -> None:
     sys.exit(0 if passed else 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every step works with."""
+
+    settings: Settings
+    manifest: Manifest
+    control: ControlPlane
+    retail: data.Retail
+    anchor: data.Anchor
+    report: Report
+
+
 def run(settings: Settings, report: Report) -> bool:
     """The steps in order; returns whether parity passed."""
+    from coeval_pipelines.offline.session import spark_session
+
     anchor = _anchor(settings)
     with report.timed("local stack") as said:
-        state = stack.up(settings)
+        state = stack.up(settings, progress=_Changes())
         said += [f"{item.name} :{item.address.rsplit(':', 1)[-1]}" for item in state.components if item.address]
-    retail = data.load_retail(anchor)
     with report.timed("catalog") as said:
         manifest = _apply(settings)
-        said.append(
-            f"feast apply: {len(manifest.entities)} entities, {len(manifest.views) + len(manifest.derived_views)} views, "
-            f"{len(manifest.services)} service   manifest {manifest.hash[:12]}"
-        )
+        views = len(manifest.views) + len(manifest.derived_views)
+        said.append(f"feast apply: {len(manifest.entities)} entities, {views} views, {len(manifest.services)} service")
+        said.append(f"manifest {manifest.hash[:12]}")
     with closing(ControlPlane.open(settings)) as control:
-        _replay(settings, manifest, control, retail, anchor, report)
-        parity = _offline_steps(settings, manifest, control, retail, anchor, report)
-    return parity
+        job = Job(settings, manifest, control, data.load_retail(anchor), anchor, report)
+        with report.timed("replay") as said:
+            said.append(_replay(job))
+        with spark_session(settings) as spark:
+            with report.timed("training set") as said:
+                said += [_ingest(job, spark), _fill(job, spark), _train(job, spark)]
+            with report.timed("get_features") as said:
+                result, milliseconds = _serve(job)
+                said.append(f"{len(result)} households, {len(result.names)} features, {milliseconds:.1f} ms")
+            print_result(result)
+            with report.timed("parity") as said:
+                verdict = _parity(job, spark)
+                said.append(verdict.headline)
+    verdict.print()
+    print(f"Report   {verdict.report}")
+    return bool(verdict.passed)
 
 
 def _anchor(settings: Settings) -> data.Anchor:
@@ -85,125 +120,113 @@ def _anchor(settings: Settings) -> data.Anchor:
 def _apply(settings: Settings) -> Manifest:
     from coeval_pipelines.catalog.apply import apply, find_repository
 
-    return apply(settings, find_repository(None), lambda line: print(f"      {line}", file=sys.stderr)).manifest
+    return apply(settings, find_repository(None), _say).manifest
 
 
-def _replay(
-    settings: Settings,
-    manifest: Manifest,
-    control: ControlPlane,
-    retail: data.Retail,
-    anchor: data.Anchor,
-    report: Report,
-) -> None:
+def _replay(job: Job) -> str:
+    """Deploy the stream, send what the topics do not hold yet, and wait until all of it is online."""
     from coeval_pipelines.streaming.progress import await_caught_up
 
-    with report.timed("replay") as said:
-        data.write_history(retail, anchor, settings.home / "demo")
-        deploy(settings, manifest, control, anchor.replay_from)
-        records = messages(retail, anchor, settings.kafka.partitions)
-        with bar("events to Kafka", len(records)) as progress:
-            task = progress.task_ids[0]
-            start = time.monotonic()
-            produced = produce(settings, records, lambda count: progress.advance(task, count))
-        sent = time.monotonic()
-        with bar("covered online", len(records)) as progress:
-            task = progress.task_ids[0]
-            await_caught_up(
-                settings, manifest, control, 600, lambda state: progress.update(task, completed=state.covered)
-            )
-        total = time.monotonic() - start
-        report.document["events"] = {"produced": dict(produced.by_topic), "sent_now": produced.sent_now}
-        report.document["freshness"] = {"seconds_from_last_event_sent_to_all_online": round(time.monotonic() - sent, 2)}
-        said.append(f"{len(records):,} events   {len(records) / total / 1000:.1f}k/s to online")
+    data.write_history(job.retail, job.anchor, job.settings.home / "demo")
+    deploy(job.settings, job.manifest, job.control, job.anchor.replay_from)
+    records = messages(job.retail, job.anchor, job.settings.kafka.partitions)
+    start = time.monotonic()
+    with bar("events to Kafka", len(records)) as advance:
+        produced = produce(job.settings, records, advance)
+    sent = time.monotonic()
+    with bar("covered online", len(records)) as advance:
+        reached = 0
+
+        def follow(state: Progress) -> None:
+            nonlocal reached
+            advance(state.covered - reached)
+            reached = state.covered
+
+        await_caught_up(job.settings, job.manifest, job.control, CATCH_UP_SECONDS, follow)
+    covered = time.monotonic()
+    job.report.document["events"] = {"produced": dict(produced.by_topic), "sent_in_this_run": produced.sent_now}
+    job.report.document["freshness"] = {"seconds_from_last_event_sent_to_all_online": round(covered - sent, 2)}
+    return f"{len(records):,} events  {len(records) / (covered - start) / 1000:.1f}k/s from Kafka to online"
 
 
-def _offline_steps(
-    settings: Settings,
-    manifest: Manifest,
-    control: ControlPlane,
-    retail: data.Retail,
-    anchor: data.Anchor,
-    report: Report,
-) -> bool:
-    from coeval_pipelines.offline.session import spark_session
-
-    with spark_session(settings) as spark:
-        with report.timed("training set") as said:
-            said.append(_ingest(spark, settings, manifest, report))
-            _fill(spark, settings, manifest, control, report)
-            said.append(_train(spark, settings, manifest, retail, anchor, report))
-        with report.timed("get_features") as said:
-            said.append(_serve(settings, retail))
-        with report.timed("parity") as said:
-            passed, line = _parity(spark, settings, manifest, report)
-            said.append(line)
-    return passed
-
-
-def _ingest(spark: Any, settings: Settings, manifest: Manifest, report: Report) -> str:
+def _ingest(job: Job, spark: SparkSession) -> str:
+    """Load history and topics into the event log, and account for every record."""
     from coeval_pipelines.offline.event_log import ingest_history, ingest_topic, totals
 
-    counts = {}
-    for source in manifest.event_sources:
-        history = ingest_history(spark, settings, manifest, source)
-        ingest_topic(spark, settings, manifest, source)
-        found = totals(settings, manifest, source)
-        counts[source.name] = {**found.to_dict(), "history": history.good}
-    report.document["log"] = counts
-    return ""
+    counts: dict[str, dict[str, Any]] = {}
+    for source in job.manifest.event_sources:
+        ingest_history(spark, job.settings, job.manifest, source)
+        ingest_topic(spark, job.settings, job.manifest, source)
+        counts[source.name] = totals(job.settings, job.manifest, source).to_dict()
+    job.report.document["log"] = counts
+    return f"log {sum(item['good'] for item in counts.values()):,} events"
 
 
-def _fill(spark: Any, settings: Settings, manifest: Manifest, control: ControlPlane, report: Report) -> None:
+def _fill(job: Job, spark: SparkSession) -> str:
+    """Load by batch what the stream does not hold, where readers cannot believe a view yet."""
+    views = unready(job.settings, job.manifest)
     written: dict[str, int] = {}
-    load = load_in_session(spark, settings, manifest, control, written)
-    fill(settings, manifest, control, manifest.views.values(), load)
-    report.document["batch_written"] = written
+    if views:
+        load = load_in_session(spark, job.settings, job.manifest, job.control, written)
+        fill(job.settings, job.manifest, job.control, views, load)
+    job.report.document["batch_written"] = written
+    return f"batch {sum(written.values()):,} tiles and rows"
 
 
-def _train(
-    spark: Any, settings: Settings, manifest: Manifest, retail: data.Retail, anchor: data.Anchor, report: Report
-) -> str:
+def _train(job: Job, spark: SparkSession) -> str:
+    """Join the spine with what was known at each of its instants."""
     from coeval_pipelines.offline.training_set import build_training_set
 
-    path = settings.home / "demo" / "spine.parquet"
-    data.write_parquet(path, data.spine_table(retail, anchor))
-    built = build_training_set(spark, settings, manifest, SERVICE, str(path), SERVICE)
-    report.document["training_set"] = {
+    path = job.settings.home.resolve() / "demo" / "spine.parquet"
+    data.write_parquet(path, data.spine_table(job.retail, job.anchor))
+    built = build_training_set(spark, job.settings, job.manifest, SERVICE, str(path), SERVICE)
+    job.report.document["training_set"] = {
         "path": str(built.path),
-        "rows_in": built.rows_in,
+        "spine_rows_in": built.rows_in,
         "rows_out": built.rows_out,
         "lineage": dict(built.lineage),
     }
-    features = sum(len(item.features) for item in (*_service(manifest).views, *_service(manifest).derived))
+    service = next(item for item in job.manifest.services if item.name == SERVICE)
+    features = sum(len(item.features) for item in (*service.views, *service.derived))
     return f"{built.rows_out:,} rows x {features} features"
 
 
-def _service(manifest: Manifest) -> Any:
-    return next(item for item in manifest.services if item.name == SERVICE)
-
-
-def _serve(settings: Settings, retail: data.Retail) -> str:
-    latest = retail.purchases.drop_duplicates("household_id", keep="last").tail(HOUSEHOLDS)
-    with closing(connect(settings)) as store:
-        entities = {name: latest[name].tolist() for name in ("household_id", "store_id")}
-        request = {"basket_amount": [round(value, 2) for value in latest["sales_value"]]}
-        from decimal import Decimal
-
-        decimals = {"basket_amount": [Decimal(str(value)) for value in request["basket_amount"]]}
-        store.get_features(SERVICE, entities, request=decimals)
+def _serve(job: Job) -> tuple[FeatureResult, float]:
+    """The features of the households that bought last, and the milliseconds of a warm call."""
+    latest = job.retail.purchases.drop_duplicates("household_id", keep="last").tail(HOUSEHOLDS)
+    entities = {name: latest[name].tolist() for name in ("household_id", "store_id")}
+    request = {"basket_amount": [Decimal(f"{value:.2f}") for value in latest["sales_value"]]}
+    with closing(connect(job.settings)) as store:
+        store.get_features(SERVICE, entities, request=request)
         start = time.perf_counter()
-        result = store.get_features(SERVICE, entities, request=decimals)
-        elapsed = time.perf_counter() - start
-    print_result(result)
-    return f"{len(result)} households, {len(result.names)} features, {elapsed * 1000:.1f} ms"
+        result = store.get_features(SERVICE, entities, request=request)
+        return result, (time.perf_counter() - start) * 1000
 
 
-def _parity(spark: Any, settings: Settings, manifest: Manifest, report: Report) -> tuple[bool, str]:
+def _parity(job: Job, spark: SparkSession) -> Any:
+    """Compare online with offline through the entry point: parity is a room above this one."""
     (entry,) = entry_points(group="coeval.engines", name="parity")
-    result = entry.load()(settings, manifest, spark=spark)
-    report.document["parity"] = result.summary()
-    return result.passed, result.headline
+    page = job.settings.home / "demo" / "parity.html"
+    verdict = entry.load()(job.settings, job.manifest, spark, page, _say)
+    job.report.document["parity"] = {name: item for name, item in verdict.document.items() if name != "mismatches"}
+    return verdict
+
+
+def _say(message: str) -> None:
+    print(f"      {message}", file=sys.stderr, flush=True)
+
+
+class _Changes:
+    """Says what changed in the stack while it comes up."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, state: StackStatus) -> None:
+        for item in state.components:
+            if self._seen.get(item.name) != item.health:
+                self._seen[item.name] = item.health
+                _say(f"{item.name} {item.health}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +55,9 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Progress]:
-    """A progress bar on stderr; its one task is made, call `progress.update(progress.task_ids[0], ...)`."""
-    columns = (TextColumn(f"      {title:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; call what it gives with the number of things done."""
+    columns = (TextColumn(f"      {title:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=sys.stderr.isatty()) as progress:
-        progress.add_task(title, total=total)
-        yield progress
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -115,7 +115,7 @@ def rfc3339(at: int) -> str:
 def _faulty(
     topic: str, documents: list[Document], anchor: Anchor, partitions: int, random: np.random.Generator
 ) -> Iterator[Message]:
-    """Deliver the documents with delays, some late, some from a clock that is ahead, some twice, and garbage between."""
+    """Deliver the documents with delays, some late, some from a fast clock, some twice, and garbage between them."""
     count = len(documents)
     delay = (random.exponential(2.0, count) * SECOND).astype(np.int64)
     late = random.random(count) < LATE_SHARE
