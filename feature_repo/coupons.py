@@ -1,10 +1,10 @@
 """How often a household redeems coupons."""
 
-from entities import household
 from feast import StreamFeatureView
-from sources import coupon_redemptions
 
 from coeval_pipelines.catalog.authoring import count, sla, windowed
+from entities import household
+from sources import coupon_redemptions
 
 _redeemed = windowed(coupon_redemptions, count(per=("7d", "30d"), pii="pseudonymous"))
 

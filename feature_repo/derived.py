@@ -1,9 +1,9 @@
 """Features that need something only the caller knows: how large is the basket at the till, for this household?"""
 
 from feast import RequestSource
-from households import household_spend
 
 from coeval_pipelines.catalog.authoring import derived_view, feature
+from households import household_spend
 
 checkout = RequestSource(
     name="checkout",

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from entities import household
 from feast import FeatureView, StreamFeatureView
-from sources import demographics, purchases
 
 from coeval_pipelines.catalog.authoring import count, of, sla, take, windowed
+from entities import household
+from sources import demographics, purchases
 
 _WINDOWS = ("1h", "24h", "7d", "30d")
 _spend = windowed(

@@ -1,8 +1,9 @@
 """What models read. A service names the version of every view it takes, so a changed view never changes a model."""
 
+from feast import FeatureService
+
 from coupons import household_coupons
 from derived import spend_vs_usual
-from feast import FeatureService
 from households import household_profile, household_spend, latest_basket
 from stores import household_store, store_sales
 

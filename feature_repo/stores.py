@@ -1,10 +1,10 @@
 """How busy a store is, and how loyal a household is to it."""
 
-from entities import household, store
 from feast import StreamFeatureView
-from sources import purchases
 
 from coeval_pipelines.catalog.authoring import count, of, sla, windowed
+from entities import household, store
+from sources import purchases
 
 _sales = windowed(
     purchases,

@@ -124,7 +124,7 @@ class ControlPlane:
         return None if row is None else Manifest.from_json(row.body)
 
     def deploy(self, view: str, version: str, manifest_hash: str, since: int, now: int) -> Deployment:
-        """Record that the stream owns a view version from `since` on. A version is deployed once: later calls keep it."""
+        """Record that the stream owns a view version from `since` on; a version that is deployed is left as it is."""
         if self.deployment(view, version) is None:
             self._insert(
                 _DEPLOYMENTS, view=view, version=version, manifest_hash=manifest_hash, since=since, deployed_at=now
@@ -137,13 +137,13 @@ class ControlPlane:
         """The deployment of a view version."""
         table = _DEPLOYMENTS
         row = self._first(sa.select(table).where(table.c.view == view, table.c.version == version))
-        return None if row is None else Deployment(**row._mapping)
+        return None if row is None else Deployment(**row._asdict())
 
     def deployments(self) -> tuple[Deployment, ...]:
         """Every deployment, by view and version."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(_DEPLOYMENTS).order_by(_DEPLOYMENTS.c.view, _DEPLOYMENTS.c.version))
-            return tuple(Deployment(**row._mapping) for row in rows)
+            return tuple(Deployment(**row._asdict()) for row in rows)
 
     def start_load(self, view: str, version: str, cut: int) -> int:
         """Open a batch load and return its run number: the epoch of the tiles that it writes."""
@@ -161,7 +161,7 @@ class ControlPlane:
             table.c.view == view, table.c.version == version, table.c.finished_at.is_not(None)
         )
         row = self._first(query.order_by(table.c.run.desc()).limit(1))
-        return None if row is None else BatchLoad(**row._mapping)
+        return None if row is None else BatchLoad(**row._asdict())
 
     def record_certificate(self, certificate: Certificate) -> None:
         """Keep a progress certificate."""

@@ -1,4 +1,4 @@
-"""mean: the exact total over the number of values, rounded once to the nearest float64. Null where no value is. Pure."""
+"""mean: the exact total over the number of values, rounded once to float64. Null where no value is. Pure."""
 
 from __future__ import annotations
 

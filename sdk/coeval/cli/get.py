@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from math import isnan
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,7 +98,7 @@ def as_document(result: FeatureResult) -> dict[str, Any]:
             for name, column in result.columns.items()
         },
         "age_seconds": {
-            view: [None if age != age else round(age, 3) for age in ages.tolist()] for view, ages in result.age.items()
+            view: [None if isnan(age) else round(age, 3) for age in ages.tolist()] for view, ages in result.age.items()
         },
     }
 
@@ -119,7 +120,7 @@ def print_result(result: FeatureResult) -> None:
         table.add_row(name, *(_cell(value, status.name) for value, status in cells))
     table.add_section()
     for view, ages in result.age.items():
-        table.add_row(f"age of {view}", *("-" if age != age else _age(age) for age in ages.tolist()), style="dim")
+        table.add_row(f"age of {view}", *("-" if isnan(age) else _age(age) for age in ages.tolist()), style="dim")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

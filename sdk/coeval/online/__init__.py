@@ -1,1 +1,1 @@
-"""The online store: names of keys, layout, guarded writer, read plan and reader. It knows Redis, and no other engine."""
+"""The online store: names of keys, layout, guarded writer, read plan, reader. It knows Redis, and no other engine."""

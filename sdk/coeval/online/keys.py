@@ -1,4 +1,4 @@
-"""Names of the keys in Redis. Pure. Tenant first, so that Redis ACL patterns fence tenants; the bucket is the hash tag."""
+"""Names of the keys in Redis. Pure. Tenant first, so that ACL patterns fence tenants; the bucket is the hash tag."""
 
 from __future__ import annotations
 

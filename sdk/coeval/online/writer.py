@@ -38,7 +38,7 @@ class Applied:
 
 
 class FencedError(StoreError):
-    """The stored offset is not the expected one: another writer was here, or the store lost data. Nothing was written."""
+    """The stored offset is not the expected one: another writer, or lost data. Nothing was written."""
 
     code = "FENCED"
 

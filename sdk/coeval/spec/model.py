@@ -138,7 +138,7 @@ class WindowedView:
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """The latest row of a key. `stream` tells whether its source is an EventSource (strict visibility) or a BatchSource.
+    """The latest row of a key. `stream` tells whether its source is an EventSource (strict visibility) or not.
 
     `ttl` 0 means that rows never expire.
     """
@@ -175,7 +175,7 @@ class FeatureRef:
 
 @dataclass(frozen=True, slots=True)
 class DerivedView:
-    """Features computed on demand by a pure, vectorised function, named by its import path `package.module:function`."""
+    """Features computed on demand by a pure, vectorised function, named by its import path `package.module:name`."""
 
     name: str
     function: str

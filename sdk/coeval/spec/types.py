@@ -1,8 +1,8 @@
 """Data types and the one literal grammar per type that every engine applies. Pure.
 
-A value has two forms. The *logical* form is what users see (int, float, Decimal, str, bool). The *physical* form is what
-tiles, partial states and stores hold: decimals as their unscaled integer, timestamps as microseconds since the epoch
-UTC, dates as days since the epoch, booleans as 0 or 1; strings and floats as they are.
+A value has two forms. The *logical* form is what users see (int, float, Decimal, str, bool). The *physical* form is
+what tiles, partial states and stores hold: decimals as their unscaled integer, timestamps as microseconds since the
+epoch UTC, dates as days since the epoch, booleans as 0 or 1; strings and floats as they are.
 """
 
 from __future__ import annotations
