@@ -30,4 +30,6 @@ def is_streamed(view: View) -> bool:
 
 def covers(certificate: Certificate, topic: str, offsets: Mapping[int, int | None]) -> bool:
     """Whether a changelog, written up to `offsets` (next to read, by partition), has reached a certificate's ends."""
-    return all((offsets.get(partition) or 0) >= end for partition, end in certificate.ends.get(topic, {}).items())
+    # A certificate that does not speak of the topic is of another deployment, and proves nothing of this one.
+    ends = certificate.ends.get(topic)
+    return ends is not None and all((offsets.get(partition) or 0) >= end for partition, end in ends.items())

@@ -153,7 +153,11 @@ def job_options(settings: Settings, job: SourceJob, jobs: int, resume: bool, now
         "table.optimizer.agg-phase-strategy": "TWO_PHASE",
     }
     start = newest_checkpoint(root, now) if resume else Start(None)
-    return options if start.checkpoint is None else options | {"execution.state-recovery.path": start.checkpoint}
+    if start.checkpoint is None:
+        return options
+    # Claimed: Flink deletes it once newer ones replace it, so that restarts do not fill the disk.
+    claimed = {"execution.state-recovery.claim-mode": "CLAIM"}
+    return options | claimed | {"execution.state-recovery.path": start.checkpoint}
 
 
 def _connector(settings: Settings) -> str:
@@ -208,5 +212,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except CoevalError as error:
-        print(error, file=sys.stderr)
+        # The parent takes the last line of the log for the reason.
+        print(error.reason, file=sys.stderr)
         sys.exit(error.exit_code)
