@@ -16,7 +16,7 @@ from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
-from coeval_parity.evidence import Case
+from coeval_parity.evidence import Case, Stored
 from coeval_parity.expected import Log, duplicates_of, events_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.keys import decode_key
@@ -93,8 +93,17 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     duplicates = duplicates_of(log, view, keys, earliest)
     for index, key in enumerate(keys):
         mine = events.get(key, [])
-        known = [event for event in mine if first.holds(view.source, event)]
-        evidence = _Evidence(log.manifest, second, index, rows[key], known, mine, duplicates.get(key, []), definitions)
+        evidence = _Evidence(
+            manifest=log.manifest,
+            second=second,
+            index=index,
+            row=rows[key],
+            stored=stored_state(log.manifest, view, second.blobs[key]),
+            known=[event for event in mine if first.holds(view.source, event)],
+            events=mine,
+            duplicates=duplicates.get(key, []),
+            definitions=definitions,
+        )
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
                 _judge_value(docket, screened, evidence, name)
@@ -110,6 +119,7 @@ class _Evidence:
     second: Look
     index: int
     row: int
+    stored: Stored
     known: Sequence[Event]
     """The events that the first look's expected values were computed from."""
     events: Sequence[Event]
@@ -127,7 +137,7 @@ def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, featu
         q=int(screened.served.at[evidence.row]),
         served=_value(screened.served.columns[feature], evidence.row),
         expected=_value(screened.expected[feature], evidence.row),
-        stored=stored_state(evidence.manifest, view, evidence.second.blobs[key]),
+        stored=evidence.stored,
         events=evidence.known,
         duplicates=evidence.duplicates,
         definitions=evidence.definitions,
