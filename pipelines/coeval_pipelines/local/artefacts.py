@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from xml.sax.saxutils import quoteattr
 from coeval.errors import InfrastructureError, MissingExtraError
 from coeval.settings import Settings, load_settings
 
+_JAVA = 17
 _DEFAULT_SETTINGS = (
     '<ivysettings><settings defaultResolver="public"/><resolvers>'
     '<ibiblio name="public" m2compatible="true" usepoms="false" checksums=""/>'
@@ -185,6 +187,23 @@ def java() -> str:
     if found is None or not Path(found).exists():
         raise ArtefactError("There is no java command.", "Install Java 17: apt-get install openjdk-17-jre-headless")
     return found
+
+
+def require_java() -> None:
+    """Check that the java command is new enough.
+
+    Raises:
+        ArtefactError: there is none, or it is older than 17.
+    """
+    command = java()
+    said = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    if version is None or int(version.group(1)) < _JAVA:
+        found = f"is Java {version.group(1)}" if version else "does not say its version"
+        raise ArtefactError(
+            f"{command} {found}; Kafka, Flink and Spark need {_JAVA}.",
+            "Install it, and let JAVA_HOME name it: apt-get install openjdk-17-jre-headless",
+        )
 
 
 def main() -> None:

@@ -29,7 +29,6 @@ def up(as_json: AsJson = False) -> None:
     State lives under COEVAL_HOME (default var/). A stack that runs is left as it is.
     """
     from coeval.settings import load_settings
-
     from coeval_pipelines.local import stack
 
     seen: dict[str, str] = {}
@@ -40,13 +39,15 @@ def up(as_json: AsJson = False) -> None:
                 seen[item.name] = item.health
                 print(f"{item.name:<12} {item.health}", file=sys.stderr, flush=True)
 
-    _show(stack.up(load_settings(), progress=progress), as_json)
+    settings = load_settings()
+    if stack.status(settings).running:
+        print("The stack runs already; nothing is started twice.", file=sys.stderr)
+    _show(stack.up(settings, progress=progress), as_json)
 
 
 def down() -> None:
     """Stop the local stack and wait until nothing of it runs. State is kept."""
     from coeval.settings import load_settings
-
     from coeval_pipelines.local import stack
 
     print("stopped" if stack.down(load_settings()) else "nothing was running")
@@ -55,7 +56,6 @@ def down() -> None:
 def status(as_json: AsJson = False) -> None:
     """Say how the local stack is: address, pid, health, restarts, log. Exit code 3 where something is not healthy."""
     from coeval.settings import load_settings
-
     from coeval_pipelines.local import stack
 
     state = stack.status(load_settings())

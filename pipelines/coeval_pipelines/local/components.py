@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from coeval.errors import MissingExtraError
 from coeval.settings import Settings
-
 from coeval_pipelines.local.artefacts import Jars, java
 
 SERVICES = (("writer", "coeval_pipelines.streaming.writer"), ("coordinator", "coeval_pipelines.coordination"))
@@ -22,7 +21,7 @@ ALL = (*ENGINES, *(name for name, _ in SERVICES))
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One child process. `setting` names the variable that moves its address; no address means that being alive is all."""
+    """One child process. `setting` names the variable that moves its address; without one, being alive is all."""
 
     name: str
     command: tuple[str, ...]

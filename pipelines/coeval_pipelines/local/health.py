@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import urllib.error
 import urllib.request
 from typing import Any
 
 from coeval.settings import Settings
-
 from coeval_pipelines.local.components import Component
 
 _TIMEOUT = 2.0
+_CORRELATION = 4242
+# Loopback is no business of a proxy.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def is_healthy(settings: Settings, component: Component) -> bool:
-    """Whether the component answers; one without an address is asked nothing."""
+def is_healthy(settings: Settings, component: Component, started_at: float = 0.0) -> bool:
+    """Whether the component answers; one without an address is asked nothing.
+
+    `started_at` (seconds since the epoch) tells a worker from its predecessor, which the job manager remembers.
+    """
     match component.name:
         case "redis":
             return _redis(component)
         case "broker":
             return _broker(component)
         case "jobmanager":
-            return _overview(settings) is not None
+            return bool(_flink(settings, "overview"))
         case "taskmanager":
-            overview = _overview(settings)
-            return overview is not None and overview["taskmanagers"] >= 1
+            workers = _flink(settings, "taskmanagers").get("taskmanagers", [])
+            # Despite its name, the field is the instant of the last heartbeat in milliseconds.
+            return any(worker["timeSinceLastHeartbeat"] >= started_at * 1000 for worker in workers)
         case _:
             return True
 
@@ -48,15 +53,19 @@ def _redis(component: Component) -> bool:
 
 
 def _broker(component: Component) -> bool:
-    correlation = 4242
-    request = struct.pack(">hhih", 18, 0, correlation, -1)
-    answer = _ask(component, struct.pack(">i", len(request)) + request, 64)
-    return len(answer) >= 10 and struct.unpack_from(">ih", answer, 4) == (correlation, 0)
+    # A Metadata request (version 5) for no topic. The broker lists itself once the controller lets it work; before
+    # that it answers too, but cannot create topics.
+    request = struct.pack(">hhihi?", 3, 5, _CORRELATION, -1, 0, False)
+    answer = _ask(component, struct.pack(">i", len(request)) + request, 256)
+    if len(answer) < 16:
+        return False
+    _, correlation, _, brokers = struct.unpack_from(">iiii", answer)
+    return bool(correlation == _CORRELATION and brokers >= 1)
 
 
-def _overview(settings: Settings) -> Any:
+def _flink(settings: Settings, resource: str) -> Any:
     try:
-        with urllib.request.urlopen(f"{settings.flink.rest_url}/overview", timeout=_TIMEOUT) as answer:
+        with _DIRECT.open(f"{settings.flink.rest_url}/{resource}", timeout=_TIMEOUT) as answer:
             return json.load(answer)
-    except (OSError, ValueError, urllib.error.URLError):
-        return None
+    except (OSError, ValueError):
+        return {}

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from coeval.errors import MissingExtraError, StackError
 from coeval.settings import FlinkSettings, KafkaSettings, RedisSettings, Settings
-
 from coeval_pipelines.local.artefacts import Jars, java
 from coeval_pipelines.local.components import Component, host_port
 
@@ -115,6 +114,10 @@ jobmanager.memory.process.size: 1g
 jobmanager.execution.failover-strategy: region
 taskmanager.bind-host: {host}
 taskmanager.host: {host}
+taskmanager.resource-id: worker
+taskmanager.registration.timeout: 30 s
+cluster.registration.error-delay: 1 s
+cluster.registration.max-timeout: 5 s
 taskmanager.memory.process.size: 2g
 taskmanager.memory.managed.size: 64m
 taskmanager.numberOfTaskSlots: {settings.flink.task_slots}

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import signal
+import shlex
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import psutil
 import tenacity
+
 from coeval.errors import StackError
 from coeval.settings import Settings
-
-from coeval_pipelines.local.artefacts import ensure_jars
+from coeval_pipelines.local.artefacts import ensure_jars, require_java
 from coeval_pipelines.local.components import ALL, Component, components, log_path, root
 from coeval_pipelines.local.state import Process, StackStatus, read_state, state_path
 
 UP_SECONDS = 180.0
 DOWN_SECONDS = 60.0
+HOPELESS_RESTARTS = 3
+"""A component that ended this often while the stack came up will not come up."""
 
 Progress = Callable[[StackStatus], None]
 
@@ -42,28 +46,50 @@ def up(settings: Settings, names: tuple[str, ...] = ALL, progress: Progress = la
         StackError: a port is taken, or a component does not become healthy; nothing is left running then.
     """
     with _exclusive(settings):
-        if not read_state(settings).running:
+        parts = components(settings, ensure_jars(settings), names)
+        if (running := read_state(settings)).running:
+            _check_same(running, parts)
+        else:
             _end_leftovers(settings)
-            parts = components(settings, ensure_jars(settings), names)
+            require_java()
             for part in parts:
                 _check_port(part)
             _spawn(settings, names)
-        return _await_healthy(settings, progress)
+        return _await_or_stop(settings, progress)
 
 
 def down(settings: Settings) -> bool:
     """Stop the stack and wait until nothing of it runs; returns whether there was anything to stop."""
     with _exclusive(settings):
-        supervisor = read_state(settings).supervisor
-        found = supervisor.find() if supervisor else None
-        if found:
-            found.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs([found], timeout=DOWN_SECONDS)
-            for process in alive:
-                process.kill()
+        stopped = _end_supervisor(settings)
         left = _end_leftovers(settings)
         state_path(settings).unlink(missing_ok=True)
-        return bool(found) or left
+        return stopped or left
+
+
+def _end_supervisor(settings: Settings) -> bool:
+    supervisor = read_state(settings).supervisor
+    found = supervisor.find() if supervisor else None
+    if found is None:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        found.terminate()
+        _, alive = psutil.wait_procs([found], timeout=DOWN_SECONDS)
+        for process in alive:
+            process.kill()
+    return True
+
+
+def _check_same(running: StackStatus, wanted: tuple[Component, ...]) -> None:
+    there = {item.name: item.address for item in running.components}
+    for part in wanted:
+        if part.name not in there:
+            raise StackError(f"The stack runs without {part.name}.", "Stop it first: coeval down")
+        if there[part.name] != part.address:
+            raise StackError(
+                f"The stack runs with {part.name} at {there[part.name]}, not at {part.address}.",
+                f"Stop it first: coeval down. Or set {part.setting} back.",
+            )
 
 
 @contextmanager
@@ -75,15 +101,14 @@ def _exclusive(settings: Settings) -> Iterator[None]:
 
 
 def _end_leftovers(settings: Settings) -> bool:
-    """End children that outlived their supervisor: only those whose pid and creation time are the recorded ones."""
-    recorded = [item.process.find() for item in read_state(settings).components if item.process]
-    alive = [process for process in recorded if process]
-    for process in alive:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    psutil.wait_procs(alive, timeout=DOWN_SECONDS)
+    """End what outlived its supervisor: the recorded children by pid and creation time, and what they had started."""
+    recorded = [item.process for item in read_state(settings).components if item.process]
+    alive = {found.pid: found for process in recorded for found in process.session(settings.home)}
+    alive |= {found.pid: found for process in recorded if (found := process.find())}
+    for process in alive.values():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive.values(), timeout=DOWN_SECONDS)
     return bool(alive)
 
 
@@ -95,6 +120,11 @@ def _check_port(component: Component) -> None:
         try:
             probe.bind((component.host, component.port))
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise StackError(
+                    f"{component.name} cannot listen at {component.address}: {error.strerror}.",
+                    f"The local stack runs on this machine only: let {component.setting} name 127.0.0.1.",
+                ) from error
             raise StackError(
                 f"{component.address}, the address of {component.name}, is taken{_holder(component.port)}.",
                 f"Stop that process, or choose another address: {component.setting}=...",
@@ -105,8 +135,10 @@ def _holder(port: int) -> str:
     try:
         for connection in psutil.net_connections("inet"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                name = psutil.Process(connection.pid).name() if connection.pid else "a process of another user"
-                return f" by {name} (pid {connection.pid})"
+                if connection.pid is None:
+                    return " by a process of another user"
+                command = shlex.join(psutil.Process(connection.pid).cmdline())
+                return f" by pid {connection.pid} ({textwrap.shorten(command, 80)})"
     except psutil.Error:
         pass
     return ""
@@ -120,7 +152,7 @@ def _spawn(settings: Settings, names: tuple[str, ...]) -> None:
         child = subprocess.Popen(
             [sys.executable, "-m", "coeval_pipelines.local.supervisor", *names],
             cwd=root(settings),
-            env={**os.environ, **settings.variables()},
+            env={**os.environ, **settings.variables(), **_secrets(settings)},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -138,6 +170,27 @@ def _spawn(settings: Settings, names: tuple[str, ...]) -> None:
         raise StackError(f"The supervisor did not start:\n{_tail(settings, 'supervisor')}", f"Read {log}.")
 
 
+def _secrets(settings: Settings) -> dict[str, str]:
+    # The supervisor does not stand where coeval.toml is, and its children inherit what it has.
+    password = settings.redis.password
+    return {"COEVAL_REDIS__PASSWORD": password.get_secret_value()} if password else {}
+
+
+def _await_or_stop(settings: Settings, progress: Progress) -> StackStatus:
+    """Wait until all is healthy; when it does not come to that, or the user loses patience, leave nothing behind."""
+    try:
+        return _await_healthy(settings, progress)
+    except (StackError, KeyboardInterrupt):
+        _end_supervisor(settings)
+        _end_leftovers(settings)
+        raise
+
+
+def _undecided(state: StackStatus) -> bool:
+    hopeless = any(item.health != "healthy" and item.restarts >= HOPELESS_RESTARTS for item in state.components)
+    return state.running and not state.healthy and not hopeless
+
+
 def _await_healthy(settings: Settings, progress: Progress) -> StackStatus:
     def look() -> StackStatus:
         state = read_state(settings)
@@ -145,7 +198,7 @@ def _await_healthy(settings: Settings, progress: Progress) -> StackStatus:
         return state
 
     wait = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda state: state.running and not state.healthy),
+        retry=tenacity.retry_if_result(_undecided),
         wait=tenacity.wait_fixed(0.25),
         stop=tenacity.stop_after_delay(UP_SECONDS),
         retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
@@ -153,15 +206,21 @@ def _await_healthy(settings: Settings, progress: Progress) -> StackStatus:
     state: StackStatus = wait(look)
     if state.healthy:
         return state
-    name = next((item.name for item in state.components if item.health != "healthy"), "supervisor")
-    tail = _tail(settings, name)
-    if state.supervisor and (found := state.supervisor.find()):
-        found.terminate()
-        psutil.wait_procs([found], timeout=DOWN_SECONDS)
-    _end_leftovers(settings)
-    raise StackError(
-        f"{name} did not become healthy within {UP_SECONDS:.0f} s; the stack was stopped again.\n{tail}",
-        f"Read {log_path(settings, name)}.",
+    raise _failure(settings, state)
+
+
+def _failure(settings: Settings, state: StackStatus) -> StackError:
+    ill = [item for item in state.components if item.health != "healthy"]
+    worst = max(ill, key=lambda item: item.restarts, default=None)
+    if worst is None or not state.running:
+        name, reason = "supervisor", "The supervisor ended"
+    elif worst.restarts >= HOPELESS_RESTARTS:
+        name, reason = worst.name, f"{worst.name} ended {worst.restarts} times"
+    else:
+        name, reason = worst.name, f"{worst.name} did not become healthy within {UP_SECONDS:.0f} s"
+    log = log_path(settings, name)
+    return StackError(
+        f"{reason}; the stack was stopped again. Its last words:\n{_tail(settings, name)}", f"Read {log}."
     )
 
 

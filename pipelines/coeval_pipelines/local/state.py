@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from coeval.settings import Settings
 
+from coeval.settings import Settings
 from coeval_pipelines.local.components import root
+
+_SAME_SECONDS = 2.0
+"""Creation times are counted from the boot time, which the kernel may give a second earlier or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +35,27 @@ class Process:
         """The same process if it is still there and no zombie."""
         try:
             found = psutil.Process(self.pid)
-            alive = found.create_time() == self.created and found.status() != psutil.STATUS_ZOMBIE
+            same = abs(found.create_time() - self.created) < _SAME_SECONDS
+            alive = same and found.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return found if alive else None
 
+    def session(self, home: Path) -> list[psutil.Process]:
+        """What runs in the session that it led, itself included, and works for the stack in `home`.
+
+        A session outlives its leader. That its members carry our COEVAL_HOME tells them from those of a later process
+        that was given the same number.
+        """
+        return [found for found in psutil.process_iter() if _works_in(found, self.pid, home)]
+
 
 @dataclass(frozen=True, slots=True)
 class ComponentStatus:
-    """One component as its supervisor sees it: health is starting, healthy, unhealthy or stopped."""
+    """One component as its supervisor sees it.
+
+    Health is starting, healthy, unhealthy (it no longer answers) or stopped.
+    """
 
     name: str
     address: str
@@ -90,6 +106,13 @@ def read_state(settings: Settings) -> StackStatus:
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return StackStatus(None)
+
+
+def _works_in(process: psutil.Process, session: int, home: Path) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.environ().get("COEVAL_HOME") == str(home.resolve())
+    except (OSError, psutil.Error):
+        return False
 
 
 def _process(document: dict[str, float] | None) -> Process | None:

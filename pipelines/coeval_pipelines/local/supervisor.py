@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+
 from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
-
 from coeval_pipelines.local.artefacts import Jars, ensure_jars
 from coeval_pipelines.local.components import Component, components
 from coeval_pipelines.local.health import is_healthy
@@ -26,6 +28,7 @@ TICK_SECONDS = 0.25
 HEALTH_SECONDS = 1.0
 STOP_SECONDS = 15.0
 LONGEST_BACKOFF = 15.0
+REPREPARE_FAILURES = 3
 STEADY_SECONDS = 30.0
 """A child that was up this long starts with no backoff again."""
 _LOG = structlog.get_logger(service="supervisor")
@@ -39,7 +42,9 @@ class Child:
     component: Component
     popen: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    started_at: float = 0.0
     healthy: bool = False
+    was_healthy: bool = False
     asked: float = 0.0
     starts: int = 0
     failures: int = 0
@@ -50,12 +55,18 @@ class Child:
         """Whether its process runs."""
         return self.popen is not None and self.popen.poll() is None
 
+    @property
+    def health(self) -> str:
+        """How it is, in a word (see ComponentStatus)."""
+        if not self.alive:
+            return "stopped"
+        return "healthy" if self.healthy else "unhealthy" if self.was_healthy else "starting"
+
     def status(self) -> ComponentStatus:
         """What others are told."""
-        health = "healthy" if self.alive and self.healthy else "starting" if self.alive else "stopped"
         process = Process.of(self.popen.pid) if self.popen and self.alive else None
         name, log = self.component.name, str(self.component.log)
-        return ComponentStatus(name, self.component.address, health, max(self.starts - 1, 0), log, process)
+        return ComponentStatus(name, self.component.address, self.health, max(self.starts - 1, 0), log, process)
 
 
 class Supervisor:
@@ -96,7 +107,8 @@ class Supervisor:
             if now >= child.not_before and self._may_start(child):
                 self._start(child, now)
         elif now - child.asked >= HEALTH_SECONDS or not child.healthy:
-            child.healthy, child.asked = is_healthy(self._settings, child.component), now
+            child.healthy, child.asked = is_healthy(self._settings, child.component, child.started_at), now
+            child.was_healthy = child.was_healthy or child.healthy
 
     def _may_start(self, child: Child) -> bool:
         needed = (self._children.get(name) for name in child.component.after)
@@ -107,11 +119,17 @@ class Supervisor:
         _LOG.warning("died", component=child.component.name, exit_code=child.popen.returncode)
         child.failures = 0 if now - child.started > STEADY_SECONDS else child.failures + 1
         child.not_before = now + (0.0 if child.failures < 2 else min(0.5 * 2**child.failures, LONGEST_BACKOFF))
-        child.popen, child.healthy = None, False
+        # What it had started itself must not work beside its successor.
+        with suppress(ProcessLookupError):
+            os.killpg(child.popen.pid, signal.SIGKILL)
+        child.popen, child.healthy, child.was_healthy = None, False, False
 
     def _start(self, child: Child, now: float) -> None:
         component = child.component
-        prepare(self._settings, self._jars, component)
+        # A job manager that comes back must be where its workers look for it, so its files stay as they are; only
+        # when it cannot live with them (its port is taken, say) are they made anew.
+        if child.starts == 0 or child.failures >= REPREPARE_FAILURES:
+            prepare(self._settings, self._jars, component)
         with component.log.open("ab") as log:
             child.popen = subprocess.Popen(
                 component.command,
@@ -121,9 +139,9 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - this process has one thread
             )
-        child.started, child.asked = now, 0.0
+        child.started, child.started_at, child.asked = now, time.time(), 0.0
         child.starts += 1
         _LOG.info("started", component=component.name, pid=child.popen.pid)
 
@@ -143,10 +161,19 @@ class Supervisor:
         _LOG.info("stopped", component=child.component.name)
 
 
-def _die_with_parent() -> None:
-    # Where the kernel offers it, a killed supervisor takes its children along; elsewhere `up` ends leftovers by pid.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes the component: where the kernel offers it, tie its life to the supervisor's.
+
+    Elsewhere, and for what the components start themselves, `up` and `down` end leftovers by pid.
+    """
+
+    def tie() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return tie
 
 
 def main() -> None:
