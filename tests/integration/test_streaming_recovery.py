@@ -30,6 +30,7 @@ from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.local import stack as local
+from coeval_pipelines.local.state import ComponentStatus
 from coeval_pipelines.streaming.changelog import ensure_topics
 from coeval_pipelines.streaming.jobs import FlinkCluster
 from coeval_pipelines.streaming.progress import await_caught_up, progress
@@ -137,10 +138,8 @@ def test_a_worker_killed_while_events_flow_costs_nothing(stream: Stream) -> None
     flow = threading.Thread(target=stream.produce, args=(1200, 0.3))
     flow.start()
     time.sleep(2)
-    worker = next(item for item in local.status(stream.engines).components if item.name == "taskmanager")
-    assert worker.process is not None
     killed = time.monotonic()
-    psutil.Process(worker.process.pid).kill()
+    _kill(stream, "taskmanager")
     flow.join()
     stream.catch_up()
     print(f"covered again {time.monotonic() - killed:.1f} s after the kill")
@@ -172,6 +171,33 @@ def test_two_writers_fence_each_other_and_one_killed_is_replaced(stream: Stream)
     stream.catch_up()
     stream.assert_online_equals_the_contract()
     assert third.poll() is None
+
+
+@pytest.mark.parametrize("component", ["redis", "broker"])
+def test_a_killed_store_or_broker_is_waited_for(stream: Stream, component: str) -> None:
+    before = _component(stream, component)
+    _kill(stream, component)
+    # What comes back may be older than what was lost: the store saves itself now and then, the offsets with it.
+    deadline = time.monotonic() + DEADLINE
+    while (now := _component(stream, component)).process == before.process or now.health != "healthy":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    stream.produce(100)
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    assert any(writer.poll() is None for writer in stream.writers)
+
+
+def _component(stream: Stream, name: str) -> ComponentStatus:
+    return next(item for item in local.status(stream.engines).components if item.name == name)
+
+
+def _kill(stream: Stream, component: str) -> None:
+    found = _component(stream, component)
+    assert found.process is not None
+    process = psutil.Process(found.process.pid)
+    process.kill()
+    psutil.wait_procs([process], timeout=10)
 
 
 def test_a_job_that_runs_the_same_graph_is_kept(stream: Stream) -> None:

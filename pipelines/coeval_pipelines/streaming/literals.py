@@ -56,7 +56,7 @@ def is_valid(field: Field) -> str:
     return f"{physical(field)} IS NOT NULL"
 
 
-def _converted(data_type: DataType, column: str) -> str:  # noqa: PLR0911 - one per kind
+def _converted(data_type: DataType, column: str) -> str:
     match data_type.kind:
         case Kind.INT64:
             return f"TRY_CAST({column} AS BIGINT)"

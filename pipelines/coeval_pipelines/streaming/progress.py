@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+import redis
+
 from coeval.client import open_redis
-from coeval.errors import EngineError
+from coeval.errors import BrokerError, EngineError, StoreError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -85,21 +87,28 @@ def await_caught_up(
         EngineError: it is not there in time; the reason says how far it is.
     """
     until = time.monotonic() + deadline
-    with Broker(settings.kafka.bootstrap) as broker, closing(open_redis(settings)) as client:
-        writer = OnlineWriter(client, manifest.tenant)
-        state = _progress(broker, writer, manifest, control)
-        target = {name: source.ends for name, source in state.sources.items()}
-        while not all(source.covers(target[name]) for name, source in state.sources.items()):
+    target: dict[str, Mapping[int, int]] | None = None
+    while True:
+        state = _attempt(settings, manifest, control)
+        if isinstance(state, Progress):
             on_progress(state)
-            if time.monotonic() > until:
-                raise EngineError(
-                    f"The online store is {state.lag} events behind after {deadline:.0f} s: {_describe(state)}.",
-                    "See coeval status, and the logs of the Flink job and of the writer in the stack's log directory.",
-                )
-            time.sleep(_POLL_SECONDS)
-            state = _progress(broker, writer, manifest, control)
-    on_progress(state)
-    return state
+            target = target or {name: source.ends for name, source in state.sources.items()}
+            if all(source.covers(target[name]) for name, source in state.sources.items()):
+                return state
+        if time.monotonic() > until:
+            raise EngineError(
+                f"The online store has not caught up after {deadline:.0f} s: {_describe(state)}.",
+                "See coeval status, and the logs of the Flink job and of the writer in the stack's log directory.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _attempt(settings: Settings, manifest: Manifest, control: ControlPlane) -> Progress | Exception:
+    """The progress, or what stands in the way of asking: a component that is away now may be back in time."""
+    try:
+        return progress(settings, manifest, control)
+    except (BrokerError, StoreError, redis.RedisError) as error:
+        return error
 
 
 def covered_offsets(
@@ -144,7 +153,9 @@ def _source(
     return SourceProgress(source.name, ends.get(source.topic, {}), covered, lag)
 
 
-def _describe(state: Progress) -> str:
+def _describe(state: Progress | Exception) -> str:
+    if isinstance(state, Exception):
+        return str(state)
     return "; ".join(
         f"{name} at {dict(source.covered)} of {dict(source.ends)}, {source.changelog_lag} changelog messages to write"
         for name, source in state.sources.items()
