@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from coeval.errors import InfrastructureError, MissingExtraError
@@ -81,6 +82,7 @@ def ensure_jars(settings: Settings) -> Jars:
     with _locked(settings.jars):
         if not _stamped(settings.jars, artefacts):
             missing = [item for item in artefacts if not _matches(settings.jars / item.file, item)]
+            _discard(settings.jars, missing)
             if missing:
                 _resolve(settings.jars, missing)
             _stamp_path(settings.jars).write_text(_stamp(settings.jars, artefacts))
@@ -103,6 +105,13 @@ def _locked(root: Path) -> Iterator[None]:
     with (root / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _discard(root: Path, artefacts: Sequence[Artefact]) -> None:
+    for item in artefacts:
+        if (root / item.file).exists():
+            print(f"{item.file} is not what was pinned; deleted, and fetched again", file=sys.stderr, flush=True)
+            (root / item.file).unlink()
 
 
 def _matches(path: Path, artefact: Artefact) -> bool:
@@ -158,15 +167,28 @@ def _run_ivy(work: Path, artefacts: Sequence[Artefact]) -> None:
     (work / "ivy.xml").write_text(head + "".join(lines) + '<conflict manager="all"/></dependencies></ivy-module>')
     (work / "ivysettings.xml").write_text(_DEFAULT_SETTINGS)
     chosen = os.environ.get("COEVAL_IVY_SETTINGS") or str(work / "ivysettings.xml")
-    command = [java(), "-jar", str(_ivy_jar()), "-settings", chosen, "-ivy", str(work / "ivy.xml")]
+    # Ivy must not look into, nor leave anything in, the user's own ~/.ivy2.
+    command = [java(), f"-Divy.default.ivy.user.dir={work / 'user'}", *proxy_options(os.environ), "-jar"]
+    command += [str(_ivy_jar()), "-settings", chosen, "-ivy", str(work / "ivy.xml")]
     command += ["-cache", str(work / "cache"), "-retrieve", str(work / "out" / "[artifact]-[revision].[ext]")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         tail = "\n".join(line for line in done.stdout.splitlines() if "not found" in line or "FAILED" in line)[-2000:]
         raise ArtefactError(
             f"The Java artefacts could not be resolved:\n{tail or done.stderr[-2000:]}",
             "Check the network, or name your mirror: COEVAL_IVY_SETTINGS=/path/to/ivysettings.xml",
         )
+
+
+def proxy_options(environment: Mapping[str, str]) -> list[str]:
+    """Java's options for the proxies that the usual variables name: a JVM does not read them itself."""
+    known = {name.lower(): value for name, value in environment.items()}
+    options = []
+    for scheme in ("http", "https"):
+        proxy = urlsplit(known.get(f"{scheme}_proxy", ""))
+        if proxy.hostname:
+            options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
+    return options
 
 
 def _ivy_jar() -> Path:

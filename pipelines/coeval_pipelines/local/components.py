@@ -72,7 +72,7 @@ def _redis(settings: Settings) -> Component:
     directory = root(settings) / "redis"
     command = (
         str(_redis_server()), "--bind", host, "--port", str(port), "--dir", str(directory), "--daemonize", "no",
-        "--maxmemory-policy", "noeviction", "--appendonly", "no", "--save", "60 1000",
+        "--maxmemory-policy", "noeviction", "--appendonly", "no", "--save", "60", "1000",
     )  # fmt: skip
     return Component("redis", command, directory, log_path(settings, "redis"), host, port, "COEVAL_REDIS__URL")
 
