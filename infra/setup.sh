@@ -15,7 +15,8 @@ fi
 
 start=$SECONDS
 say "[1/8] environment      installing $(grep -c '^[a-z].*==' requirements.lock) locked packages (about a minute) ..."
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# Also where .venv is there: the sync below takes away the pip that installs uv, and a set-up may have been cut short.
+"$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock
 .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock requirements-bootstrap.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps -e .
