@@ -21,6 +21,7 @@ from coeval_pipelines.local import stack
 from coeval_pipelines.local.components import ENGINES, host_port
 from coeval_pipelines.local.prepare import free_settings
 from coeval_pipelines.local.state import ComponentStatus, Process, StackStatus, read_state, write_state
+from coeval_pipelines.local.supervisor import LARGE_LOG_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,32 @@ def test_two_ups_at_once_start_one_stack(small: Settings) -> None:
     supervisor = read_state(small).supervisor
     assert supervisor
     assert pids == {str(supervisor.pid)}
+
+
+def test_an_interrupted_up_leaves_nothing_running(small: Settings) -> None:
+    code = (
+        "from coeval.settings import load_settings; from coeval_pipelines.local import stack;"
+        "stack.up(load_settings(), ('redis', 'broker'))"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **small.variables()}, stderr=subprocess.DEVNULL
+    )
+    assert wait_until(lambda: any(item.process for item in stack.status(small).components), 60)
+    before = stack.status(small)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) != 0
+    assert running(before) == []
+    assert not stack.status(small).running
+
+
+def test_a_large_log_is_put_aside_at_the_next_start(small: Settings) -> None:
+    log = small.home / "local" / "logs" / "redis.log"
+    log.parent.mkdir(parents=True)
+    with log.open("wb") as handle:
+        handle.truncate(LARGE_LOG_BYTES + 1)
+    stack.up(small, ("redis",))
+    assert log.stat().st_size < LARGE_LOG_BYTES
+    assert log.with_suffix(".log.1").stat().st_size > LARGE_LOG_BYTES
 
 
 def test_status_of_a_stopped_stack_exits_3_and_down_says_that_nothing_ran(small: Settings) -> None:

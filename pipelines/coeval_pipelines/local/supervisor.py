@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -29,6 +30,7 @@ HEALTH_SECONDS = 1.0
 STOP_SECONDS = 15.0
 LONGEST_BACKOFF = 15.0
 REPREPARE_FAILURES = 3
+LARGE_LOG_BYTES = 32 * 2**20
 STEADY_SECONDS = 30.0
 """A child that was up this long starts with no backoff again."""
 _LOG = structlog.get_logger(service="supervisor")
@@ -130,6 +132,7 @@ class Supervisor:
         # when it cannot live with them (its port is taken, say) are they made anew.
         if child.starts == 0 or child.failures >= REPREPARE_FAILURES:
             prepare(self._settings, self._jars, component)
+        _rotate(component.log)
         with component.log.open("ab") as log:
             child.popen = subprocess.Popen(
                 component.command,
@@ -159,6 +162,12 @@ class Supervisor:
                 continue
             break
         _LOG.info("stopped", component=child.component.name)
+
+
+def _rotate(log: Path) -> None:
+    """Keep one old log where the current one has grown large; a process that runs writes on where it began."""
+    if log.exists() and log.stat().st_size > LARGE_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _die_with(parent: int) -> Callable[[], None]:
