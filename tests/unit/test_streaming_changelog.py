@@ -13,8 +13,8 @@ from coeval.spec.model import RowView, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_pipelines.control import Certificate
 from coeval_pipelines.streaming.changelog import coalesce, encode, parse
+from coeval_pipelines.streaming.feeds import Feed, ranges
 from coeval_pipelines.streaming.progress import SourceProgress, covered_offsets
-from coeval_pipelines.streaming.writer import Feed, ranges
 from tests.support import catalog
 
 assert isinstance(catalog.LATEST, RowView)

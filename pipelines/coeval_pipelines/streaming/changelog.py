@@ -26,7 +26,7 @@ from coeval.spec.types import Physical
 from coeval_pipelines.streaming.broker import ensure_topics
 from coeval_pipelines.streaming.literals import sql_type
 from coeval_pipelines.streaming.names import changelog_topic
-from coeval_pipelines.streaming.sql import ROW_COLUMNS, ROW_MARKER, STRING_MARK, TILE_COLUMNS
+from coeval_pipelines.streaming.outputs import ROW_COLUMNS, ROW_MARKER, STRING_MARK, TILE_COLUMNS
 
 __all__ = ["Changes", "changelog_topic", "coalesce", "encode", "ensure_topics", "parse"]
 

@@ -6,6 +6,8 @@ range rules that a pattern cannot say follow `coeval.spec.types.parse_literal` t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from coeval.spec.model import Field
 from coeval.spec.types import DataType, Kind, literal_pattern
 
@@ -23,6 +25,22 @@ def quote(name: str) -> str:
 def text(value: str) -> str:
     """A string literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def physical_column(name: str) -> str:
+    """The physical column of a field: prefixed, so that no field can be taken for the envelope."""
+    return quote(f"f:{name}")
+
+
+def table(name: str, columns: Sequence[str], options: Mapping[str, str]) -> str:
+    """The statement that makes a table known."""
+    settings = lines([f"{text(key)} = {text(value)}" for key, value in options.items()])
+    return f"CREATE TEMPORARY TABLE {quote(name)} (\n    {lines(columns)}\n) WITH (\n    {settings}\n)"
+
+
+def lines(items: Sequence[str], separator: str = ",\n    ") -> str:
+    """Items, one a line."""
+    return separator.join(items)
 
 
 def sql_type(data_type: DataType) -> str:

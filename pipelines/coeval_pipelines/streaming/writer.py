@@ -24,11 +24,9 @@ from coeval.logs import configure_logging
 from coeval.online.layout import Update
 from coeval.online.writer import Fence, FencedError, OnlineWriter
 from coeval.settings import Settings, load_settings
-from coeval.spec.model import EventSource, View
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.streaming.certificates import Certifier, deployed_manifests
-from coeval_pipelines.streaming.changelog import coalesce, encode, parse
-from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+from coeval_pipelines.streaming.certificates import Certifier
+from coeval_pipelines.streaming.feeds import Feed, feeds, ranges
 
 UPDATES_PER_CALL = 1000
 LOOK_SECONDS = 0.5
@@ -37,29 +35,6 @@ _POLL_MILLISECONDS = 100
 _POLL_RECORDS = 20_000
 _RETRY_SECONDS = 1.0
 _LOG: Any = structlog.get_logger("coeval.writer")
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The changelog of a deployed view version."""
-
-    topic: str
-    tenant: str
-    view: View
-    source: EventSource
-
-
-def feeds(control: ControlPlane) -> dict[str, Feed]:
-    """The changelogs to read, by topic: those of every deployed view version that a stream fills."""
-    deployed = {(item.view, item.version) for item in control.deployments()}
-    found: dict[str, Feed] = {}
-    for manifest in deployed_manifests(control):
-        for source in stream_sources(manifest):
-            for view in stream_views(manifest, source.name):
-                if (view.name, view.version) in deployed:
-                    topic = changelog_topic(manifest, view)
-                    found[topic] = Feed(topic, manifest.tenant, view, source)
-    return found
 
 
 @dataclass(slots=True)
@@ -189,23 +164,6 @@ class Writer:
 
 
 _UNKNOWN = object()
-
-
-def ranges(feed: Feed, records: Sequence[Any]) -> dict[int, tuple[int, int, list[Update]]]:
-    """Per bucket: the first offset, the offset after the last, and the updates that the records come to. Pure."""
-    updates: dict[int, list[Update]] = {}
-    bounds: dict[int, tuple[int, int]] = {}
-    for record in records:
-        first, _ = bounds.get(record.partition, (record.offset, 0))
-        bounds[record.partition] = (first, record.offset + 1)
-    # Flink takes an old value back (an empty message) before it writes the new one; the new one is absolute.
-    said = [record for record in records if record.value is not None]
-    keys, values = [record.key for record in said], [record.value for record in said]
-    for changes in parse(feed.view, feed.source, keys, values):
-        kept = coalesce(changes)
-        for position, update in zip(kept.index.tolist(), encode(feed.view, feed.source, kept), strict=True):
-            updates.setdefault(said[position].partition, []).append(update)
-    return {bucket: (first, after, updates.get(bucket, [])) for bucket, (first, after) in bounds.items()}
 
 
 def open_consumer(settings: Settings) -> Any:
