@@ -72,7 +72,9 @@ share.coordinator.state.topic.min.isr=1
         return
     classpath = ":".join(str(jar) for jar in jars.kafka)
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [java(), "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    # One argument: an id may begin with a dash, which alone would be taken for an option.
+    options = [f"--cluster-id={cluster}", "-c", str(properties)]
+    command = [java(), "-cp", classpath, "kafka.tools.StorageTool", "format", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StackError(f"The broker's storage cannot be formatted: {done.stderr[-500:]}", f"Look at {directory}.")
