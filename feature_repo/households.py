@@ -25,7 +25,7 @@ household_spend = StreamFeatureView(
     timestamp_field="purchased_at",
     aggregations=_spend.aggregations,
     schema=_spend.schema,
-    tags=sla(freshness="10s", p99_ms=20, availability=0.999),
+    tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.1),
 )
 
 latest_basket = StreamFeatureView(

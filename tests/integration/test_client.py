@@ -9,8 +9,6 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import redis
-from tests.support import catalog
-from tests.support.online import updates, write
 
 from coeval.client import FeatureStore, open_redis
 from coeval.errors import EntityKeyError, RequestError, StoreError, UnknownFeatureError
@@ -20,6 +18,8 @@ from coeval.settings import RedisSettings, Settings
 from coeval.spec.records import Event
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import Physical, micros
+from tests.support import catalog
+from tests.support.online import updates, write
 
 NOW = micros(datetime(2026, 3, 20, 12, 34, tzinfo=UTC))
 ASK = {"card_id": [7, 8], "merchant_id": ["m-1", "m-1"]}

@@ -10,7 +10,6 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import catalog
 
 from coeval.errors import ManifestError
 from coeval.spec.keys import bucket_of, encode_key, murmur2
@@ -19,6 +18,7 @@ from coeval.spec.model import Field
 from coeval.spec.records import Reason, Record, ingest, parse_record
 from coeval.spec.time import DAY, HOUR, MINUTE, ceil_to, duration, floor_to, hop_of, parse_duration
 from coeval.spec.types import INT64, STRING, DataType, instant, micros, parse_literal, to_logical, to_physical
+from tests.support import catalog
 
 MONEY = DataType.parse("decimal(9,2)")
 

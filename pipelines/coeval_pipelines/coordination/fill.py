@@ -82,13 +82,19 @@ def backfill(
 
 
 def load_in_session(
-    spark: SparkSession, settings: Settings, manifest: Manifest, control: ControlPlane, written: dict[str, int]
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    written: dict[str, int],
+    say: Callable[[str], None] = lambda _: None,
 ) -> Loader:
     """A loader that uses a Spark session that is there; it notes what it wrote, by view."""
     from coeval_pipelines.offline.online_load import load_view
 
     def load(cuts: Mapping[str, int]) -> None:
         for name, cut in cuts.items():
+            say(f"batch load of {name}")
             done = load_view(spark, settings, manifest, control, manifest.views[name], cut)
             written[name] = done.written
 

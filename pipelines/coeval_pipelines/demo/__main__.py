@@ -128,6 +128,7 @@ def _replay(job: Job) -> str:
     from coeval_pipelines.streaming.progress import await_caught_up
 
     data.write_history(job.retail, job.anchor, job.settings.home / "demo")
+    _say("deploying the stream: one Flink job per topic")
     deploy(job.settings, job.manifest, job.control, job.anchor.replay_from)
     records = messages(job.retail, job.anchor, job.settings.kafka.partitions)
     start = time.monotonic()
@@ -155,7 +156,9 @@ def _ingest(job: Job, spark: SparkSession) -> str:
 
     counts: dict[str, dict[str, Any]] = {}
     for source in job.manifest.event_sources:
+        _say(f"log: history of {source.name}")
         ingest_history(spark, job.settings, job.manifest, source)
+        _say(f"log: topic {source.topic}")
         ingest_topic(spark, job.settings, job.manifest, source)
         counts[source.name] = totals(job.settings, job.manifest, source).to_dict()
     job.report.document["log"] = counts
@@ -167,7 +170,7 @@ def _fill(job: Job, spark: SparkSession) -> str:
     views = unready(job.settings, job.manifest)
     written: dict[str, int] = {}
     if views:
-        load = load_in_session(spark, job.settings, job.manifest, job.control, written)
+        load = load_in_session(spark, job.settings, job.manifest, job.control, written, _say)
         fill(job.settings, job.manifest, job.control, views, load)
     job.report.document["batch_written"] = written
     return f"batch {sum(written.values()):,} tiles and rows"
@@ -177,6 +180,7 @@ def _train(job: Job, spark: SparkSession) -> str:
     """Join the spine with what was known at each of its instants."""
     from coeval_pipelines.offline.training_set import build_training_set
 
+    _say("training set: joining the spine with what was known at each instant")
     path = job.settings.home.resolve() / "demo" / "spine.parquet"
     data.write_parquet(path, data.spine_table(job.retail, job.anchor))
     built = build_training_set(spark, job.settings, job.manifest, SERVICE, str(path), SERVICE)
