@@ -115,9 +115,11 @@ def test_what_is_in_the_log_is_what_was_sent(
 ) -> None:
     settings, manifest, source = world
     made = records(8, 120, START, DAY)
+    made += _oddities(START + 2 * DAY, _in(made, 0))
     produce(settings.kafka.bootstrap, source.topic, made)
     ingest_topic(spark, settings, manifest, source)
     expected = ingest(source, made)
+    assert {"ancient", "nul"} < {event.event_id for event in expected.good}
     rows = {(r["partition"], r["offset"]): r for r in read_log(spark, settings, manifest, source).toArrow().to_pylist()}
     for event in expected.good:
         row = rows[event.partition, event.offset]
@@ -132,6 +134,20 @@ def test_what_is_in_the_log_is_what_was_sent(
         assert (row["reason"], bytes(row["value"]), row["available_at"]) == (reason, record.value, record.available_at)
     reached = read_log(spark, settings, manifest, source, up_to={0: 5, 1: 3})
     assert all(offset < {0: 5, 1: 3}[partition] for partition, offset in _positions(reached))
+
+
+def _oddities(at: int, offset: int) -> list[Record]:
+    """Records that are valid, or not, in ways that an engine may choke on."""
+    base = {"event_id": "e", "paid_at": rfc3339(START), "card_id": 1, "merchant_id": "m"}
+    changes: list[dict[str, Any]] = [
+        {"event_id": "ancient", "paid_at": "0001-01-01T00:00:00+14:00"},
+        {"event_id": "nul", "note": "a\0b"},
+        {"event_id": "half", "note": "a surrogate's half: \ud800"},
+        {"event_id": "deep", "note": json.loads("[" * 900 + "]" * 900)},
+    ]
+    values = [json.dumps(base | change).encode() for change in changes]
+    values += [b"[" * 100_000, b"", b"\xff{}", json.dumps(base).encode() + b"{}", b'{"points": ' + b"9" * 5000 + b"}"]
+    return [Record(value, at, 0, offset + number) for number, value in enumerate(values)]
 
 
 class _CutOffError(BaseException):

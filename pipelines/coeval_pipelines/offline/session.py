@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,9 +53,10 @@ def spark_session(settings: Settings) -> Iterator[SparkSession]:
 
 
 def _first_line(error: Exception) -> str:
-    # What a Python worker raised has no message of its own: its traceback is in the log.
-    text = str(getattr(error, "_desc", "")) or type(error).__name__
-    return next((line for line in reversed(text.strip().splitlines()) if line.strip()), text)[:300]
+    """What went wrong, in one line: of a Python worker's traceback the last error, else how the message begins."""
+    text = str(getattr(error, "_desc", "") or getattr(error, "_message", "") or type(error).__name__)
+    raised = [line for line in text.splitlines() if re.match(r"(?!org\.|java\.)[\w.]*(Error|Exception): ", line)]
+    return (raised[-1] if raised else text.strip().splitlines()[0])[:300]
 
 
 def _start(settings: Settings) -> SparkSession:
@@ -95,9 +97,14 @@ def session_config(settings: Settings) -> dict[str, str]:
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        # Without -Dderby.system.home and java.io.tmpdir some components write into the current directory or /tmp.
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={home} "
-        "-XX:+UseParallelGC -Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": " ".join(
+            (
+                f"-Dlog4j2.configurationFile=file:{log4j}",
+                f"-Dderby.system.home={home}",
+                "-Duser.timezone=UTC",
+                *_java_options(settings),
+            )
+        ),
         "spark.local.dir": str(home / "scratch"),
         "spark.sql.warehouse.dir": str(home / "warehouse"),
         "spark.sql.catalogImplementation": "in-memory",
@@ -114,7 +121,16 @@ def session_config(settings: Settings) -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # Any instant that an event may carry is written as it is, also before the calendar's reform.
+        "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+        "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     }
+
+
+def _java_options(settings: Settings) -> tuple[str, ...]:
+    # A local session is short: the optimising compiler costs a third of its CPU and never pays it back.
+    local = settings.spark.master.startswith("local")
+    return ("-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1") if local else ()
 
 
 def _jars(settings: Settings) -> dict[str, str]:

@@ -134,11 +134,17 @@ def parse_literal(data_type: DataType, text: str) -> Physical:
         case Kind.DATE:
             return date.fromisoformat(text).toordinal() - _EPOCH_ORDINAL
         case Kind.STRING:
-            return text
+            return _in_utf8(text)
 
 
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _in_utf8(text: str) -> str:
+    # JSON can escape half of a surrogate pair, which no engine can store.
+    text.encode()
+    return text
 
 
 def _in_int64(value: int) -> int:
