@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
-from coeval_pipelines.streaming.progress import await_caught_up
 
 from coeval.client import open_redis
 from coeval.online.writer import OnlineWriter
@@ -32,6 +31,7 @@ from coeval_pipelines.coordination.fill import fill, load_in_session
 from coeval_pipelines.offline.event_log import ingest_topic, read_log
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.session import spark_session
+from coeval_pipelines.streaming.progress import await_caught_up
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.online import expected, read
