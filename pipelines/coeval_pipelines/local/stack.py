@@ -21,7 +21,7 @@ from coeval.errors import StackError
 from coeval.settings import Settings
 from coeval_pipelines.local.artefacts import ensure_jars, require_java
 from coeval_pipelines.local.components import ALL, Component, components, log_path, root
-from coeval_pipelines.local.state import Process, StackStatus, read_state, state_path
+from coeval_pipelines.local.state import StackStatus, read_state, state_path
 
 UP_SECONDS = 180.0
 DOWN_SECONDS = 60.0
@@ -47,15 +47,27 @@ def up(settings: Settings, names: tuple[str, ...] = ALL, progress: Progress = la
     """
     with _exclusive(settings):
         parts = components(settings, ensure_jars(settings), names)
-        if (running := read_state(settings)).running:
-            _check_same(running, parts)
+        if (there := read_state(settings)).running:
+            _check_same(there, parts)
         else:
             _end_leftovers(settings)
             require_java()
             for part in parts:
                 _check_port(part)
+        return _start_and_wait(settings, names, progress, there=there.running)
+
+
+def _start_and_wait(settings: Settings, names: tuple[str, ...], progress: Progress, *, there: bool) -> StackStatus:
+    try:
+        if not there:
             _spawn(settings, names)
-        return _await_or_stop(settings, progress)
+        return _await_healthy(settings, progress)
+    except (StackError, KeyboardInterrupt) as error:
+        # Whoever merely waited for a stack that ran before may lose patience without ending it for others.
+        if not (there and isinstance(error, KeyboardInterrupt)):
+            _end_supervisor(settings)
+            _end_leftovers(settings)
+        raise
 
 
 def down(settings: Settings) -> bool:
@@ -158,32 +170,34 @@ def _spawn(settings: Settings, names: tuple[str, ...]) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    process = Process.of(child.pid)
+    try:
+        _await_first_state(settings, child)
+    except (StackError, KeyboardInterrupt):
+        # Until it has said who it is, nobody else can find it.
+        child.kill()
+        raise
+
+
+def _await_first_state(settings: Settings, child: subprocess.Popen[bytes]) -> None:
+    def spoke() -> bool:
+        supervisor = read_state(settings).supervisor
+        return child.poll() is not None or (supervisor is not None and supervisor.pid == child.pid)
+
     wait = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda done: not done),
         wait=tenacity.wait_fixed(0.1),
         stop=tenacity.stop_after_delay(60),
         retry_error_callback=lambda _: False,
     )
-    if not wait(lambda: child.poll() is not None or read_state(settings).supervisor == process) or child.poll():
-        child.kill()
-        raise StackError(f"The supervisor did not start:\n{_tail(settings, 'supervisor')}", f"Read {log}.")
+    if not wait(spoke) or child.poll() is not None:
+        words = _tail(settings, "supervisor")
+        raise StackError(f"The supervisor did not start:\n{words}", f"Read {log_path(settings, 'supervisor')}.")
 
 
 def _secrets(settings: Settings) -> dict[str, str]:
     # The supervisor does not stand where coeval.toml is, and its children inherit what it has.
     password = settings.redis.password
     return {"COEVAL_REDIS__PASSWORD": password.get_secret_value()} if password else {}
-
-
-def _await_or_stop(settings: Settings, progress: Progress) -> StackStatus:
-    """Wait until all is healthy; when it does not come to that, or the user loses patience, leave nothing behind."""
-    try:
-        return _await_healthy(settings, progress)
-    except (StackError, KeyboardInterrupt):
-        _end_supervisor(settings)
-        _end_leftovers(settings)
-        raise
 
 
 def _undecided(state: StackStatus) -> bool:

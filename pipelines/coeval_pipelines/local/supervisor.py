@@ -86,7 +86,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Tick until asked to stop, then stop the children in reverse order."""
-        written: StackStatus | None = None
+        # Said before anything is started or prepared: from here on `up` and `down` can end us in good order.
+        written = self._publish(None)
         while not self._stop.is_set():
             for child in self._children.values():
                 self._tick(child, time.monotonic())
