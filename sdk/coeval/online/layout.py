@@ -140,8 +140,10 @@ def _encode_row(features: tuple[Field, ...], values: Sequence[Physical]) -> byte
         elif isinstance(value, str):
             text = value.encode()
             tail += struct.pack("<I", len(text)) + text
-        else:
+        elif value is None:
             tail += struct.pack("<I", 0)
+        else:
+            raise TypeError(f"{field.name} is a {field.type}, which rows do not hold yet: at most 18 digits")
     return bytes(nulls) + _fixed(features).pack(*fixed) + bytes(tail)
 
 
