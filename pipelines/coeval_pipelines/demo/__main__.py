@@ -13,14 +13,16 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from coeval.cli.get import print_result
-from coeval.client import connect
-from coeval.errors import CoevalError
+from coeval.client import connect, open_redis
+from coeval.errors import CheckFailedError, CoevalError
 from coeval.logs import configure_logging
+from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings, load_settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import deploy
 from coeval_pipelines.coordination.fill import fill, load_in_session, unready
+from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.demo import data
 from coeval_pipelines.demo.console import Report, bar, clock
 from coeval_pipelines.demo.replay import messages, produce
@@ -66,6 +68,8 @@ class Job:
     manifest: Manifest
     control: ControlPlane
     retail: data.Retail
+    history: dict[str, int]
+    """Events before the replay, by source."""
     anchor: data.Anchor
     report: Report
 
@@ -84,7 +88,9 @@ def run(settings: Settings, report: Report) -> bool:
         said.append(f"feast apply: {len(manifest.entities)} entities, {views} views, {len(manifest.services)} service")
         said.append(f"manifest {manifest.hash[:12]}")
     with closing(ControlPlane.open(settings)) as control:
-        job = Job(settings, manifest, control, data.load_retail(anchor), anchor, report)
+        retail = data.load_retail(anchor)
+        history = data.write_history(retail, anchor, settings.home / "demo")
+        job = Job(settings, manifest, control, retail, history, anchor, report)
         with report.timed("replay") as said:
             said.append(_replay(job))
         with spark_session(settings) as spark:
@@ -127,7 +133,6 @@ def _replay(job: Job) -> str:
     """Deploy the stream, send what the topics do not hold yet, and wait until all of it is online."""
     from coeval_pipelines.streaming.progress import await_caught_up
 
-    data.write_history(job.retail, job.anchor, job.settings.home / "demo")
     _say("deploying the stream: one Flink job per topic")
     deploy(job.settings, job.manifest, job.control, job.anchor.replay_from)
     records = messages(job.retail, job.anchor, job.settings.kafka.partitions)
@@ -151,18 +156,40 @@ def _replay(job: Job) -> str:
 
 
 def _ingest(job: Job, spark: SparkSession) -> str:
-    """Load history and topics into the event log, and account for every record."""
+    """Load history and topics into the event log, and account for every record that was produced.
+
+    Raises:
+        CheckFailedError: a record of a topic is neither good nor rejected nor a duplicate.
+    """
     from coeval_pipelines.offline.event_log import ingest_history, ingest_topic, totals
 
-    counts: dict[str, dict[str, Any]] = {}
+    events = job.report.document["events"]
+    good = 0
     for source in job.manifest.event_sources:
         _say(f"log: history of {source.name}")
         ingest_history(spark, job.settings, job.manifest, source)
         _say(f"log: topic {source.topic}")
         ingest_topic(spark, job.settings, job.manifest, source)
-        counts[source.name] = totals(job.settings, job.manifest, source).to_dict()
-    job.report.document["log"] = counts
-    return f"log {sum(item['good'] for item in counts.values()):,} events"
+        found = totals(job.settings, job.manifest, source)
+        produced, rejected = events["produced"][source.topic], sum(found.rejected.values())
+        from_topic = produced - rejected - found.duplicates
+        history = found.good - from_topic
+        good += found.good
+        events[source.topic] = {
+            "produced": produced,
+            "good": from_topic,
+            "late_by_tile": dict(found.late),
+            "rejected": dict(found.rejected),
+            "duplicates": found.duplicates,
+            "history": history,
+        }
+        if history != job.history[source.name]:
+            raise CheckFailedError(
+                f"{source.name}: {found.good} good events are not {job.history[source.name]} of history and {from_topic}"
+                f" of the topic ({produced} produced, {rejected} rejected, {found.duplicates} duplicates).",
+                "See coeval log status.",
+            )
+    return f"log {good:,} events"
 
 
 def _fill(job: Job, spark: SparkSession) -> str:
@@ -172,8 +199,16 @@ def _fill(job: Job, spark: SparkSession) -> str:
     if views:
         load = load_in_session(spark, job.settings, job.manifest, job.control, written, _say)
         fill(job.settings, job.manifest, job.control, views, load)
-    job.report.document["batch_written"] = written
+    job.report.document["written"] = {"by_batch": written, "by_stream": _streamed(job)}
     return f"batch {sum(written.values()):,} tiles and rows"
+
+
+def _streamed(job: Job) -> dict[str, int]:
+    """Updates that the online writer has taken from the changelogs, by view."""
+    with closing(open_redis(job.settings)) as client:
+        writer = OnlineWriter(client, job.manifest.tenant)
+        views = [view for view in job.manifest.views.values() if is_streamed(view)]
+        return {view.name: sum(offset or 0 for offset in writer.offsets(view).values()) for view in views}
 
 
 def _train(job: Job, spark: SparkSession) -> str:
