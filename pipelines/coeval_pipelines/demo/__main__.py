@@ -185,8 +185,8 @@ def _ingest(job: Job, spark: SparkSession) -> str:
         }
         if history != job.history[source.name]:
             raise CheckFailedError(
-                f"{source.name}: {found.good} good events are not {job.history[source.name]} of history and {from_topic}"
-                f" of the topic ({produced} produced, {rejected} rejected, {found.duplicates} duplicates).",
+                f"{source.name}: {found.good} good events are not {job.history[source.name]} of history and"
+                f" {from_topic} of the topic ({produced} produced, {rejected} rejected, {found.duplicates} duplicates).",
                 "See coeval log status.",
             )
     return f"log {good:,} events"

@@ -187,7 +187,7 @@ def _consumer(settings: Settings) -> Iterator[Any]:
     from kafka.errors import KafkaError
 
     try:
-        with closing(KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap)) as consumer:
+        with closing(KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)) as consumer:
             yield consumer
     except KafkaError as error:
         raise BrokerError(
