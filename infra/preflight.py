@@ -9,7 +9,7 @@ import sys
 PYTHON = (3, 11)
 JAVA = 17
 DISK_GIB = 6
-MEMORY_GIB = 6
+MEMORY_GIB = 7.5
 
 
 def problems():

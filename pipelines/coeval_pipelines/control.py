@@ -30,6 +30,13 @@ _DEPLOYMENTS = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Column("deployed_at", sa.BigInteger, nullable=False),
 )
+_RELEASES = sa.Table(
+    "releases",
+    _METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("manifest_hash", sa.String, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
 _LOADS = sa.Table(
     "batch_loads",
     _METADATA,
@@ -132,6 +139,15 @@ class ControlPlane:
         found = self.deployment(view, version)
         assert found is not None
         return found
+
+    def release(self, manifest_hash: str, now: int) -> None:
+        """Record that a kept manifest is the one to run from now on; naming an earlier one again rolls back to it."""
+        self._insert(_RELEASES, manifest_hash=manifest_hash, at=now)
+
+    def released(self) -> Manifest | None:
+        """The manifest to run; None before the first release."""
+        row = self._first(sa.select(_RELEASES.c.manifest_hash).order_by(_RELEASES.c.number.desc()).limit(1))
+        return None if row is None else self.manifest(row.manifest_hash)
 
     def deployment(self, view: str, version: str) -> Deployment | None:
         """The deployment of a view version."""

@@ -69,7 +69,7 @@ def open_redis(settings: Settings) -> redis.Redis:
         info: Any = client.info("memory")
     except redis.RedisError as error:
         raise StoreError(
-            f"The online store at {settings.redis.url} does not answer: {error}.",
+            f"The online store at {settings.redis.shown} does not answer: {error}.",
             "Start it (coeval up), or set COEVAL_REDIS__URL.",
         ) from error
     if info["maxmemory_policy"] != "noeviction":

@@ -5,6 +5,8 @@ Every setting has an environment variable: `COEVAL_REDIS__URL`, `COEVAL_KAFKA__B
 
 from __future__ import annotations
 
+import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -24,6 +26,11 @@ class RedisSettings(BaseModel):
     url: str = "redis://127.0.0.1:6379/0"
     password: SecretStr | None = None
     timeout_seconds: float = 2.0
+
+    @property
+    def shown(self) -> str:
+        """The address without a password, to be printed."""
+        return re.sub(r"//[^@/]*@", "//***@", self.url)
 
 
 class KafkaSettings(BaseModel):
@@ -84,7 +91,8 @@ class Settings(BaseSettings):
 
     def variables(self) -> dict[str, str]:
         """These settings as environment variables, for a child process; paths absolute, secrets left to inherit."""
-        tree = self.model_copy(update={"home": self.home.resolve()}).model_dump(mode="json", exclude_none=True)
+        paths = {"home": self.home.resolve(), "cache": self.cache.expanduser().resolve()}
+        tree = self.model_copy(update=paths).model_dump(mode="json", exclude_none=True)
         found: dict[str, str] = {}
         for name, value in tree.items():
             items = value.items() if isinstance(value, dict) else [("", value)]
@@ -126,11 +134,16 @@ def load_settings() -> Settings:
         UsageError: a variable or the file holds a value that does not fit.
     """
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from coeval.errors import UsageError
 
     try:
         return Settings()
+    except (SettingsError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"The settings cannot be read: {error}.", "Correct coeval.toml, or the COEVAL_* variable that is named."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = "__".join(str(part) for part in first["loc"]).upper()

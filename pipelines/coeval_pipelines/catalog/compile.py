@@ -24,6 +24,7 @@ from coeval.spec.model import (
     View,
     WindowedView,
 )
+from coeval.spec.types import Kind
 from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.errors import DefinitionError
 from coeval_pipelines.catalog.names import check_name, check_names, check_tenant
@@ -139,12 +140,17 @@ def _derived(spec: OnDemandFeatureViewSpec, views: Mapping[str, View]) -> Derive
         for projection in sorted(projections, key=lambda item: item.feature_view_name)
         for feature in _taken(where, projection, _input_view(where, projection, views))
     ]
+    features = _sorted_fields(compile_field(where, item) for item in spec.features)
+    for feature in features:
+        if feature.type.kind not in (Kind.FLOAT64, Kind.STRING):
+            problem = f"{feature.name} is a {feature.type}; a function over numpy columns gives float64 or string"
+            raise DefinitionError(where, problem, f'Declare {feature.name} as "float64" or "string".')
     return DerivedView(
         name=spec.name,
         function=spec.tags[tags.FUNCTION],
         inputs=tuple(inputs),
         request=_request(where, spec),
-        features=_sorted_fields(compile_field(where, item) for item in spec.features),
+        features=features,
         description=spec.description,
         owner=spec.owner,
     )

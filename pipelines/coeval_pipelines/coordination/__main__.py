@@ -6,7 +6,6 @@ import signal
 import threading
 
 import redis
-import requests
 import sqlalchemy as sa
 import structlog
 
@@ -14,7 +13,7 @@ from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.deploy import deployed_manifest, reconcile
+from coeval_pipelines.coordination.deploy import reconcile
 from coeval_pipelines.coordination.fill import heal
 
 PERIOD_SECONDS = 2.0
@@ -34,7 +33,7 @@ def main() -> None:
         try:
             tick(settings, control)
             complaint = ""
-        except (CoevalError, redis.RedisError, requests.RequestException, sa.exc.SQLAlchemyError) as error:
+        except (CoevalError, redis.RedisError, sa.exc.SQLAlchemyError) as error:
             if str(error) != complaint:
                 complaint = str(error)
                 _LOG.warning("cannot reconcile", error=complaint)
@@ -42,7 +41,7 @@ def main() -> None:
 
 def tick(settings: Settings, control: ControlPlane) -> None:
     """Bring what runs in line with what is deployed."""
-    manifest = deployed_manifest(control)
+    manifest = control.released()
     if manifest is None:
         return
     reconcile(settings, control)

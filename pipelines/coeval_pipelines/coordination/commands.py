@@ -24,19 +24,23 @@ def register(app: typer.Typer) -> None:
 
 
 def deploy(
-    since: Annotated[str, typer.Option(help="The stream owns tiles from this RFC 3339 instant on; default: now.")] = "",
+    since: Annotated[
+        str, typer.Option(help="The stream owns tiles from this RFC 3339 instant on; default: the last midnight UTC.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Deploy every view of the applied catalog. A version that is deployed keeps its instant: run it again freely."""
     from coeval.client import read_manifest
     from coeval.settings import load_settings
+    from coeval.spec.time import DAY, HOUR, floor_to
     from coeval.spec.types import TIMESTAMP, parse_literal
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination.deploy import deploy as deploy_all
     from coeval_pipelines.coordination.deploy import now
 
     settings = load_settings()
-    start = int(_literal(parse_literal, TIMESTAMP, since)) if since else now()
+    # A midnight that is over, lateness included: so a backfill can follow at once.
+    start = int(_literal(parse_literal, TIMESTAMP, since)) if since else floor_to(now() - HOUR, DAY)
     with closing(ControlPlane.open(settings)) as control:
         jobs = deploy_all(settings, read_manifest(settings.manifest_path), control, start)
     if as_json:
@@ -62,13 +66,12 @@ def status(as_json: AsJson = False) -> None:
     from coeval.settings import load_settings
     from coeval.spec.types import instant
     from coeval_pipelines.control import ControlPlane
-    from coeval_pipelines.coordination.deploy import deployed_manifest
     from coeval_pipelines.coordination.handoff import is_streamed
 
     settings = load_settings()
     rows: list[dict[str, object]] = []
     with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
-        manifest = deployed_manifest(control)
+        manifest = control.released()
         for view in manifest.views.values() if manifest else ():
             deployment = control.deployment(view.name, view.version)
             load = control.last_load(view.name, view.version)

@@ -19,13 +19,20 @@ def now() -> int:
 
 
 @contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
-    """Hold the lock under which deployments change: one process at a time, freed when the holder dies."""
-    path = settings.home / "local" / "deploy.lock"
+def only_one(settings: Settings, what: str, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of an operation: one process at a time, freed when the holder dies.
+
+    Gives whether the lock is held: always, unless another process holds it and `wait` is false.
+    """
+    path = settings.home / "local" / f"{what}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def deploy(settings: Settings, manifest: Manifest, control: ControlPlane, since: int) -> dict[str, str]:
@@ -35,25 +42,20 @@ def deploy(settings: Settings, manifest: Manifest, control: ControlPlane, since:
     """
     from coeval_pipelines.streaming.broker import ensure_topics
 
-    with only_one(settings):
+    with only_one(settings, "deploy"):
         control.save_manifest(manifest, now())
         for view in manifest.views.values():
             control.deploy(view.name, view.version, manifest.hash, since, now())
         ensure_topics(settings, manifest)
+        control.release(manifest.hash, now())
         return _run_jobs(settings, manifest, control)
 
 
 def reconcile(settings: Settings, control: ControlPlane) -> dict[str, str]:
     """Submit the jobs of the deployed manifest that do not run; returns the ids of all that run now, by source."""
-    with only_one(settings):
-        manifest = deployed_manifest(control)
+    with only_one(settings, "deploy"):
+        manifest = control.released()
         return {} if manifest is None else _run_jobs(settings, manifest, control)
-
-
-def deployed_manifest(control: ControlPlane) -> Manifest | None:
-    """The manifest of the latest deployment; None before the first."""
-    latest = max(control.deployments(), key=lambda item: item.deployed_at, default=None)
-    return None if latest is None else control.manifest(latest.manifest_hash)
 
 
 def ownership(manifest: Manifest, control: ControlPlane) -> Mapping[str, int]:

@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import tenacity
-
 from coeval.client import open_redis
 from coeval.errors import EngineError, UnknownFeatureError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
+from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
-from coeval_pipelines.coordination.handoff import covers, is_streamed, required_cut
+from coeval_pipelines.coordination.handoff import required_cut
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+CATCH_UP_SECONDS = 600
 
 Loader = Callable[[Mapping[str, int]], None]
 """Loads views by batch: given cuts by view name, returns when everything is written."""
@@ -38,12 +39,13 @@ def fill(
 ) -> None:
     """Load views by batch, wait until the changelog is written too, then mark them ready.
 
-    Without a `cut` (microseconds UTC), the log is cut where it was last time, or else as early as the handoff allows.
+    Without a `cut` (microseconds UTC), the log is cut where it was last time, or else as early as the handoff allows;
+    never earlier, so that no tile is left between batch and stream.
 
     Raises:
-        EngineError: the store was wiped meanwhile, or the changelog was not written in time.
+        EngineError: the handoff's cut is still to come, the store was wiped meanwhile, or the stream did not catch up.
     """
-    with only_one(settings):
+    with only_one(settings, "fill"):
         _fill(settings, manifest, control, list(views), load, cut)
 
 
@@ -51,8 +53,8 @@ def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[
     """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views."""
     if not _lost(settings, manifest, control):
         return []
-    with only_one(settings):
-        lost = _lost(settings, manifest, control)
+    with only_one(settings, "fill", wait=False) as mine:
+        lost = _lost(settings, manifest, control) if mine else []
         if lost:
             _fill(settings, manifest, control, lost, load_in_child(settings, manifest))
         return [view.name for view in lost]
@@ -73,6 +75,7 @@ def backfill(
         raise UnknownFeatureError(f"No view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
     written: dict[str, int] = {}
     with spark_session(settings) as spark:
+        # Taken before the topics are read: what comes in between is after the cut, not lost before it.
         cut = now() if correct else None
         for source in manifest.event_sources:
             ingest_topic(spark, settings, manifest, source)
@@ -109,14 +112,17 @@ def _fill(
     load: Loader,
     cut: int | None = None,
 ) -> None:
+    from coeval_pipelines.streaming.progress import await_caught_up
+
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         incarnation = writer.incarnation()
-        load({view.name: cut or _cut(view, manifest, control) for view in chosen})
+        load({view.name: _cut(view, manifest, control, cut) for view in chosen})
+        # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
+        await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)
         for view in chosen:
-            if is_streamed(view):
-                _await_changelog(control, manifest, writer, view)
-            if not writer.mark_ready(view, incarnation, manifest.hash):
+            last = control.last_load(view.name, view.version)
+            if last is None or not writer.mark_ready(view, incarnation, str(last.run)):
                 raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
 
 
@@ -128,8 +134,11 @@ def unready(settings: Settings, manifest: Manifest) -> list[View]:
 
 
 def _lost(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[View]:
-    """The views that had been filled once, and that readers may not believe now."""
-    return [view for view in unready(settings, manifest) if control.last_load(view.name, view.version)]
+    """The views whose last load is not what their ready marker names: wiped, rolled back, or not marked yet."""
+    with closing(open_redis(settings)) as client:
+        writer = OnlineWriter(client, manifest.tenant)
+        loads = {view: control.last_load(view.name, view.version) for view in manifest.views.values()}
+        return [view for view, load in loads.items() if load and writer.ready_note(view) != str(load.run)]
 
 
 def load_in_child(settings: Settings, manifest: Manifest) -> Loader:
@@ -157,36 +166,16 @@ def _run_load(settings: Settings, manifest: Manifest, arguments: list[str]) -> N
     json.loads(done.stdout)
 
 
-def _cut(view: View, manifest: Manifest, control: ControlPlane) -> int:
-    last = control.last_load(view.name, view.version)
-    if last is not None:
-        return last.cut
+def _cut(view: View, manifest: Manifest, control: ControlPlane, wanted: int | None) -> int:
     deployment = control.deployment(view.name, view.version)
     if deployment is None:
         raise EngineError(f"{view.name} is not deployed.", "Deploy it first: coeval stream deploy")
-    return required_cut(view, manifest, deployment.since)
-
-
-def _await_changelog(
-    control: ControlPlane, manifest: Manifest, writer: OnlineWriter, view: View, seconds: float = 300
-) -> None:
-    from coeval_pipelines.streaming.names import changelog_topic
-
-    topic = changelog_topic(manifest, view)
-
-    def covered() -> bool:
-        found = control.certificates(view.source, limit=1)
-        return bool(found) and covers(found[0], topic, writer.offsets(view))
-
-    wait = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda done: not done),
-        wait=tenacity.wait_fixed(0.2),
-        stop=tenacity.stop_after_delay(seconds),
-    )
-    try:
-        wait(covered)
-    except tenacity.RetryError as error:
+    last = control.last_load(view.name, view.version)
+    cut = max(wanted or (last.cut if last else 0), required_cut(view, manifest, deployment.since))
+    if cut > now():
         raise EngineError(
-            f"The changelog of {view.name} was not written within {seconds:.0f} s.",
-            "See coeval status; the writer's log is var/local/logs/writer.log.",
-        ) from error
+            f"{view.name} cannot be filled yet: the stream owns its tiles from {instant(deployment.since)} on, and the"
+            f" last tile before those is final at {instant(cut)}.",
+            f"Run it again after {instant(cut)}.",
+        )
+    return cut

@@ -117,7 +117,10 @@ def _anchor(settings: Settings) -> data.Anchor:
     if anchor is not None:
         print(f"The state in {settings.home} is of {anchor.day}: starting afresh.", file=sys.stderr)
         stack.down(settings)
-        shutil.rmtree(settings.home)
+        for name in ("demo", "local", "delta", "spark", "reports"):
+            shutil.rmtree(settings.home / name, ignore_errors=True)
+        for name in ("control.db", "manifest.json", "registry.db"):
+            (settings.home / name).unlink(missing_ok=True)
     anchor = data.make_anchor(time.time_ns() // 1000)
     anchor.save(path)
     return anchor
@@ -186,7 +189,7 @@ def _ingest(job: Job, spark: SparkSession) -> str:
         if history != job.history[source.name]:
             raise CheckFailedError(
                 f"{source.name}: {found.good} good events are not {job.history[source.name]} of history and"
-                f" {from_topic} of the topic ({produced} produced, {rejected} rejected, {found.duplicates} duplicates).",
+                f" {from_topic} of the topic: {produced} produced, {rejected} rejected, {found.duplicates} duplicates.",
                 "See coeval log status.",
             )
     return f"log {good:,} events"

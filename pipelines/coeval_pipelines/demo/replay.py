@@ -182,6 +182,7 @@ def produce(settings: Settings, records: list[Message], on_progress: Callable[[i
             bootstrap_servers=settings.kafka.bootstrap, acks="all", enable_idempotence=True, linger_ms=20
         )
         seen: Counter[tuple[str, int]] = Counter()
+        failures: list[Exception] = []
         for record in records:
             part = (record.topic, record.partition)
             produced.by_topic[record.topic] += 1
@@ -193,11 +194,13 @@ def produce(settings: Settings, records: list[Message], on_progress: Callable[[i
                     value=record.value,
                     partition=record.partition,
                     timestamp_ms=record.timestamp_ms,
-                )
+                ).add_errback(failures.append)
                 produced.sent_now += 1
             on_progress(1)
         producer.flush()
         producer.close()
+        if failures:
+            raise failures[0]
     except KafkaError as error:
         raise BrokerError(
             f"The replay stopped: {error}.", "See coeval status; run make demo again: it goes on."

@@ -6,6 +6,8 @@ complete. So if O is read first and the changelogs' ends E after, all that O mad
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -52,6 +54,11 @@ class Certifier:
                 if str(error) != complaint:
                     complaint = str(error)
                     _LOG.warning("cannot certify progress", error=complaint)
+            except Exception:
+                # The boundary of a thread. Without certificates nothing online can be believed: start afresh.
+                _LOG.exception("the certifier failed: ending the writer, for its supervisor to start again")
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise
 
     def _work(self, broker: Broker) -> None:
         while not self._stop.wait(PERIOD_SECONDS):

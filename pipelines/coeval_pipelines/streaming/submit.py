@@ -79,6 +79,12 @@ def _run_client(
         )
         try:
             output, _ = client.communicate(timeout=_SUBMIT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            client.kill()
+            client.wait()
+            raise EngineError(
+                f"Flink did not take the stream job within {_SUBMIT_SECONDS} s.", f"Read {log}"
+            ) from error
         except BaseException:
             client.kill()
             client.wait()

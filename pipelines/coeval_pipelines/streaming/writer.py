@@ -207,7 +207,7 @@ def _serve_once(settings: Settings, control: ControlPlane, stop: threading.Event
     from coeval.client import open_redis
 
     with contextlib.closing(open_redis(settings)) as client, contextlib.closing(open_consumer(settings)) as consumer:
-        _LOG.info("connected", redis=settings.redis.url, kafka=settings.kafka.bootstrap)
+        _LOG.info("connected", redis=settings.redis.shown, kafka=settings.kafka.bootstrap)
         Writer(settings, control, client, consumer).run(stop)
 
 

@@ -52,7 +52,7 @@ def _split(item: str) -> tuple[str, list[str]]:
     name, equals, values = item.partition("=")
     if not equals or not name:
         raise RequestError(f"{item!r} is not name=value.", "Write household_id=718 or household_id=718,1024.")
-    return name, re.split(r"(?<!\\),", values)
+    return name, [value.replace("\\,", ",") for value in re.split(r"(?<!\\),", values)]
 
 
 def _typed_inputs(

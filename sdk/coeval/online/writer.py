@@ -77,23 +77,38 @@ class OnlineWriter:
         return {bucket: None if value is None else int(value) for bucket, value in enumerate(stored)}
 
     def incarnation(self) -> str:
-        """The name of this life of the store; made where there is none."""
+        """The name of this life of the store: another one after a wipe, and after any restart of the server.
+
+        A server that restarts may come back from a snapshot, with this name but without what was written since.
+        """
         key = keys.incarnation_key(self._tenant)
-        self._client.set(key, os.urandom(8).hex(), nx=True)
-        stored: bytes | str = self._client.get(key)  # type: ignore[assignment]
-        return stored.decode() if isinstance(stored, bytes) else stored
+        server: Any = self._client.info("server")
+        self._client.set(key, f"{server['run_id']}-{os.urandom(8).hex()}", nx=True)
+        stored: Any = self._client.get(key)
+        name = stored.decode() if isinstance(stored, bytes) else str(stored)
+        if not name.startswith(server["run_id"]):
+            self._client.delete(key)
+            return self.incarnation()
+        return name
 
     def mark_ready(self, view: View, incarnation: str, note: str) -> bool:
-        """Set the ready marker, unless the store was wiped since it had that incarnation."""
+        """Set the ready marker to `note`, unless the store was wiped or restarted since it had that incarnation."""
+        if self.incarnation() != incarnation:
+            return False
         script = (
             "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[2], ARGV[2]) return 1"
         )
         names = (keys.incarnation_key(self._tenant), keys.ready_key(self._tenant, view))
         return bool(self._client.eval(script, 2, *names, incarnation, note))
 
+    def ready_note(self, view: View) -> str | None:
+        """What the ready marker of a view version says; None where readers may not believe it."""
+        stored: Any = self._client.get(keys.ready_key(self._tenant, view))
+        return stored.decode() if isinstance(stored, bytes) else stored
+
     def is_ready(self, view: View) -> bool:
         """Whether readers may believe this view version."""
-        return bool(self._client.exists(keys.ready_key(self._tenant, view)))
+        return self.ready_note(view) is not None
 
 
 def _fence(fence: Fence | None) -> tuple[str, str, str]:
