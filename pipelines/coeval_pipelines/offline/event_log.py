@@ -82,7 +82,7 @@ def ingest_history(spark: SparkSession, settings: Settings, manifest: Manifest, 
             return IngestReport(source.name)
         with keeping() as keep:
             parsed = _history(spark, settings, source, keep)
-            report = _ingest(spark, settings, manifest, source, parsed, _HISTORY, {})
+            report = _ingest(spark, settings, manifest, source, parsed, _HISTORY, {}, keep)
         book.finish(_HISTORY, report)
         return report
 
@@ -199,9 +199,10 @@ def _run_batch(
     spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource, book: Journal, plan: BatchPlan
 ) -> IngestReport:
     records = _records(spark, settings, source, plan)
-    parsed = records.mapInArrow(validator(source, source.topic, plan.batch), parsed_schema(source))
     offsets = {partition: item.end for partition, item in plan.ranges.items()}
-    report = _ingest(spark, settings, manifest, source, parsed, plan.batch, offsets)
+    with keeping() as keep:
+        parsed = keep(records.mapInArrow(validator(source, source.topic, plan.batch), parsed_schema(source)))
+        report = _ingest(spark, settings, manifest, source, parsed, plan.batch, offsets, keep)
     book.finish(plan.batch, report)
     return report
 
@@ -226,17 +227,17 @@ def _ingest(
     parsed: DataFrame,
     batch: int,
     offsets: Mapping[int, int],
+    keep: Keep,
 ) -> IngestReport:
-    """Sort a parsed batch and append it to its three tables, the log last."""
+    """Sort a parsed batch, cheap to read again, and append it to its three tables, the log last."""
     earlier: DataFrame | None = None
     if latest_version(table_path(settings, manifest, "log", source.name)) is not None:
         # Leaving out the batch's own rows makes running it again give the same result.
         earlier = read_log(spark, settings, manifest, source).where(f"batch <> {batch}")
-    with keeping() as keep:
-        sorted_out = sort_out(source, keep(parsed), earlier, keep)
-        report = count(manifest, source, sorted_out, offsets)
-        _append_all(settings, manifest, source, sorted_out, batch, report)
-        return report
+    sorted_out = sort_out(source, parsed, earlier, keep)
+    report = count(manifest, source, sorted_out, offsets)
+    _append_all(settings, manifest, source, sorted_out, batch, report)
+    return report
 
 
 def _append_all(
