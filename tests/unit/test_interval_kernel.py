@@ -96,7 +96,17 @@ ROWS = st.tuples(st.integers(0, 2), TIMES, st.sampled_from([0, 0, 1, 3, 5, 19, 2
 @given(st.lists(ROWS, max_size=40), st.lists(st.tuples(st.integers(0, 3), st.integers(-130, 260)), max_size=30))
 def test_every_window_equals_the_oracle(rows: list[tuple[int, int, int, int | None, int | None]], spine) -> None:  # type: ignore[no-untyped-def]
     events = [_event(*row, offset) for offset, row in enumerate(rows)]
-    _assert_equal(events, spine + spine[:3])
+    _assert_equal(events, [*spine, *spine[:3], *_edges(events)])
+
+
+def _edges(events: list[Event]) -> list[tuple[int, int]]:
+    """The instants at which an event enters and leaves a window, and those beside them."""
+    return [
+        (int(str(event.values["k"])), at + beside)
+        for event in events[:6]
+        for at in (event.available_at, event.event_ts // 5 * 5 + 15, event.event_ts // 20 * 20 + 80)
+        for beside in (0, 1)
+    ]
 
 
 def test_long_runs_of_rows_fill_every_level_of_the_table() -> None:
