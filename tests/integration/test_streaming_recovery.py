@@ -31,7 +31,7 @@ from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.local import stack as local
 from coeval_pipelines.local.state import ComponentStatus
-from coeval_pipelines.streaming.changelog import ensure_topics
+from coeval_pipelines.streaming.broker import ensure_topics
 from coeval_pipelines.streaming.jobs import FlinkCluster
 from coeval_pipelines.streaming.progress import await_caught_up, progress
 from coeval_pipelines.streaming.submit import submit

@@ -138,12 +138,11 @@ def read_files(
     """
     from pyspark.errors import AnalysisException
 
+    place = settings.data_path(path)
     try:
-        frame = spark.read.format(file_format).load(str(settings.home.resolve() / path))
+        frame = spark.read.format(file_format).load(place)
     except AnalysisException as error:
-        raise UsageError(
-            f"The files of {name} cannot be read: {settings.home.resolve() / path}.", f"Are they {file_format} files?"
-        ) from error
+        raise UsageError(f"The files of {name} cannot be read: {place}.", f"Are they {file_format} files?") from error
     found = dict(frame.dtypes)
     return frame.selectExpr(*(_typed_column(name, field, found) for field in fields))
 

@@ -23,12 +23,8 @@ from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.types import Physical
-from coeval_pipelines.streaming.broker import ensure_topics
 from coeval_pipelines.streaming.literals import sql_type
-from coeval_pipelines.streaming.names import changelog_topic
 from coeval_pipelines.streaming.outputs import ROW_COLUMNS, ROW_MARKER, STRING_MARK, TILE_COLUMNS
-
-__all__ = ["Changes", "changelog_topic", "coalesce", "encode", "ensure_topics", "parse"]
 
 _WIDE = pa.decimal128(38, 0)
 _ARROW = {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "STRING": pa.string(), "DECIMAL(38, 0)": _WIDE}
