@@ -87,6 +87,9 @@ class Stream:
             producer.flush()
         self.produced += taken
 
+    def arrived(self) -> int:
+        return progress(self.settings, self.manifest, self.control).produced
+
     def catch_up(self) -> None:
         await_caught_up(self.settings, self.manifest, self.control, DEADLINE)
 
@@ -135,9 +138,11 @@ def test_a_worker_killed_while_events_flow_costs_nothing(stream: Stream) -> None
     stream.produce(400)
     stream.catch_up()
     stream.assert_online_equals_the_contract()
+    before = stream.arrived()
     flow = threading.Thread(target=stream.produce, args=(1200, 0.3))
     flow.start()
-    time.sleep(2)
+    while stream.arrived() < before + 200:
+        assert flow.is_alive()
     killed = time.monotonic()
     _kill(stream, "taskmanager")
     flow.join()
