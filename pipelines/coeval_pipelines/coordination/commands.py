@@ -33,14 +33,13 @@ def deploy(
     from coeval.client import read_manifest
     from coeval.settings import load_settings
     from coeval.spec.time import DAY, HOUR, floor_to
-    from coeval.spec.types import TIMESTAMP, parse_literal
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination.deploy import deploy as deploy_all
     from coeval_pipelines.coordination.deploy import now
 
     settings = load_settings()
     # A midnight that is over, lateness included: so a backfill can follow at once.
-    start = int(_literal(parse_literal, TIMESTAMP, since)) if since else floor_to(now() - HOUR, DAY)
+    start = _instant(since) if since else floor_to(now() - HOUR, DAY)
     with closing(ControlPlane.open(settings)) as control:
         jobs = deploy_all(settings, read_manifest(settings.manifest_path), control, start)
     if as_json:
@@ -50,11 +49,12 @@ def deploy(
             print(f"{source:<24} {job}")
 
 
-def _literal(parse: object, kind: object, text: str) -> int:
+def _instant(text: str) -> int:
     from coeval.errors import UsageError
+    from coeval.spec.types import TIMESTAMP, parse_literal
 
     try:
-        return parse(kind, text)  # type: ignore[operator, no-any-return]
+        return int(parse_literal(TIMESTAMP, text) or 0)
     except ValueError as error:
         raise UsageError(f"--since {text!r} is not an instant.", "Write 2026-11-20T00:00:00Z.") from error
 

@@ -61,16 +61,10 @@ class Broker:
 
     def ends(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
         """The end offsets of topics, given with their number of partitions."""
-        return self._offsets(topics, -1)
-
-    def beginnings(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
-        """The first offsets that topics still hold."""
-        return self._offsets(topics, -2)
-
-    def _offsets(self, topics: Mapping[str, int], spec: int) -> dict[str, Offsets]:
         from kafka import TopicPartition
 
-        wanted = {TopicPartition(topic, part): spec for topic, count in topics.items() for part in range(count)}
+        latest = -1
+        wanted = {TopicPartition(topic, part): latest for topic, count in topics.items() for part in range(count)}
         if not wanted:
             return {}
         with _answering(self._bootstrap):
