@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from coeval.errors import ManifestError
@@ -19,11 +20,15 @@ from coeval.spec.model import (
     RowView,
     View,
     WindowedView,
+    columns_read,
+    with_columns,
 )
 from coeval.spec.types import DataType
 
 SCHEMA_VERSION = 1
-_PRESENTATION = frozenset({"description", "owner", "sla", "version", "pii", "history", "path", "format"})
+_PRESENTATION = frozenset(
+    {"description", "owner", "sla", "version", "pii", "history", "path", "format", "deprecated", "expected"}
+)
 """What may change without changing a value: kept out of a view's version."""
 
 
@@ -62,7 +67,7 @@ class Manifest:
         return {source.name: source for source in both}
 
     def event_source(self, view: View) -> EventSource:
-        """The event source of a stream view.
+        """The event source of a stream view, as the view sees it: with the columns that it computes.
 
         Raises:
             ManifestError: the view has a batch source.
@@ -70,7 +75,7 @@ class Manifest:
         source = self.sources[view.source]
         if not isinstance(source, EventSource):
             raise ManifestError(f"View {view.name} reads the batch source {source.name}, not a stream.")
-        return source
+        return with_columns(source, view)
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, ASCII, one schema version. Equal manifests give equal bytes."""
@@ -114,17 +119,11 @@ def view_version(view: View, source: EventSource | BatchSource) -> str:
 
     A source's unrelated fields are left out, so that adding a column to a topic does not restate every view.
     """
-    used = {field.name for field in view.key} | _read_columns(view)
+    used = columns_read(view)
     document = {"view": _without_presentation(_plain(view)), "source": _without_presentation(_plain(source))}
     identity = {getattr(source, name, "") for name in ("event_id", "event_ts", "available_at")}
     document["source"]["fields"] = [field for field in document["source"]["fields"] if field["name"] in used | identity]
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:8]
-
-
-def _read_columns(view: View) -> set[str]:
-    if isinstance(view, WindowedView):
-        return {aggregate.column for aggregate in view.aggregates}
-    return {field.name for field in view.features}
 
 
 def _without_presentation(value: Any) -> Any:
@@ -139,10 +138,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, DataType):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        # What has its default is left out: a property added by a later release restates nothing that does not use it.
+        stated = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {field.name: _plain(item) for field, item in stated if item != _default(field)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @cache
@@ -153,6 +158,8 @@ def _hints(cls: type) -> dict[str, Any]:
 def _typed(hint: Any, value: Any) -> Any:
     if hint is DataType:
         return DataType.parse(value)
+    if get_origin(hint) is UnionType:
+        return None if value is None else _typed(get_args(hint)[0], value)
     if get_origin(hint) is tuple:
         return tuple(_typed(get_args(hint)[0], item) for item in value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

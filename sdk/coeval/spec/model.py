@@ -5,14 +5,24 @@ Durations are microseconds. Field order is meaning: it is the order of keys, of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from coeval.spec.expressions import Expression
 from coeval.spec.time import DAY, MINUTE, duration
 from coeval.spec.types import DataType
 
 EVENT_COLUMNS = ("event_id", "event_ts", "available_at", "partition", "offset")
 """The envelope of every event, in every engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a column should hold, for data quality: bounds as literals of its type (empty: none), values allowed."""
+
+    low: str = ""
+    high: str = ""
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,15 @@ class Field:
     nullable: bool = True
     description: str = ""
     pii: str = "none"
+    expected: Expected = field(default_factory=Expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A column that a view computes of each event before it looks at it."""
+
+    field: Field
+    expression: Expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +144,14 @@ class WindowedView:
     """One field per aggregate, in the same order, with the type of its result."""
     partitions: int = 8
     """Partitions of the changelog topic, and so buckets of the online store. Fixed for a version."""
+    where: Expression | None = None
+    """Which events the view sees; None: all. Null counts as false."""
+    columns: tuple[Computed, ...] = ()
     version: str = ""
     description: str = ""
     owner: str = ""
+    deprecated: str = ""
+    """Why it should not be used any more, and what to use instead; empty: it is current."""
     sla: Sla = field(default_factory=Sla)
 
     @property
@@ -151,13 +175,30 @@ class RowView:
     stream: bool
     ttl: int = 0
     partitions: int = 8
+    where: Expression | None = None
+    columns: tuple[Computed, ...] = ()
     version: str = ""
     description: str = ""
     owner: str = ""
+    deprecated: str = ""
+    """Why it should not be used any more, and what to use instead; empty: it is current."""
     sla: Sla = field(default_factory=Sla)
 
 
 View: TypeAlias = WindowedView | RowView
+
+
+def columns_read(view: View) -> frozenset[str]:
+    """The columns of its source that a view reads, its keys included."""
+    computed = {item.field.name for item in view.columns}
+    used = (
+        {item.column for item in view.aggregates}
+        if isinstance(view, WindowedView)
+        else {item.name for item in view.features}
+    )
+    expressions = [item.expression for item in view.columns] + ([view.where] if view.where else [])
+    read = used.union({item.name for item in view.key}, *(item.columns for item in expressions))
+    return frozenset(read - computed - {""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +245,14 @@ class FeatureService:
     derived: tuple[ServiceView, ...] = ()
     description: str = ""
     owner: str = ""
+    deprecated: str = ""
+
+
+def with_columns(source: EventSource, view: View) -> EventSource:
+    """The source as a view sees it: with the columns that the view computes."""
+    return (
+        replace(source, fields=source.fields + tuple(item.field for item in view.columns)) if view.columns else source
+    )
 
 
 def _named(fields: tuple[Field, ...], name: str) -> Field:
