@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from coeval.aggregations.partial import Component
+from coeval.aggregations.ops import Additive, Counted
+from coeval.aggregations.partial import COUNT_OP, Component
 from coeval.aggregations.tiles import aggregate_column
 from coeval.reference.oracle import visible_events
 from coeval.spec.keys import encode_key
@@ -106,7 +107,7 @@ def _delivered_by(tile: TileEvidence) -> str:
 
 def _state(
     events: int,
-    states: Mapping[str, int],
+    states: Mapping[str, int | float],
     components: Iterable[Component],
     aggregate: Aggregate,
     source: EventSource,
@@ -115,14 +116,21 @@ def _state(
     column = aggregate_column(aggregate, source)
     for component in components:
         assert column is not None
-        value: object = states[component.name]
-        if component.op.name != "count":
-            value = None if value == component.op.identity and not component.op.additive else value
-            value = to_logical(column.type, value)  # type: ignore[arg-type]
-        elif value == events:
-            continue
-        parts.append(f"{component.op.name} {value}")
+        if states[component.name] != events or not isinstance(component.op, Counted):
+            parts.append(_component(component, states, column))
     return ", ".join(parts)
+
+
+def _component(component: Component, states: Mapping[str, int | float], column: Field) -> str:
+    value = states[component.name]
+    match component.op:
+        case Counted():
+            return f"count {value}"
+        case Additive(name=name) if name != "sum":
+            return f"{name} {value}"
+        case op:
+            empty = not isinstance(op, Additive) and not states[Component(COUNT_OP, column.name).name]
+            return f"{op.name} {None if empty else to_logical(column.type, value)}"
 
 
 def _row_step(case: Case) -> tuple[Step, ...]:

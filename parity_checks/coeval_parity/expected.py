@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coeval.aggregations.partial import from_limbs
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
@@ -25,7 +23,8 @@ from coeval.spec.records import Event
 from coeval.spec.types import DataType, Kind, Physical, to_physical
 from coeval_parity.compare import Values
 from coeval_parity.keys import decode_key
-from coeval_pipelines.offline.columns import arrow_type, logical_array, quoted, wide_numpy
+from coeval_pipelines.arrow import physical_numpy
+from coeval_pipelines.offline.columns import arrow_type, logical_array, quoted
 from coeval_pipelines.offline.event_log import ingest_topic, read_duplicates, totals
 from coeval_pipelines.offline.point_in_time import point_in_time, source_events
 from coeval_pipelines.offline.tables import ENVELOPE, latest_version, read_log, table_path
@@ -133,8 +132,7 @@ def physical_values(data_type: DataType, column: pa.ChunkedArray) -> Values:
 
 def _filled(data_type: DataType, array: pa.Array) -> NDArray[Any]:
     if data_type.kind is Kind.DECIMAL:
-        limbs = wide_numpy(pc.fill_null(array, pa.scalar(Decimal(0), array.type)))
-        return from_limbs(limbs["low"], limbs["high"])
+        return physical_numpy(array)[0]
     if data_type.kind is Kind.FLOAT64:
         return pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     if data_type.kind is Kind.DATE:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coeval.aggregations.partial import from_limbs
+from coeval.aggregations.states import from_limbs
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.keys import data_key
 from coeval.online.layout import TILE_BIAS, decode_row, decode_tiles
@@ -181,7 +181,7 @@ def stored_state(manifest: Manifest, view: View, blob: bytes | None) -> Stored:
 
 def _slots(granularity: Granularity, ring: NDArray[np.void]) -> dict[int, Slot]:
     used = ring[ring["tile"] != 0]
-    states = {item.name: _integers(used[item.name]) for item in granularity.components}
+    states = {item.name: _numbers(used[item.name]) for item in granularity.components}
     found: dict[int, Slot] = {}
     for index, slot in enumerate(used):
         tile = int(slot["tile"]) - TILE_BIAS
@@ -190,7 +190,5 @@ def _slots(granularity: Granularity, ring: NDArray[np.void]) -> dict[int, Slot]:
     return found
 
 
-def _integers(states: NDArray[Any]) -> list[int]:
-    if states.dtype.names:
-        return [int(value) for value in from_limbs(states["low"], states["high"])]
-    return [int(value) for value in states]
+def _numbers(states: NDArray[Any]) -> list[int | float]:
+    return (from_limbs(states["low"], states["high"]) if states.dtype.names else states).tolist()  # type: ignore[no-any-return]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import redis
 
-from coeval.aggregations.partial import Component, to_wide
+from coeval.aggregations.partial import Component, fold
+from coeval.aggregations.states import Storage, to_wide
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
 from coeval.online.reader import OnlineReader
@@ -78,15 +79,11 @@ def _tiles(
 
 
 def _states(component: Component, members: Sequence[Sequence[Event]]) -> np.ndarray:  # type: ignore[type-arg]
-    totals: list[int] = []
-    for events in members:
-        total = component.op.identity
-        for event in events:
-            value = event.values[component.column]
-            if value is not None:
-                total = component.op.merge(total, component.op.lift(value))  # type: ignore[arg-type]
-        totals.append(total)
-    return to_wide(np.array(totals, dtype=object)) if component.wide else np.array(totals, dtype=np.int64)
+    values = [[(event.order, event.values[component.column]) for event in events] for events in members]
+    totals = [fold(component, [pair for pair in pairs if pair[1] is not None]) for pairs in values]
+    if component.storage is Storage.WIDE:
+        return to_wide(np.array(totals, dtype=object))
+    return np.array(totals, dtype=component.dtype)
 
 
 def read(

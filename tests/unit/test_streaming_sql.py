@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coeval.aggregations.ops import OrderColumns
 from coeval.aggregations.tiles import tile_plan
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -58,11 +59,12 @@ def test_every_field_is_read_as_text() -> None:
 @pytest.mark.parametrize("view", list(catalog.manifest().windowed_views), ids=lambda view: view.name)
 def test_every_component_of_every_granularity_is_aggregated(view: WindowedView) -> None:
     job = _job()
+    order = OrderColumns("event_ts", "available_at", "log_partition", "log_offset")
     for granularity in tile_plan(view, catalog.PAYMENTS).granularities:
         tiles = _statement(job, f"CREATE TEMPORARY VIEW `{view.name}@{granularity.hop}`")
         assert "COUNT(*) AS events" in tiles
         for component in granularity.components:
-            assert f"{component.sql(f'`f:{component.column}`')} AS `{component.name}`" in tiles
+            assert f"{component.sql(f'`f:{component.column}`', order)} AS `{component.name}`" in tiles
         insert = re.search(rf"INSERT INTO `{view.name}@{granularity.hop}@changelog`\nSELECT (.*)", job.statements[-1])
         assert insert is not None
         assert f"CAST({granularity.hop} AS BIGINT)" in insert[1]

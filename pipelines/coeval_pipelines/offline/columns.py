@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coeval.aggregations.partial import Finalised, to_wide
+from coeval.aggregations.partial import Finalised
+from coeval.aggregations.states import to_wide
 from coeval.spec.model import Field
 from coeval.spec.types import DataType, Kind, Physical
+from coeval_pipelines.arrow import wide_numpy
 
 _SQL = {
     Kind.INT64: "BIGINT",
@@ -56,9 +57,12 @@ def quoted(name: str) -> str:
 
 
 def physical_sql(field: Field, column: str) -> str:
-    """The Spark SQL expression of the physical value of a column: BIGINT, or what has no integer form as it is."""
+    """The Spark SQL expression of the physical value of a column: BIGINT, DECIMAL(38,0), DOUBLE or STRING."""
     match field.type.kind:
-        case Kind.DECIMAL if field.type.fixed_width:
+        case Kind.DECIMAL if field.type.is_wide:
+            # Its digits: a product of that many would leave 38.
+            return f"CAST(REPLACE(CAST({column} AS STRING), '.', '') AS DECIMAL(38,0))"
+        case Kind.DECIMAL:
             return f"CAST({column} * {10**field.type.scale}BD AS BIGINT)" if field.type.scale else _bigint(column)
         case Kind.TIMESTAMP:
             return f"UNIX_MICROS({column})"
@@ -106,20 +110,6 @@ def _decimals(data_type: DataType, unscaled: NDArray[Any], null: NDArray[np.bool
     limbs = to_wide(np.where(null, 0, unscaled))
     valid = pa.array(~null).buffers()[1]
     return pa.Array.from_buffers(arrow_type(data_type), len(limbs), [valid, pa.py_buffer(limbs)])
-
-
-def physical_numpy(array: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """An Arrow column of integers as int64, and where it is not null."""
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    filled = pc.fill_null(array, 0) if array.null_count else array
-    return filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False), valid
-
-
-def wide_numpy(array: pa.Array) -> NDArray[np.void]:
-    """A decimal128 column without nulls as 16-byte states: the bytes are the same."""
-    from coeval.aggregations.partial import WIDE
-
-    return np.frombuffer(array.buffers()[1], dtype=WIDE)[array.offset : array.offset + len(array)]
 
 
 def derived_input(array: pa.Array) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 An event is visible to one contiguous range of its key's spine rows (sorted by q), however late it came: from the first
 q > available_at up to, but without, the first q whose window begins after the event's tile. So an additive state is a
-difference array and a cumulative sum, and a minimum is a range update; sawtooth and availability need no special case.
+difference array and a cumulative sum, and a minimum, or the last event, is a range update of ranks; sawtooth and
+availability need no special case. Sums are exact, of doubles too, so that nothing depends on how events are grouped.
 """
 
 from __future__ import annotations
@@ -15,31 +16,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coeval.aggregations import AGGREGATIONS
-from coeval.aggregations.partial import Component, Finalised, Ints, Mask
+from coeval.aggregations.ops import Additive, Counted, Extreme, Picked
+from coeval.aggregations.partial import Component, Finalised
+from coeval.aggregations.states import Ints, Mask, Numbers, Storage
 from coeval.aggregations.tiles import aggregate_column
 from coeval.spec.model import Aggregate, EventSource, WindowedView
-
-_LIMB = 32
-_SAFE_SUM = 2.0**62
-"""A sum of magnitudes below this, taken in float64, proves that int64 cannot wrap."""
+from coeval_pipelines.offline.intervals import Ranges, chosen, covering, exact_sum, extreme, float_sum
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A column: physical int64 values and where they are not null. Values under a null mean nothing."""
+    """A column: physical values and where they are not null. Values under a null mean nothing.
 
-    values: Ints
+    int64, float64, or Python integers in an object array for decimals of more than 18 digits.
+    """
+
+    values: Numbers
     valid: Mask
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Events of many keys, any order: key codes (>= 0), times in microseconds, columns by name."""
+    """Events of many keys, any order: key codes (>= 0), times in microseconds, columns by name.
+
+    `position` (partitions, offsets) decides ties; only first and last ask for it.
+    """
 
     key: Ints
     event_ts: Ints
     available_at: Ints
     columns: Mapping[str, Values]
+    position: tuple[Ints, Ints] | None = None
+
+    def ranks(self) -> Ints:
+        """The place of each event in the total order."""
+        assert self.position is not None
+        partition, offset = self.position
+        # lexsort: the last key is the primary one.
+        order = np.lexsort((offset, partition, self.available_at, self.event_ts))
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order))
+        return ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +88,6 @@ class _Grid:
         return np.searchsorted(self.cells, key * (len(self.instants) + 1) + rank, side="left")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranges:
-    """Per event, the rows [start, end) that see it."""
-
-    start: NDArray[np.intp]
-    end: NDArray[np.intp]
-    rows: int
-
-    def of(self, valid: Mask) -> _Ranges:
-        return self if valid.all() else _Ranges(self.start[valid], self.end[valid], self.rows)
-
-
 @dataclass(slots=True)
 class _Kernel:
     """One run: states are shared by the aggregates that need the same component over the same window."""
@@ -90,31 +95,40 @@ class _Kernel:
     events: Events
     grid: _Grid
     start: NDArray[np.intp]
-    _ranges: dict[tuple[int, int], _Ranges] = field(default_factory=dict)
+    _ranges: dict[tuple[int, int], Ranges] = field(default_factory=dict)
     _states: dict[tuple[int, int, str], Any] = field(default_factory=dict)
+    _order: Ints | None = None
 
-    def ranges(self, aggregate: Aggregate) -> _Ranges:
+    def ranges(self, aggregate: Aggregate) -> Ranges:
         cached = self._ranges.get((aggregate.window, aggregate.hop))
         if cached is None:
             event_ts, hop = self.events.event_ts, aggregate.hop
             expiry = event_ts - event_ts % hop + hop + aggregate.window
             end = np.maximum(self.start, self.grid.first_row(self.events.key, expiry))
-            cached = _Ranges(self.start, end, len(self.grid.cells))
+            cached = Ranges(self.start, end, len(self.grid.cells))
             self._ranges[aggregate.window, aggregate.hop] = cached
         return cached
 
-    def state(self, aggregate: Aggregate, component: Component) -> Ints | NDArray[np.object_]:
+    def state(self, aggregate: Aggregate, component: Component) -> Numbers:
         at = (aggregate.window, aggregate.hop, component.name)
         if at not in self._states:
             column = self.events.columns[component.column]
             ranges = self.ranges(aggregate).of(column.valid)
-            self._states[at] = _component(component, ranges, column.values[column.valid])
+            values = column.values[column.valid]
+            order = self.order[column.valid] if isinstance(component.op, Picked) else None
+            self._states[at] = _component(component, ranges, values, order)
         return self._states[at]  # type: ignore[no-any-return]
+
+    @property
+    def order(self) -> Ints:
+        if self._order is None:
+            self._order = self.events.ranks()
+        return self._order
 
     def counted(self, aggregate: Aggregate) -> Ints:
         at = (aggregate.window, aggregate.hop, "")
         if at not in self._states:
-            self._states[at] = _covering(self.ranges(aggregate), None)
+            self._states[at] = covering(self.ranges(aggregate), None)
         return self._states[at]  # type: ignore[no-any-return]
 
 
@@ -137,50 +151,24 @@ def _feature(aggregate: Aggregate, source: EventSource, kernel: _Kernel, back: N
     return aggregation.finalise_many(kernel.counted(aggregate)[back], state, column.type if column else None)
 
 
-def _component(component: Component, ranges: _Ranges, values: Ints) -> Ints | NDArray[np.object_]:
-    if component.op.name == "count":
-        return _covering(ranges, None)
-    if component.op.additive:
-        return _sum(ranges, values)
-    ufunc = np.minimum if component.op.name == "min" else np.maximum
-    return _extreme(ranges, values, component.op.identity, ufunc)
-
-
-def _covering(ranges: _Ranges, values: Ints | None) -> Ints:
-    """Per row, the sum of the values (None: the number) of the events that it sees. Prefixes may wrap: sums do not."""
-    change = np.zeros(ranges.rows + 1, dtype=np.int64)
-    added: Any = np.int64(1) if values is None else values
-    np.add.at(change, ranges.start, added)
-    np.subtract.at(change, ranges.end, added)
-    return np.cumsum(change[:-1])
-
-
-def _sum(ranges: _Ranges, values: Ints) -> Ints | NDArray[np.object_]:
-    if float(np.abs(values.astype(np.float64)).sum()) < _SAFE_SUM:
-        return _covering(ranges, values)
-    low = _covering(ranges, values & (2**_LIMB - 1))
-    high = _covering(ranges, values >> _LIMB) + (low >> _LIMB)
-    low &= 2**_LIMB - 1
-    if bool(((high >= -(2**31)) & (high < 2**31)).all()):
-        return (high << _LIMB) | low
-    return np.array([(int(h) << _LIMB) | int(v) for h, v in zip(high, low, strict=True)], dtype=object)
-
-
-def _extreme(ranges: _Ranges, values: Ints, identity: int, ufunc: np.ufunc) -> Ints:
-    """A dual sparse table, one level at a time: each range is two blocks of 2^k rows, pushed down to single rows."""
-    length = ranges.end - ranges.start
-    level = np.frexp(length.astype(np.float64))[1] - 1
-    cells = np.full(ranges.rows, identity, dtype=np.int64)
-    for k in range(int(level.max(initial=-1)), -1, -1):
-        half = 1 << k
-        if k < int(level.max()):
-            _push_down(cells, half, ufunc)
-        mine = (level == k) & (length > 0)
-        ufunc.at(cells, ranges.start[mine], values[mine])
-        ufunc.at(cells, ranges.end[mine] - half, values[mine])
-    return cells
-
-
-def _push_down(cells: Ints, half: int, ufunc: np.ufunc) -> None:
-    """Blocks of 2 * half rows become two blocks of half."""
-    cells[half:] = ufunc(cells[half:], cells[:-half].copy())
+def _component(component: Component, ranges: Ranges, values: Numbers, order: Ints | None) -> Numbers:
+    match component.op:
+        case Counted():
+            return covering(ranges, None)
+        case Additive() as op if component.storage is Storage.FLOAT:
+            return float_sum(ranges, values, squared=op.name == "squares")
+        case Additive() as op:
+            return exact_sum(ranges, op.lift(values.astype(object) if op.split else values))
+        case Extreme(greatest=greatest) if values.dtype == np.int64:
+            limits = np.iinfo(np.int64)
+            ufunc = np.maximum if greatest else np.minimum
+            return extreme(ranges, values, limits.min if greatest else limits.max, ufunc)
+        case Extreme(greatest=greatest):
+            distinct, ranks = np.unique(values, return_inverse=True)
+            return chosen(ranges, ranks.astype(np.int64), distinct, np.arange(len(distinct)), greatest)
+        case Picked(latest=latest):
+            assert order is not None
+            by_rank = np.argsort(order)
+            ranks = np.empty(len(order), dtype=np.int64)
+            ranks[by_rank] = np.arange(len(order))
+            return chosen(ranges, ranks, values, by_rank, latest)

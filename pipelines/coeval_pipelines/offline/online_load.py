@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
-from coeval.errors import UsageError
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
-from coeval.spec.types import Kind
+from coeval_pipelines.arrow import physical_numpy, stored_states
 from coeval_pipelines.control import BatchLoad, ControlPlane
-from coeval_pipelines.offline.columns import physical_numpy, wide_numpy
 from coeval_pipelines.offline.point_in_time import source_events
 from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows
 
@@ -59,7 +57,6 @@ def load_view(
     the source must have been ingested up to the cut.
 
     Raises:
-        UsageError: a feature has a type that the store cannot hold.
         StoreError: the online store does not answer.
     """
     now = time.time_ns() // 1000 if now is None else now
@@ -78,21 +75,11 @@ def _parts(
     manifest: Manifest, view: View, events: DataFrame, cut: int, now: int, epoch: int
 ) -> Iterator[tuple[DataFrame, Encoder]]:
     if isinstance(view, RowView):
-        _check_types(view)
         yield latest_rows(view, events, now), row_encoder(view)
         return
     source = manifest.event_source(view)
     for granularity in tile_plan(view, source).granularities:
         yield batch_tiles(view, source, granularity, events, cut), tile_encoder(view, source, granularity.hop, epoch)
-
-
-def _check_types(view: RowView) -> None:
-    for field in view.features:
-        if field.type.kind is Kind.DECIMAL and not field.type.fixed_width:
-            raise UsageError(
-                f"{view.name}.{field.name} is a {field.type}: a row holds decimals of at most 18 digits.",
-                "Declare a smaller precision.",
-            )
 
 
 def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) -> Encoder:
@@ -101,12 +88,7 @@ def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) 
     components = plan.granularity(hop).components
 
     def encode(batch: pa.RecordBatch) -> list[Update]:
-        states = {
-            item.name: wide_numpy(batch.column(item.name).cast(pa.decimal128(38, 0)))
-            if item.wide
-            else _ints(batch, item.name)
-            for item in components
-        }
+        states = {item.name: stored_states(item.storage, batch.column(item.name)) for item in components}
         columns = TileColumns(
             keys=batch.column(KEY).to_pylist(),
             tile=_ints(batch, "tile"),

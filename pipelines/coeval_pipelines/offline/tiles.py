@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coeval.aggregations.ops import OrderColumns
 from coeval.aggregations.tiles import Granularity
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, RowView, View, WindowedView
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 KEY = "key"
+_ORDER = OrderColumns("event_ts", "available_at", "`partition`", "`offset`")
 
 
 def batch_tiles(
@@ -37,12 +39,11 @@ def batch_tiles(
     physical = inside.selectExpr(
         f"{encoded_key(view)} AS {KEY}",
         f"(event_ts - PMOD(event_ts, {hop}L)) DIV {hop}L AS tile",
-        "event_ts",
-        "available_at",
+        *_ORDER,
         *(f"{physical_sql(source.field(name), quoted(name))} AS {quoted('value_' + name)}" for name in used),
     )
     states = [
-        F.expr(component.sql(quoted("value_" + component.column))).alias(component.name)
+        F.expr(component.sql(quoted("value_" + component.column), _ORDER)).alias(component.name)
         for component in granularity.components
     ]
     return physical.groupBy(KEY, "tile").agg(

@@ -13,7 +13,8 @@ from coeval.aggregations.tiles import tile_plan
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, FeatureRef, Field, WindowedView
 from coeval.spec.types import Kind
-from coeval_pipelines.offline.columns import finalised_array, physical_numpy, physical_sql, quoted, sql_type
+from coeval_pipelines.arrow import physical_numpy
+from coeval_pipelines.offline.columns import finalised_array, physical_sql, quoted, sql_type
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
 from coeval_pipelines.offline.tables import ddl
@@ -37,11 +38,17 @@ def window_features(
     known_at = "available_at" if knowledge == "available" else "event_ts"
     physical = {name: _physical(view, source, name) for name in _columns(view, source)}
     right = events.where(f"{known_at} < {spine.latest} AND event_ts >= {spine.earliest - _reach(view)}").selectExpr(
-        *_bucketed(view, groups), "event_ts", f"{known_at} AS available_at", *physical.values()
+        *_bucketed(view, groups), "event_ts", f"{known_at} AS available_at", *_positions(view), *physical.values()
     )
     schema = ddl({ROW: "BIGINT", **{_name(view, field): sql_type(field.type) for field in view.features}})
     pairs = left.groupBy("bucket").cogroup(right.groupBy("bucket"))
     return pairs.applyInArrow(_answer(view, source, list(physical)), schema)
+
+
+def _positions(view: WindowedView) -> tuple[str, ...]:
+    """What decides ties, where a feature depends on them."""
+    ordered = any(item.function in ("first", "last") for item in view.aggregates)
+    return ("CAST(partition AS BIGINT) AS partition", "offset") if ordered else ()
 
 
 def _groups(frame: DataFrame) -> int:
@@ -91,6 +98,7 @@ def _answer(view: WindowedView, source: EventSource, columns: list[str]) -> Call
                 _ints(events.column("event_ts")),
                 _ints(events.column("available_at")),
                 {name: Values(*physical_numpy(events.column(f"value_{name}"))) for name in columns},
+                (_ints(events.column("partition")), _ints(events.column("offset"))) if _positions(view) else None,
             ),
             Spine(_ints(pc.index_in(spine.column("key"), value_set=keys)), _ints(spine.column(Q))),
         )

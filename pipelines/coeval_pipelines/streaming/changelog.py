@@ -10,19 +10,17 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from coeval.aggregations.partial import to_wide
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.types import Physical
+from coeval_pipelines.arrow import stored_states
 from coeval_pipelines.streaming.literals import sql_type
 from coeval_pipelines.streaming.outputs import ROW_COLUMNS, ROW_MARKER, STRING_MARK, TILE_COLUMNS
 
@@ -77,7 +75,7 @@ def _columns(view: View, source: EventSource | None, hop: int) -> dict[str, pa.D
     if isinstance(view, WindowedView):
         assert source is not None
         components = tile_plan(view, source).granularity(hop).components
-        named = {f"c:{item.name}": _WIDE if item.wide else pa.int64() for item in components}
+        named = {f"c:{item.name}": _ARROW[item.storage.value] for item in components}
         return {"marker": pa.int64(), **dict.fromkeys(TILE_COLUMNS, pa.int64()), **named}
     named = {f"c:{field.name}": _ARROW[sql_type(field.type)] for field in view.features}
     return {"marker": pa.int64(), **dict.fromkeys(ROW_COLUMNS, pa.int64()), **named}
@@ -113,10 +111,7 @@ def encode(view: View, source: EventSource | None, changes: Changes) -> list[Upd
 
 def _tiles(granularity: Granularity, changes: Changes) -> TileColumns:
     table = changes.table
-    states: dict[str, NDArray[Any]] = {
-        item.name: _wide(table[f"c:{item.name}"]) if item.wide else _ints(table, f"c:{item.name}")
-        for item in granularity.components
-    }
+    states = {item.name: stored_states(item.storage, table[f"c:{item.name}"]) for item in granularity.components}
     tile, events, last_event_ts, last_available_at = (_ints(table, name) for name in TILE_COLUMNS)
     return TileColumns(changes.keys, tile, events, last_event_ts, last_available_at, states)
 
@@ -130,13 +125,6 @@ def _rows(view: RowView, changes: Changes) -> RowColumns:
 def _ints(table: pa.Table, name: str) -> Index:
     values: Index = table[name].to_numpy()
     return values
-
-
-def _wide(column: pa.ChunkedArray) -> NDArray[np.void]:
-    try:
-        return to_wide(pc.cast(column, pa.int64()).to_numpy())
-    except pa.ArrowInvalid:
-        return to_wide(np.array([int(value) for value in column.to_pylist()], dtype=object))
 
 
 def _physical(column: pa.ChunkedArray) -> Iterator[Physical]:

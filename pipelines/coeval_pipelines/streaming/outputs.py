@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coeval.aggregations.ops import OrderColumns
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, Field, RowView, View, WindowedView
@@ -21,6 +22,7 @@ ROW_COLUMNS = ("event_ts", "available_at", "log_partition", "log_offset")
 """Of a changelog value that is a row: what follows the marker, before the features."""
 STRING_MARK = "="
 """Stands before every text, so that an absent one and an empty one differ."""
+_ORDER = OrderColumns("event_ts", "available_at", "log_partition", "log_offset")
 _TILE_AGGREGATES = (
     "COUNT(*) AS events",
     "MAX(event_ts) AS last_event_ts",
@@ -47,14 +49,16 @@ def _tiles(
 ) -> tuple[str, str, str]:
     hop = granularity.hop
     name = f"{view.name}@{hop}"
-    states = [f"{item.sql(physical_column(item.column))} AS {quote(item.name)}" for item in granularity.components]
+    states = [
+        f"{item.sql(physical_column(item.column), _ORDER)} AS {quote(item.name)}" for item in granularity.components
+    ]
     inputs = sorted({physical_column(item.column) for item in granularity.components})
     first = granularity.first_owned(since) * hop
     tiles = (
         f"CREATE TEMPORARY VIEW {quote(name)} AS\n"  # noqa: S608
         f"SELECT entity_key, tile, {lines([*_TILE_AGGREGATES, *states])}\n"
         f"FROM (\n  SELECT {_key(view)} AS entity_key, {_floor_div('event_ts', hop)} AS tile,\n"
-        f"    {lines(['event_ts', 'available_at', *inputs])}\n"
+        f"    {lines([*_ORDER, *inputs])}\n"
         f"  FROM {quote(source.name + '@good')}\n"
         f"  WHERE {_has_key(view)} AND event_ts >= {first}\n"
         ")\n"
@@ -62,7 +66,7 @@ def _tiles(
         "GROUP BY entity_key, tile"
     )
     columns = ["entity_key STRING", "marker BIGINT", *(f"{item} BIGINT" for item in TILE_COLUMNS)]
-    columns += [f"{quote(item.name)} {'DECIMAL(38, 0)' if item.wide else 'BIGINT'}" for item in granularity.components]
+    columns += [f"{quote(item.name)} {item.storage.value}" for item in granularity.components]
     chosen = ", ".join([*TILE_COLUMNS, *(quote(item.name) for item in granularity.components)])
     insert = (
         f"INSERT INTO {quote(name + '@changelog')}\n"

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from coeval.aggregations.chosen import FIRST, LAST, MAX, MIN
 from coeval.aggregations.count import COUNT
-from coeval.aggregations.extremes import MAX, MIN
 from coeval.aggregations.mean import MEAN
 from coeval.aggregations.partial import Aggregation
 from coeval.aggregations.total import SUM
+from coeval.aggregations.variance import STDDEV, VARIANCE
 from coeval.spec.model import Field
 from coeval.spec.types import Kind
 
-AGGREGATIONS: dict[str, Aggregation] = {item.name: item for item in (COUNT, SUM, MEAN, MIN, MAX)}
-
-_ALIASES = {"avg": "mean"}
-_LATER = {
-    "variance": "its squared sums need a wider state than this release keeps",
-    "stddev": "its squared sums need a wider state than this release keeps",
-    "first": "its state must carry the order of events, which this release does not store in tiles",
-    "last": "its state must carry the order of events, which this release does not store in tiles",
-    "count_distinct": "it needs a mergeable sketch, a state of variable width",
-    "approx_count_distinct": "it needs a mergeable sketch, a state of variable width",
-    "approx_percentile": "it needs a mergeable sketch, a state of variable width",
-    "last_k": "it needs a state of variable width",
+AGGREGATIONS: dict[str, Aggregation] = {
+    item.name: item for item in (COUNT, SUM, MEAN, MIN, MAX, VARIANCE, STDDEV, FIRST, LAST)
 }
+
+_ALIASES = {"avg": "mean", "var": "variance", "var_pop": "variance", "std": "stddev", "stddev_pop": "stddev"}
+_SKETCH = "it needs a mergeable sketch, a state of variable width"
+_LATER = {
+    "count_distinct": _SKETCH,
+    "approx_count_distinct": _SKETCH,
+    "approx_percentile": _SKETCH,
+    "percentile": _SKETCH,
+    "quantile": _SKETCH,
+    "median": _SKETCH,
+    "last_k": "it needs a state of variable width",
+    "var_samp": "variances are of the population; use variance",
+    "stddev_samp": "standard deviations are of the population; use stddev",
+}
+_ARITHMETIC = frozenset({"sum", "mean", "variance", "stddev"})
 
 
 def check_aggregation(function: str, column: Field | None) -> str:
@@ -38,18 +44,18 @@ def check_aggregation(function: str, column: Field | None) -> str:
         raise ValueError(f"{function} is not an aggregation; known are {', '.join(AGGREGATIONS)}")
     if column is None and name != "count":
         raise ValueError(f"{function} needs a column")
-    if column is not None:
+    if column is not None and name != "count":
         _check_column(name, column)
     return name
 
 
 def _check_column(name: str, column: Field) -> None:
     kind = column.type.kind
-    if name == "count":
-        return
-    if kind is Kind.FLOAT64:
-        raise ValueError(f"{name} of the float {column.name} is not supported yet: declare it as a decimal")
-    if name in ("sum", "mean") and not column.type.is_exact_number:
-        raise ValueError(f"{name} takes int64 or decimal; {column.name} is a {column.type}")
-    if not column.type.fixed_width:
-        raise ValueError(f"{name} takes a type of at most 8 bytes; {column.name} is a {column.type}")
+    if name in _ARITHMETIC and kind not in (Kind.INT64, Kind.DECIMAL, Kind.FLOAT64):
+        raise ValueError(f"{name} takes int64, decimal or float64; {column.name} is a {column.type}")
+    if name in ("variance", "stddev") and column.type.is_wide:
+        raise ValueError(
+            f"{name} takes at most 18 digits, so that squares stay exact; {column.name} is a {column.type}"
+        )
+    if kind is Kind.STRING:
+        raise ValueError(f"{name} takes a type of fixed width; {column.name} is a {column.type}")

@@ -1,55 +1,49 @@
-"""The algebra that aggregations are made of: a partial state is a commutative monoid over exact integers. Pure.
+"""What tiles are made of: components of columns, and how an aggregation turns merged components into a value. Pure.
 
-A tile holds, per column, the components that its aggregations need; components are shared (a mean and a sum need one
-sum). Values are physical: decimals as unscaled integers. Empty columns and nulls never reach a component.
+Components are shared: a mean and a sum over one column need one sum. Nulls never reach a component.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coeval.aggregations.ops import (
+    SPLIT,
+    Additive,
+    Counted,
+    Op,
+    Order,
+    OrderColumns,
+    high_part,
+    high_sql,
+    low_part,
+    low_sql,
+)
+from coeval.aggregations.states import Ints, Mask, Numbers, Storage
 from coeval.spec.model import Field
-from coeval.spec.types import DataType
+from coeval.spec.types import DataType, Kind
 
-Ints: TypeAlias = NDArray[np.int64]
-Mask: TypeAlias = NDArray[np.bool_]
-States: TypeAlias = NDArray[Any]
-"""Stored components: int64, or the two limbs of WIDE."""
+Number: TypeAlias = int | float
+Merged: TypeAlias = Mapping[str, Any]
+"""Merged components by operation name: exact integers or floats; arrays of them in the vector form."""
 
-NARROW, WIDE = np.dtype("<i8"), np.dtype([("low", "<u8"), ("high", "<i8")])
-"""Storage of a component: 8 bytes, or a 128-bit two's complement integer in 16."""
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One commutative monoid over integers: how values enter a state and how states merge.
-
-    `sql` takes an expression of the physical value (BIGINT) and gives the aggregate expression, in Flink and Spark
-    alike. `reduce` merges states along axis 1 of a (keys, tiles) array where the mask holds; a wide state comes as two
-    limbs and leaves as exact Python integers in an object array where it does not fit int64.
-    """
-
-    name: str
-    identity: int
-    lift: Callable[[int], int]
-    merge: Callable[[int, int], int]
-    reduce: Callable[[States, Mask], Ints | NDArray[np.object_]]
-    sql: Callable[[str, bool], str]
-    additive: bool
+NARROW_DIGITS = 9
+"""Values of at most this many digits sum in 8 bytes: 9.2e9 events of the greatest value fit."""
+WIDE_DIGITS = 19
+"""Values of at most this many digits sum in 38: 1e19 events of the greatest value fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One stored number of a tile: an operation over a column, in 8 or 16 bytes."""
+    """One stored number of a tile: an operation over a column."""
 
     op: Op
     column: str
-    wide: bool = False
+    storage: Storage = Storage.NARROW
 
     @property
     def name(self) -> str:
@@ -57,20 +51,20 @@ class Component:
         return f"{self.op.name}_{self.column}"
 
     @property
-    def dtype(self) -> np.dtype[np.void] | np.dtype[np.int64]:
+    def dtype(self) -> np.dtype[Any]:
         """How a slot stores it."""
-        return WIDE if self.wide else NARROW
+        return self.storage.dtype
 
-    def sql(self, column: str) -> str:
-        """The aggregate expression over the physical (BIGINT) column of that name."""
-        return self.op.sql(column, self.wide)
+    def sql(self, column: str, order: OrderColumns) -> str:
+        """The aggregate expression over the physical column of that name, in Flink and Spark alike."""
+        return self.op.sql(column, self.storage, order)
 
 
 @dataclass(frozen=True, slots=True)
 class Finalised:
     """The values of one feature for many keys: physical values, and where they are null or beyond their type."""
 
-    values: NDArray[np.int64] | NDArray[np.float64] | NDArray[np.object_]
+    values: Numbers
     null: Mask
     overflow: Mask
 
@@ -79,44 +73,91 @@ class Finalised:
 class Aggregation:
     """A named aggregation: the components it keeps and how a merged state becomes a value.
 
-    `finalise` sees the events counted and the merged components by operation name, as exact integers, and gives the
-    physical value, or None for null; OVERFLOW is decided by the caller against the result type. `finalise_many` is the
-    same over numpy arrays.
+    `finalise` sees the events counted and the merged components by operation name, and gives the physical value, or
+    None for null; OVERFLOW is decided by the caller against the result type. `finalise_many` is the same over arrays.
     """
 
     name: str
     components: Callable[[Field | None], tuple[Component, ...]]
     result: Callable[[DataType | None], DataType]
-    finalise: Callable[[int, dict[str, int], DataType | None], int | float | None]
-    finalise_many: Callable[[Ints, dict[str, Ints | NDArray[np.object_]], DataType | None], Finalised]
+    finalise: Callable[[int, Merged, DataType | None], Number | None]
+    finalise_many: Callable[[Ints, Merged, DataType | None], Finalised]
 
 
-def reduce_wide(states: States, mask: Mask) -> Ints | NDArray[np.object_]:
-    """Sum 128-bit states along axis 1, exactly, by 32-bit digits; Python integers where int64 cannot hold one."""
-    digit = np.uint64(0xFFFFFFFF)
-    low = np.where(mask, states["low"], np.uint64(0))
-    d0 = (low & digit).sum(axis=1, dtype=np.uint64)
-    d1 = (low >> np.uint64(32)).sum(axis=1, dtype=np.uint64) + (d0 >> np.uint64(32))
-    high = np.where(mask, states["high"], 0).sum(axis=1, dtype=np.int64) + (d1 >> np.uint64(32)).astype(np.int64)
-    low = (d0 & digit) | (d1 << np.uint64(32))
-    return from_limbs(low, high)
+COUNT_OP = Counted()
 
 
-def from_limbs(low: NDArray[np.uint64], high: Ints) -> Ints | NDArray[np.object_]:
-    """The integers of two 64-bit limbs: int64 where all of them fit, else Python integers."""
-    narrow = low.astype(np.int64)
-    if bool(np.all(high == narrow >> 63)):
-        return narrow
-    return np.array([(int(h) << 64) + int(v) for v, h in zip(low, high, strict=True)], dtype=object)
+def fold(component: Component, values: Iterable[tuple[Order, Any]]) -> Number:
+    """The number that a tile stores of a component, from its non-null values and their place in the total order."""
+    state: Any = component.op.initial
+    for order, value in values:
+        state = component.op.add(state, value, order)
+    return component.op.stored(state)
 
 
-def to_wide(values: Ints | NDArray[np.object_]) -> NDArray[np.void]:
-    """Store integers as 128-bit states."""
-    states = np.zeros(len(values), dtype=WIDE)
-    if values.dtype == object:
-        states["low"] = [int(v) & 0xFFFFFFFFFFFFFFFF for v in values]
-        states["high"] = [int(v) >> 64 for v in values]
-    else:
-        states["low"] = values.astype(np.int64).astype(np.uint64)
-        states["high"] = values >> 63
-    return states
+def count_component(column: Field) -> Component:
+    """How many values of the column there are: beside every other component of it."""
+    return Component(COUNT_OP, column.name)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _square(value: Any) -> Any:
+    return value * value
+
+
+def _square_sql(column: str) -> str:
+    return f"({column} * {column})"
+
+
+_LIFTS: Mapping[str, tuple[Callable[[Any], Any], Callable[[str], str]]] = {
+    "sum": (_same, _same),
+    "squares": (_square, _square_sql),
+}
+
+
+def total_components(name: str, column: Field) -> tuple[Component, ...]:
+    """The sum (`sum`) or the sum of squares (`squares`) of a column, as wide as its type needs.
+
+    Two components where one might not hold it exactly: `exact_total` puts them together.
+    """
+    lift, sql = _LIFTS[name]
+    digits = (column.type.precision or WIDE_DIGITS) * (2 if name == "squares" else 1)
+    if column.type.kind is Kind.FLOAT64:
+        return (Component(Additive(name, lift, sql), column.name, Storage.FLOAT),)
+    if digits <= WIDE_DIGITS:
+        storage = Storage.NARROW if digits <= NARROW_DIGITS else Storage.WIDE
+        return (Component(Additive(name, lift, sql), column.name, storage),)
+    high = Additive(f"{name}_high", lambda value: high_part(lift(value)), lambda column: high_sql(sql(column)), True)
+    low = Additive(f"{name}_low", lambda value: low_part(lift(value)), lambda column: low_sql(sql(column)), True)
+    return Component(high, column.name, Storage.WIDE), Component(low, column.name, Storage.WIDE)
+
+
+def exact_total(name: str, state: Merged) -> Any:
+    """The total that `total_components` keep, of one key or of many."""
+    if name in state:
+        return state[name]
+    high, low = state[f"{name}_high"], state[f"{name}_low"]
+    return as_objects(high) * SPLIT + low
+
+
+def as_objects(values: Any) -> Any:
+    """Python integers, which nothing overflows; a single one is left as it is."""
+    return values.astype(object) if isinstance(values, np.ndarray) else values
+
+
+def never(events: Ints) -> Mask:
+    """No value is: null, or beyond its type."""
+    return np.zeros(len(events), dtype=bool)
+
+
+def beyond(values: Numbers, data_type: DataType) -> Mask:
+    """Which values leave the type: integers beyond its digits, floats that are not finite."""
+    if values.dtype.kind == "f":
+        return ~np.isfinite(values)
+    if values.dtype != object:
+        return np.zeros(len(values), dtype=bool)
+    low, high = data_type.limits
+    return np.array([not low <= value <= high for value in values], dtype=bool)

@@ -2,7 +2,8 @@
 
 Windowed view, one string per key: a 24-byte header, then per granularity (coarse first) a ring of slots; a tile's slot
 is its index modulo the ring. A ring that was never written may be missing at the end: absent bytes are empty slots.
-Row view, one string per key: a 32-byte header, the null bitmap, 8 bytes per fixed-width feature, then the strings.
+Row view, one string per key: a 32-byte header, the null bitmap, 8 bytes per feature of fixed width (16 for a decimal of
+more than 18 digits), then the strings.
 Guards are big-endian (a Lua script unpacks them), state is little-endian (numpy reads it in place).
 """
 
@@ -45,7 +46,7 @@ class TileColumns:
     """Tiles of one granularity, columnar; every array has one entry per tile.
 
     `last_event_ts` and `last_available_at` are the greatest of the tile's events (microseconds UTC); `states` hold one
-    array per component: int64, or `WIDE` for 16-byte components.
+    array per component, in the dtype of its storage.
     """
 
     keys: Sequence[str]
@@ -124,26 +125,29 @@ def encode_rows(view: RowView, columns: RowColumns) -> list[Update]:
 
 @lru_cache(maxsize=256)
 def _fixed(features: tuple[Field, ...]) -> struct.Struct:
-    codes = ["d" if field.type.kind is Kind.FLOAT64 else "q" for field in features if field.type.fixed_width]
-    return struct.Struct("<" + "".join(codes))
+    return struct.Struct("<" + "".join(_code(field) for field in features if field.type.kind is not Kind.STRING))
+
+
+def _code(field: Field) -> str:
+    if field.type.is_wide:
+        return "16s"
+    return "d" if field.type.kind is Kind.FLOAT64 else "q"
 
 
 def _encode_row(features: tuple[Field, ...], values: Sequence[Physical]) -> bytes:
     nulls = bytearray((len(features) + 7) // 8)
-    fixed: list[Physical] = []
+    fixed: list[Physical | bytes] = []
     tail = bytearray()
     for index, (field, value) in enumerate(zip(features, values, strict=True)):
         if value is None:
             nulls[index // 8] |= 1 << index % 8
-        if field.type.fixed_width:
-            fixed.append(0 if value is None else value)
-        elif isinstance(value, str):
-            text = value.encode()
+        if field.type.kind is Kind.STRING:
+            text = str(value or "").encode()
             tail += struct.pack("<I", len(text)) + text
-        elif value is None:
-            tail += struct.pack("<I", 0)
+        elif field.type.is_wide:
+            fixed.append(int(value or 0).to_bytes(16, "little", signed=True))
         else:
-            raise TypeError(f"{field.name} is a {field.type}, which rows do not hold yet: at most 18 digits")
+            fixed.append(0 if value is None else value)
     return bytes(nulls) + _fixed(features).pack(*fixed) + bytes(tail)
 
 
@@ -157,12 +161,14 @@ def decode_row(features: tuple[Field, ...], blob: bytes) -> tuple[tuple[int, int
     values: list[Physical] = []
     for index, field in enumerate(features):
         value: Physical
-        if field.type.fixed_width:
-            value = next(fixed)
-        else:
+        if field.type.kind is Kind.STRING:
             length = int.from_bytes(blob[position : position + 4], "little")
             value = blob[position + 4 : position + 4 + length].decode()
             position += 4 + length
+        elif field.type.is_wide:
+            value = int.from_bytes(next(fixed), "little", signed=True)
+        else:
+            value = next(fixed)
         values.append(None if nulls[index // 8] >> index % 8 & 1 else value)
     return (event_ts, available_at, partition, offset), values
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coeval.aggregations import AGGREGATIONS
-from coeval.aggregations.partial import Finalised, Ints, Mask
+from coeval.aggregations.partial import COUNT_OP, Component, Finalised
+from coeval.aggregations.states import Ints, Mask, Numbers
 from coeval.aggregations.tiles import Granularity, aggregate_column, tile_plan
 from coeval.online.layout import TILE_BIAS, Tiles, decode_row, decode_tiles
 from coeval.online.result import Column, Status
@@ -44,7 +45,10 @@ def _merge_window(
     events: Ints = np.where(mask, ring["events"].astype(np.int64), 0).sum(axis=1)
     column = aggregate_column(aggregate, source)
     needed = AGGREGATIONS[aggregate.function].components(column)
-    state: dict[str, Any] = {item.op.name: item.op.reduce(ring[item.name], mask) for item in needed}
+    if column is not None:
+        # A tile may hold events without a value of this column: its other components then mean nothing.
+        mask &= ring[Component(COUNT_OP, column.name).name] > 0
+    state: dict[str, Numbers] = {item.op.name: item.op.reduce(ring[item.name], mask, index) for item in needed}
     return AGGREGATIONS[aggregate.function].finalise_many(events, state, column.type if column else None)
 
 
@@ -85,7 +89,7 @@ def _row_column(field: Field, values: Sequence[Physical], absent: NDArray[np.int
     null = np.fromiter((value is None for value in values), dtype=bool, count=len(values))
     status = np.where(absent != 0, absent, np.where(null, Status.NULL, Status.PRESENT)).astype(np.int8)
     filled: NDArray[Any]
-    if field.type.kind is Kind.STRING or not field.type.fixed_width:
+    if field.type.kind is Kind.STRING or field.type.is_wide:
         filled = np.array(values, dtype=object)
     else:
         kind = np.float64 if field.type.kind is Kind.FLOAT64 else np.int64

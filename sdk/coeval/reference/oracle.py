@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from coeval.aggregations import AGGREGATIONS
 from coeval.aggregations.tiles import aggregate_column
+from coeval.reference.aggregate import BeyondTypeError
+from coeval.reference.aggregate import aggregate as compute
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, RowView, View
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to, tile_index
-from coeval.spec.types import INT64_MAX, INT64_MIN, Kind, Physical
+from coeval.spec.types import Physical
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +70,31 @@ def _row(view: RowView, visible: Sequence[Event], q: int) -> dict[str, Value]:
 
 
 def _window(aggregate: Aggregate, feature: Field, source: EventSource, visible: Sequence[Event], q: int) -> Value:
-    start = floor_to(q - aggregate.window, aggregate.hop)
-    inside = [event for event in visible if event.event_ts >= start]
     column = aggregate_column(aggregate, source)
-    state: dict[str, int] = {}
-    for component in AGGREGATIONS[aggregate.function].components(column):
-        total = component.op.identity
-        for event in inside:
-            value = event.values[component.column]
-            if value is not None:
-                assert isinstance(value, int) or component.op.name == "count"
-                total = component.op.merge(total, component.op.lift(value))  # type: ignore[arg-type]
-        state[component.op.name] = total
-    result = AGGREGATIONS[aggregate.function].finalise(len(inside), state, column.type if column else None)
-    if not visible:
-        return Value(result, "NOT_FOUND")
-    return _present(result) if _fits(result, feature) else Value(None, "OVERFLOW")
+    inside = in_window(aggregate, visible, q)
+    values = values_of(aggregate, inside)
+    try:
+        result = compute(aggregate.function, values, len(inside), column.type if column else None, feature.type)
+    except BeyondTypeError:
+        return Value(None, "OVERFLOW")
+    return _present(result) if visible else Value(result, "NOT_FOUND")
+
+
+def in_window(aggregate: Aggregate, visible: Iterable[Event], q: int) -> list[Event]:
+    """The visible events that a window at q covers."""
+    start = floor_to(q - aggregate.window, aggregate.hop)
+    return [event for event in visible if event.event_ts >= start]
+
+
+def values_of(aggregate: Aggregate, events: Iterable[Event]) -> list[int | float]:
+    """The non-null values of an aggregate's column, in the order of the events; nothing for a count of events."""
+    found = [event.values[aggregate.column] for event in events] if aggregate.column else []
+    # Only a count takes text, and it does not look at it.
+    return [0 if isinstance(value, str) else value for value in found if value is not None]
 
 
 def _present(value: Physical) -> Value:
     return Value(value, "NULL" if value is None else "PRESENT")
-
-
-def _fits(value: Physical, field: Field) -> bool:
-    if not isinstance(value, int):
-        return True
-    if field.type.kind is Kind.DECIMAL:
-        return bool(abs(value) < 10**field.type.precision)
-    return INT64_MIN <= value <= INT64_MAX
 
 
 def is_late(event: Event, hop: int, allowed_lateness: int) -> bool:

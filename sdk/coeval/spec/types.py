@@ -53,14 +53,15 @@ class DataType:
         return f"decimal({self.precision},{self.scale})" if self.kind is Kind.DECIMAL else self.kind.value
 
     @property
-    def fixed_width(self) -> bool:
-        """True where a physical value fits 8 bytes."""
-        return self.kind is not Kind.STRING and self.precision <= 18
+    def is_wide(self) -> bool:
+        """True for decimals of more than 18 digits: a physical value takes 16 bytes instead of 8."""
+        return self.precision > 18
 
     @property
-    def is_exact_number(self) -> bool:
-        """True for int64 and decimals: sums of them are exact."""
-        return self.kind in (Kind.INT64, Kind.DECIMAL)
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest physical value of an int64 or decimal."""
+        greatest = 10**self.precision - 1 if self.kind is Kind.DECIMAL else INT64_MAX
+        return (-greatest if self.kind is Kind.DECIMAL else INT64_MIN), greatest
 
     @staticmethod
     @lru_cache(maxsize=256)
@@ -156,7 +157,7 @@ def _in_int64(value: int) -> int:
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("a float must be finite")
-    return value
+    return value + 0.0  # there is one zero: -0.0 is the same value, and must not depend on which came first
 
 
 def micros(instant: datetime) -> int:
