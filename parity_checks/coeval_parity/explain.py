@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from coeval.aggregations.tiles import tile_plan
-from coeval.reference.oracle import value_at, visible_events
+from coeval.aggregations.tiles import aggregate_column, tile_plan
+from coeval.reference.aggregate import agree, tolerance
+from coeval.reference.oracle import in_window, value_at, values_of, visible_events
 from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration
 from coeval.spec.types import Physical
-from coeval_parity.compare import TOLERANCE
 from coeval_parity.evidence import Case, Delivery, Order, components_of, holds
 from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
 from coeval_parity.result import Cause
@@ -40,7 +40,7 @@ def explain(case: Case, delivery: Delivery) -> Verdict:
     case = replace(case, view=_narrowed(case.view, case.feature))
     visible = visible_events(case.view, case.events, case.key, case.q)
     reference = _oracle(case, case.view, visible)
-    if not near(reference, case.expected):
+    if not near(case, reference, case.expected):
         return Verdict(
             Cause.UNEXPLAINED,
             f"The offline engine computed {case.expected!r}, the reference {reference!r}, from the same log: "
@@ -163,11 +163,7 @@ def _oracle(case: Case, view: View, events: Sequence[Event]) -> Physical:
 
 
 def _reproduces(case: Case, view: View, events: Sequence[Event]) -> bool:
-    return _same(_oracle(case, view, events), case.served)
-
-
-def _same(left: Physical, right: Physical) -> bool:
-    return type(left) is type(right) and left == right
+    return near(case, _oracle(case, view, events), case.served)
 
 
 def oracle_value(case: Case) -> Physical:
@@ -175,11 +171,18 @@ def oracle_value(case: Case) -> Physical:
     return _oracle(case, _narrowed(case.view, case.feature), case.events)
 
 
-def near(left: Physical, right: Physical) -> bool:
-    """Whether two values are equal, floats within their tolerance."""
-    if isinstance(left, float) and isinstance(right, float):
-        return abs(left - right) <= TOLERANCE * max(abs(left), abs(right))
-    return _same(left, right)
+def near(case: Case, left: Physical, right: Physical) -> bool:
+    """Whether two values of the case's feature are equal: exactly, or as sums of the same doubles can be."""
+    if not isinstance(left, float) or not isinstance(right, float) or left == right:
+        return type(left) is type(right) and left == right
+    if not isinstance(case.view, WindowedView):
+        return False
+    assert isinstance(case.source, EventSource)
+    aggregate = next(item for item in case.view.aggregates if item.feature == case.feature)
+    column = aggregate_column(aggregate, case.source)
+    seen = in_window(aggregate, visible_events(case.view, case.events, case.key, case.q), case.q)
+    bound = tolerance(aggregate.function, values_of(aggregate, seen), column.type if column else None)
+    return agree(aggregate.function, left, right, bound)
 
 
 def _has(view: View, feature: str) -> bool:

@@ -33,11 +33,15 @@ KEPT_KEYS = {True: 20, False: 200}
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of a view's differences, per feature; `kept` describes some of them in full."""
+    """What became of a view's differences, per feature; `kept` describes some of them in full.
+
+    `settled` were equal when read again, `within` differ no more than sums of the same doubles may.
+    """
 
     causes: Mapping[str, Counter[Cause]] = field(default_factory=dict)
     symptoms: Mapping[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
+    within: Counter[str] = field(default_factory=Counter)
     kept: tuple[Mismatch, ...] = ()
     omitted: int = 0
 
@@ -49,6 +53,7 @@ class _Docket:
     causes: dict[str, Counter[Cause]] = field(default_factory=dict)
     symptoms: dict[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
+    within: Counter[str] = field(default_factory=Counter)
     kept: list[Mismatch] = field(default_factory=list)
     keys: dict[Cause, set[str]] = field(default_factory=dict)
     omitted: int = 0
@@ -73,7 +78,7 @@ class _Docket:
         return False
 
     def close(self) -> Judged:
-        return Judged(self.causes, self.symptoms, self.settled, tuple(self.kept), self.omitted)
+        return Judged(self.causes, self.symptoms, self.settled, self.within, tuple(self.kept), self.omitted)
 
 
 def judge(first: Log, log: Log, screened: Screened, second: Look | None, definitions: Sequence[View]) -> Judged:
@@ -142,12 +147,15 @@ def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, featu
         duplicates=evidence.duplicates,
         definitions=evidence.definitions,
     )
-    if not near(oracle_value(first), first.expected):
+    if near(first, first.served, first.expected):
+        docket.within[feature] += 1
+        return
+    if not near(first, oracle_value(first), first.expected):
         docket.enter(first, key, explain(first, evidence.second.delivery), _symptom(first))
         return
     served = evidence.second.served
     case = _again(first, evidence.events, int(served.at[evidence.index]), served.columns[feature], evidence.index)
-    if near(case.served, case.expected):
+    if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
     docket.enter(case, key, explain(case, evidence.second.delivery), _symptom(case))

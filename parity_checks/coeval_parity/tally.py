@@ -40,7 +40,7 @@ def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
         label=aggregate.label if aggregate else f"latest {name}",
         compared=len(comparison.outcome),
         matched=comparison.count(Outcome.MATCH) + settled,
-        within_tolerance=comparison.count(Outcome.WITHIN_TOLERANCE),
+        within_tolerance=comparison.count(Outcome.WITHIN_TOLERANCE) + judged.within[name],
         causes=dict(judged.causes.get(name, {})),
         symptoms=dict(judged.symptoms.get(name, {})),
         null_online=int(screened.served.columns[name].null.sum()),

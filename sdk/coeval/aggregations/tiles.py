@@ -32,7 +32,7 @@ class Granularity:
     @property
     def dtype(self) -> np.dtype[np.void]:
         """A stored slot: the guard (tile, epoch, events; big-endian, so that a Lua script can read it), then state."""
-        guard: list[tuple[str, object]] = [("tile", ">u4"), ("epoch", ">u4"), ("events", ">u4")]
+        guard: list[tuple[str, object]] = [("tile", ">u8"), ("epoch", ">u4"), ("events", ">u4")]
         return np.dtype(guard + [(item.name, item.dtype) for item in self.components])
 
     def first_owned(self, since: int) -> int:

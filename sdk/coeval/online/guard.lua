@@ -14,10 +14,10 @@ local kind, ttl = ARGV[1], ARGV[2]
 local function tile(key, payload)
   local position, event_ts, available_at = struct.unpack('>I4i8i8', payload)
   local slot = string.sub(payload, 21)
-  local old = redis.call('GETRANGE', key, position, position + 11)
-  if #old == 12 then
-    local t0, e0, n0 = struct.unpack('>I4I4I4', old)
-    local t1, e1, n1 = struct.unpack('>I4I4I4', slot)
+  local old = redis.call('GETRANGE', key, position, position + 15)
+  if #old == 16 then
+    local t0, e0, n0 = struct.unpack('>I8I4I4', old)
+    local t1, e1, n1 = struct.unpack('>I8I4I4', slot)
     if t0 > t1 or (t0 == t1 and (e0 > e1 or (e0 == e1 and n0 >= n1))) then return 0 end
   end
   local header = redis.call('GETRANGE', key, 0, 23)
@@ -28,7 +28,7 @@ local function tile(key, payload)
     event_ts = math.max(old_event, event_ts)
     available_at = math.max(old_available, available_at)
   end
-  redis.call('SETRANGE', key, 0, struct.pack('>BBBBBBBBi8i8', 1, 0, 0, 0, 0, 0, 0, 0, event_ts, available_at))
+  redis.call('SETRANGE', key, 0, struct.pack('>BBBBBBBBi8i8', 2, 0, 0, 0, 0, 0, 0, 0, event_ts, available_at))
   return 1
 end
 

@@ -22,13 +22,13 @@ from coeval.aggregations.tiles import Granularity, TilePlan
 from coeval.spec.model import Field, RowView
 from coeval.spec.types import Kind, Physical
 
-LAYOUT = 1
+LAYOUT = 2
 TILE_HEADER = struct.Struct(">B7xqq")
 """Layout id, then the greatest event_ts and available_at (microseconds UTC) of what was written."""
 ROW_HEADER = struct.Struct(">B3xiqqq")
 """Layout id, partition, event_ts, available_at, offset."""
-TILE_BIAS = 2**31
-"""Added to a tile index, so that it is unsigned and 0 means an empty slot."""
+TILE_BIAS = 2**52
+"""Added to a tile index, so that it is positive and 0 means an empty slot; Lua's numbers are exact to twice that."""
 
 _WRITE_PREFIX = struct.Struct(">Iqq")
 

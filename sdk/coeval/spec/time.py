@@ -39,6 +39,8 @@ def hop_of(window: int, slide: int | None = None) -> int:
     hop = slide if slide and slide < window else _default_hop(window)
     if window % hop:
         raise ValueError(f"a window of {duration(window)} is not a multiple of its hop {duration(hop)}")
+    if hop < SECOND:
+        raise ValueError(f"a hop of {duration(hop)} is below a second")
     if DAY % hop and hop % DAY:
         raise ValueError(f"a hop of {duration(hop)} neither divides a day nor is whole days")
     if window // hop > MAX_TILES:

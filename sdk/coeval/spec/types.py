@@ -53,6 +53,11 @@ class DataType:
         return f"decimal({self.precision},{self.scale})" if self.kind is Kind.DECIMAL else self.kind.value
 
     @property
+    def is_exact_number(self) -> bool:
+        """True for int64 and decimals: arithmetic on them is exact."""
+        return self.kind in (Kind.INT64, Kind.DECIMAL)
+
+    @property
     def is_wide(self) -> bool:
         """True for decimals of more than 18 digits: a physical value takes 16 bytes instead of 8."""
         return self.precision > 18
