@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, View, WindowedView
+from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, View, columns_read
 from coeval.spec.records import Event
 from coeval.spec.types import DataType, Kind, Physical, to_physical
 from coeval_parity.compare import Values
@@ -173,12 +173,8 @@ def _collect(log: Log, view: View, frame: DataFrame, keys: Sequence[str]) -> dic
 
 def _needed(view: View) -> list[str]:
     """The source fields that a view reads, its keys first."""
-    read = (
-        [aggregate.column for aggregate in view.aggregates if aggregate.column]
-        if isinstance(view, WindowedView)
-        else [field.name for field in view.features]
-    )
-    return list(dict.fromkeys([*(field.name for field in view.key), *read]))
+    keys = [field.name for field in view.key]
+    return [*keys, *sorted(columns_read(view).difference(keys))]
 
 
 def _event(fields: Sequence[Field], row: Mapping[str, Any]) -> Event:

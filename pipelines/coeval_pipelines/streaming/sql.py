@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, Field, View, WindowedView
+from coeval.spec.model import EventSource, Field, View, WindowedView, columns_read
 from coeval.spec.time import HOUR
 from coeval_pipelines.streaming.literals import is_valid, lines, physical, physical_column, quote, table
 from coeval_pipelines.streaming.names import changelog_topic, group_id, job_name, stream_views
@@ -135,11 +135,5 @@ def _good_events(source: EventSource, views: tuple[View, ...]) -> str:
 
 
 def _used_fields(source: EventSource, views: tuple[View, ...]) -> list[Field]:
-    names: set[str] = set()
-    for view in views:
-        names |= {field.name for field in view.key}
-        if isinstance(view, WindowedView):
-            names |= {aggregate.column for aggregate in view.aggregates if aggregate.column}
-        else:
-            names |= {field.name for field in view.features}
+    names = frozenset[str]().union(*(columns_read(view) for view in views))
     return [field for field in source.fields if field.name in names]

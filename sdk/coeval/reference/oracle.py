@@ -122,7 +122,7 @@ def training_set(
         for used in chosen.views:
             view = manifest.views[used.view]
             key = tuple(row.entities[field.name] for field in view.key)
-            found = value_at(view, manifest.sources[view.source], events[view.source], key, row.event_timestamp)
+            found = value_at(view, manifest.source_of(view), events[view.source], key, row.event_timestamp)
             values |= {f"{view.name}__{name}": found[name].value for name in used.features}
         rows.append(values)
     return rows

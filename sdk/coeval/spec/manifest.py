@@ -66,16 +66,20 @@ class Manifest:
         both: tuple[EventSource | BatchSource, ...] = self.event_sources + self.batch_sources
         return {source.name: source for source in both}
 
+    def source_of(self, view: View) -> EventSource | BatchSource:
+        """The source of a view, as the view sees it: with the columns that it computes."""
+        return with_columns(self.sources[view.source], view)
+
     def event_source(self, view: View) -> EventSource:
-        """The event source of a stream view, as the view sees it: with the columns that it computes.
+        """The event source of a stream view, as the view sees it.
 
         Raises:
             ManifestError: the view has a batch source.
         """
-        source = self.sources[view.source]
+        source = self.source_of(view)
         if not isinstance(source, EventSource):
             raise ManifestError(f"View {view.name} reads the batch source {source.name}, not a stream.")
-        return with_columns(source, view)
+        return source
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, ASCII, one schema version. Equal manifests give equal bytes."""

@@ -6,7 +6,7 @@ Durations are microseconds. Field order is meaning: it is the order of keys, of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from coeval.spec.expressions import Expression
 from coeval.spec.time import DAY, MINUTE, duration
@@ -248,7 +248,10 @@ class FeatureService:
     deprecated: str = ""
 
 
-def with_columns(source: EventSource, view: View) -> EventSource:
+_Source = TypeVar("_Source", EventSource, BatchSource)
+
+
+def with_columns(source: _Source, view: View) -> _Source:
     """The source as a view sees it: with the columns that the view computes."""
     return (
         replace(source, fields=source.fields + tuple(item.field for item in view.columns)) if view.columns else source
