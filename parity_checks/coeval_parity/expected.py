@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coeval.settings import Settings
-from coeval.spec.keys import encode_key
+from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, View, columns_read
 from coeval.spec.records import Event
 from coeval.spec.types import DataType, Kind, Physical, to_physical
 from coeval_parity.compare import Values
-from coeval_parity.keys import decode_key
 from coeval_pipelines.arrow import physical_numpy
 from coeval_pipelines.offline.columns import arrow_type, logical_array, quoted
 from coeval_pipelines.offline.event_log import ingest_topic, read_duplicates, totals

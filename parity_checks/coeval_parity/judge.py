@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from coeval.online.result import Column
+from coeval.spec.keys import decode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event
@@ -19,7 +20,6 @@ from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.expected import Log, duplicates_of, events_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
-from coeval_parity.keys import decode_key
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
 from coeval_parity.screen import Screened

@@ -22,11 +22,10 @@ from coeval.online.layout import TILE_BIAS, decode_row, decode_tiles
 from coeval.online.merge import read_rows, read_windows, unavailable
 from coeval.online.result import Column
 from coeval.online.writer import OnlineWriter
-from coeval.spec.keys import bucket_of
+from coeval.spec.keys import bucket_of, decode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
 from coeval_parity.evidence import Delivery, Slot, Stored
-from coeval_parity.keys import decode_key
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.handoff import covers, is_streamed
 from coeval_pipelines.streaming.names import changelog_topic

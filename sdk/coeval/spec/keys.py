@@ -34,6 +34,29 @@ def _encode_part(field: Field, value: Physical) -> str:
     return KEY_KINDS[field.type.kind] + text
 
 
+def decode_key(fields: Sequence[Field], text: str) -> tuple[Physical, ...]:
+    """The typed parts of an encoded key.
+
+    Raises:
+        ValueError: the text is not a key of these fields.
+    """
+    parts = text.split("|")
+    if len(parts) != len(fields):
+        raise ValueError(f"{text!r} has {len(parts)} parts, not {len(fields)}")
+    values = tuple(_decode_part(field, part) for field, part in zip(fields, parts, strict=True))
+    if encode_key(fields, values) != text:
+        raise ValueError(f"{text!r} is not how a key is written")
+    return values
+
+
+def _decode_part(field: Field, part: str) -> Physical:
+    if part[:1] != KEY_KINDS.get(field.type.kind):
+        raise ValueError(f"{part!r} is not a {field.type}")
+    if field.type.kind is Kind.STRING:
+        return part[1:].replace("%7C", "|").replace("%25", "%")
+    return int(part[1:])
+
+
 def key_sql(fields: Sequence[Field], column: str = "{}") -> str:
     """The SQL, in Flink and Spark alike, that builds `encode_key` from typed, non-null columns.
 
