@@ -133,8 +133,8 @@ def _replace(path: str, old: str, new: str) -> Callable[[Path], None]:
     ("edit", "said"),
     [
         (
-            _replace("households.py", 'owner="customer-data@grocer.example",\n    entities', 'owner="",\n    entities'),
-            ["view household_spend: it has no owner", "in   households.py:"],
+            _replace("households.py", 'timestamp_field="purchased_at"', 'timestamp_field="event_id"'),
+            ["view household_spend: windows run over the event time", "in   feature_repo/households.py:"],
         ),
         (
             _replace("derived.py", "functions:spend_vs_usual", "functions:spend_vs_unusual"),
@@ -142,10 +142,14 @@ def _replace(path: str, old: str, new: str) -> Callable[[Path], None]:
         ),
         (
             _replace("households.py", '"basket_id", "store_id"', '"basket", "store_id"'),
-            ["source purchases: it has no column basket", "Use one of event_id", "in   households.py:"],
+            [
+                "view latest_basket, field basket: source purchases has no column 'basket'.",
+                "fix  Did you mean basket_id?",
+                "in   feature_repo/households.py:",
+            ],
         ),
     ],
-    ids=["refused when compiled", "function that is not there", "refused in the file"],
+    ids=["refused when compiled", "function that is not there", "refused by a helper in the file"],
 )
 def test_a_broken_catalog_changes_nothing_and_says_why(
     copy: tuple[Path, Path], edit: Callable[[Path], None], said: list[str]
@@ -163,12 +167,10 @@ def test_a_broken_catalog_changes_nothing_and_says_why(
 
 def test_a_first_apply_that_fails_leaves_nothing_behind(copy: tuple[Path, Path], tmp_path: Path) -> None:
     project, _ = copy
-    _replace(
-        "stores.py", 'description="Receipt lines and dollars of a store over a day and a week."', 'description=""'
-    )(project)
+    _replace("stores.py", "entities=[store]", 'entities=[store], version="v2"')(project)
     done = _feast_apply(project, tmp_path / "fresh", project)
     assert done.returncode == 2
-    assert "view store_sales: it has no description" in done.stderr
+    assert "view store_sales: a pinned version (v2) is not supported" in done.stderr
     assert _state(tmp_path / "fresh") == {}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +15,21 @@ from coeval.client import read_manifest
 from coeval.errors import CatalogError, ManifestError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
+from coeval_pipelines.catalog.errors import BrokenCatalogError
+from coeval_pipelines.catalog.removal import REMOVE
+from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
 from coeval_pipelines.catalog.summary import Change, changes
 
-DRY_RUN = "COEVAL_CATALOG_DRY_RUN"
-"""Environment variable of the child: write the manifest to the path that it names, and commit nothing."""
+_FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The manifest that the catalog compiles to, and what it changes."""
+    """The manifest that the catalog compiles to, what it changes, and what is worth knowing of it."""
 
     manifest: Manifest
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
 
 def find_repository(given: Path | None) -> Path:
@@ -39,58 +43,89 @@ def find_repository(given: Path | None) -> Path:
             return candidate.resolve()
     raise UsageError(
         f"No feature repository at {given or Path.cwd()}: there is no feature_store.yaml.",
-        "Run from the directory that holds feature_repo/, or give --repo PATH.",
+        "Run from the directory that holds feature_repo/, give --repo PATH, or start one: coeval init NAME.",
     )
 
 
-def apply(settings: Settings, repository: Path, progress: Callable[[str], None]) -> Outcome:
+def apply(
+    settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()
+) -> Outcome:
     """Register the catalog and compile the manifest; `progress` hears the lines that Feast prints.
 
     Raises:
-        CatalogError: a definition cannot be compiled; nothing was changed.
+        BrokenCatalogError: definitions cannot be compiled, or vanished without being named; nothing was changed.
+        CatalogError: a file of the repository does not run.
     """
-    before = _current(settings)
-    _feast_apply(settings, repository, {}, progress)
-    manifest = read_manifest(settings.manifest_path)
-    return Outcome(manifest, changes(before, manifest))
+    before = registered(settings)
+    report = _feast_apply(settings, repository, remove, {}, progress)
+    if report.problems:
+        raise BrokenCatalogError(report.problems)
+    return Outcome(report.manifest, changes(before, report.manifest), report.notes)
+
+
+def read(settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()) -> Report:
+    """Compile the catalog as `apply` does, as far as it can be, and commit nothing.
+
+    Raises:
+        CatalogError: a file of the repository does not run.
+    """
+    return _feast_apply(settings, repository, remove, {DRY_RUN: "1"}, progress)
 
 
 def validate(settings: Settings, repository: Path, progress: Callable[[str], None]) -> Outcome:
     """Compile the catalog as `apply` does, and commit nothing.
 
     Raises:
-        CatalogError: a definition cannot be compiled.
+        BrokenCatalogError: definitions cannot be compiled.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "manifest.json"
-        _feast_apply(settings, repository, {DRY_RUN: str(path)}, progress)
-        manifest = read_manifest(path)
-    return Outcome(manifest, changes(_current(settings), manifest))
+    report = read(settings, repository, progress)
+    if report.problems:
+        raise BrokenCatalogError(report.problems)
+    return Outcome(report.manifest, changes(registered(settings), report.manifest), report.notes)
 
 
-def _current(settings: Settings) -> Manifest | None:
+def registered(settings: Settings) -> Manifest | None:
+    """The manifest that was applied last."""
     try:
         return read_manifest(settings.manifest_path)
     except ManifestError:  # There is none yet, or one that an older release wrote: everything counts as new.
         return None
 
 
-def _feast_apply(settings: Settings, repository: Path, extra: dict[str, str], progress: Callable[[str], None]) -> None:
+def _feast_apply(
+    settings: Settings,
+    repository: Path,
+    remove: Collection[str],
+    extra: dict[str, str],
+    progress: Callable[[str], None],
+) -> Report:
     command = [sys.executable, "-m", "coeval_pipelines.catalog.feast_cli", "-c", str(repository), "apply"]
-    environment = os.environ | {"COEVAL_HOME": str(settings.home.resolve()), "PYTHONUNBUFFERED": "1"} | extra
     said: list[str] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, env=environment
-    ) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            said.append(line.rstrip())
-            progress(said[-1])
-    if child.returncode:
-        raise _failure(said)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "report.json"
+        paths = {"COEVAL_HOME": str(settings.home.resolve()), REPORT: str(path), "PYTHONUNBUFFERED": "1"}
+        named = {REMOVE: ",".join(remove)} if remove else {}
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | paths | named | extra,
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                said.append(line.rstrip())
+                progress(said[-1])
+        if not path.exists():
+            raise _failure(repository, said)
+        report = Report.from_json(path.read_text())
+        if child.returncode and not report.problems:
+            raise _failure(repository, said)
+        return report
 
 
-def _failure(said: list[str]) -> CatalogError:
+def _failure(repository: Path, said: list[str]) -> CatalogError:
     """The error of the child: the catalog's own, or the end of the traceback of a file that does not run."""
     starts = [number for number, line in enumerate(said) if line.startswith("Error: ")]
     if starts:
@@ -99,6 +134,12 @@ def _failure(said: list[str]) -> CatalogError:
             reason.removeprefix("Error: "), "\n".join(line.strip() for line in rest).removeprefix("fix  ")
         )
     last = next((line for line in reversed(said) if line.strip()), "it said nothing")
-    return CatalogError(
-        f"feast apply failed: {last}", "Correct the file that the traceback above names, and apply again."
-    )
+    return CatalogError(f"feast apply failed: {last}", f"Correct {_line_of(repository, said)}, and try again.")
+
+
+def _line_of(repository: Path, said: list[str]) -> str:
+    frames = [match for line in said if (match := _FRAME.match(line))]
+    mine = [match for match in frames if Path(match["path"]).is_relative_to(repository)]
+    if not mine:
+        return "what the traceback above names"
+    return f"{Path(mine[-1]['path']).relative_to(repository.parent)}:{mine[-1]['line']}"

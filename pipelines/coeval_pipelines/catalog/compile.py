@@ -6,230 +6,189 @@ every order inside an object is canonical, so equal catalogs give equal bytes, w
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import (
     BatchSource,
     DerivedView,
+    Entity,
     EventSource,
-    FeatureRef,
     FeatureService,
-    Field,
     RowView,
-    ServiceView,
     View,
     WindowedView,
 )
-from coeval.spec.types import Kind
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.errors import DefinitionError
-from coeval_pipelines.catalog.names import check_name, check_names, check_tenant
-from coeval_pipelines.catalog.sources import (
-    compile_batch_source,
-    compile_entity,
-    compile_event_source,
-    compile_field,
-    described,
-    enum_name,
-)
+from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
+from coeval_pipelines.catalog.fields import Defaults, enum_name
+from coeval_pipelines.catalog.inference import columns_seen, key_types_seen, of_project
+from coeval_pipelines.catalog.names import check_tenant
+from coeval_pipelines.catalog.notes import notes_of
+from coeval_pipelines.catalog.services import compile_derived, compile_service
+from coeval_pipelines.catalog.sources import compile_batch_source, compile_entity, compile_event_source
 from coeval_pipelines.catalog.views import Known, Source, compile_view
 
 if TYPE_CHECKING:
-    from feast.protos.feast.core.FeatureService_pb2 import FeatureServiceSpec
-    from feast.protos.feast.core.FeatureViewProjection_pb2 import FeatureViewProjection
-    from feast.protos.feast.core.OnDemandFeatureView_pb2 import OnDemandFeatureViewSpec
     from feast.protos.feast.core.Registry_pb2 import Registry
 
 _DUMMY = "__dummy"
 """The entity that Feast adds to every registry."""
 
-_Named = TypeVar("_Named", EventSource, BatchSource, WindowedView, RowView)
+_Object = TypeVar("_Object")
+_Named = TypeVar("_Named", Entity, EventSource, BatchSource, WindowedView, RowView, DerivedView, FeatureService)
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What a project compiles to: the manifest of all that is sound, every mistake, and what is worth knowing.
+
+    `defined` names the views, derived views and services that the files define, broken ones included.
+    """
+
+    manifest: Manifest
+    defined: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def compile_registry(registry: Registry, project: str) -> Manifest:
-    """Compile what a project of the registry defines.
+    """The manifest of what a project of the registry defines.
 
     Raises:
-        DefinitionError: a definition cannot be compiled; it names the object, the field and what to write instead.
+        BrokenCatalogError: definitions cannot be compiled; it names object, field and fix of each.
     """
-    tenant = _tenant(registry, project)
-    mine = partial(_specs, project)
-    entities = {spec.name: compile_entity(spec) for spec in mine(registry.entities) if spec.name != _DUMMY}
-    sources = _sources(registry, project)
-    known = Known(entities, sources)
-    stored = mine([*registry.feature_views, *registry.stream_feature_views])
-    views = {spec.name: compile_view(spec, known) for spec in stored if not spec.disabled}
-    derived = {spec.name: _derived(spec, views) for spec in mine(registry.on_demand_feature_views)}
-    services = {spec.name: _service(spec, views, derived) for spec in mine(registry.feature_services)}
-    _refuse_labels(mine(registry.label_views))
-    return Manifest(
+    done = compile_project(registry, project)
+    if done.problems:
+        raise BrokenCatalogError(done.problems)
+    return done.manifest
+
+
+def compile_project(registry: Registry, project: str) -> Compilation:
+    """Compile what a project of the registry defines, as far as it can be; nothing broken is in the manifest."""
+    defaults = _defaults(registry, project)
+    run = _Run()
+    tenant = run.attempt(_tenant, registry, project, defaults) or project
+    stored = of_project(project, [*registry.feature_views, *registry.stream_feature_views])
+    seen = key_types_seen(registry, project)
+    entities = run.every(
+        [spec for spec in of_project(project, registry.entities) if spec.name != _DUMMY],
+        lambda spec: compile_entity(spec, defaults, seen.get(spec.join_key)),
+    )
+    sources = _sources(run, registry, project, defaults, entities)
+    known = Known(entities, sources, defaults)
+    views = run.every([spec for spec in stored if not spec.disabled], lambda spec: compile_view(spec, known))
+    derived = run.every(
+        of_project(project, registry.on_demand_feature_views), lambda spec: _derived(spec, views, defaults)
+    )
+    services = run.every(
+        of_project(project, registry.feature_services), lambda spec: compile_service(spec, views, derived, defaults)
+    )
+    run.every(of_project(project, registry.label_views), _refuse_labels)
+    manifest = Manifest(
         project=project,
         tenant=tenant,
-        entities=tuple(entities.values()),
+        entities=_only(Entity, entities),
         event_sources=_only(EventSource, sources),
         batch_sources=_only(BatchSource, sources),
         windowed_views=_only(WindowedView, views),
         row_views=_only(RowView, views),
-        derived_views=tuple(derived.values()),
-        services=tuple(services.values()),
+        derived_views=_only(DerivedView, derived),
+        services=_only(FeatureService, services),
     )
+    defined = frozenset(views) | frozenset(derived) | frozenset(services)
+    return Compilation(manifest, defined, tuple(run.problems), notes_of(registry, manifest))
 
 
-def _specs(project: str, items: Iterable[Any]) -> list[Any]:
-    """The project's own, by name: also which of two errors is reported must not depend on Feast's order."""
-    return sorted((item.spec for item in items if item.spec.project == project), key=lambda spec: str(spec.name))
+@dataclass(slots=True)
+class _Run:
+    """Compiles object after object, and keeps the problems of those that are broken."""
+
+    problems: list[Problem] = field(default_factory=list)
+
+    def attempt(self, function: Callable[..., _Object], *arguments: Any) -> _Object | None:
+        try:
+            return function(*arguments)
+        except BrokenCatalogError as error:
+            self.problems += [problem for problem in error.problems if problem not in self.problems]
+            return None
+
+    def every(self, specs: Iterable[Any], function: Callable[[Any], _Object]) -> dict[str, _Object | None]:
+        return {str(spec.name): self.attempt(function, spec) for spec in specs}
 
 
-def _only(kind: type[_Named], items: Mapping[str, Source | View]) -> tuple[_Named, ...]:
+def _only(kind: type[_Named], items: Mapping[str, object]) -> tuple[_Named, ...]:
     return tuple(item for item in items.values() if isinstance(item, kind))
 
 
-def _tenant(registry: Registry, project: str) -> str:
+def _defaults(registry: Registry, project: str) -> Defaults:
     for item in registry.projects:
         if item.spec.name == project:
-            tags.check_tags("project", f"project {project}", item.spec.tags)
-            return check_tenant(f"project {project}", item.spec.tags.get(tags.TENANT, project))
-    return check_tenant(f"project {project}", project)
+            pii = item.spec.tags.get(tags.DEFAULT_PII, "")
+            return Defaults(item.spec.owner.strip(), pii if pii in tags.PII else "")
+    return Defaults()
 
 
-def _refuse_labels(specs: Iterable[Any]) -> None:
-    for spec in specs:
-        raise DefinitionError(f"label view {spec.name}", "label views are not supported", "Put labels in the spine.")
+def _tenant(registry: Registry, project: str, defaults: Defaults) -> str:
+    where = f"project {project}"
+    stated: Mapping[str, str] = {}
+    for item in registry.projects:
+        if item.spec.name == project:
+            stated = item.spec.tags
+    tags.check_tags("project", where, stated)
+    _check_owners(where, registry, project, defaults)
+    return check_tenant(where, stated.get(tags.TENANT, project))
 
 
-def _sources(registry: Registry, project: str) -> dict[str, Source]:
-    mine = sorted((item for item in registry.data_sources if item.project == project), key=lambda item: item.name)
+def _check_owners(where: str, registry: Registry, project: str, defaults: Defaults) -> None:
+    """Somebody owns everything. The project's owner owns what names none, so one mistake is reported once."""
+    if defaults.owner:
+        return
+    kinds = {"view": [*registry.feature_views, *registry.stream_feature_views], "service": registry.feature_services}
+    kinds["derived view"] = registry.on_demand_feature_views
+    nobody = [
+        f"{kind} {spec.name}"
+        for kind, items in kinds.items()
+        for spec in of_project(project, items)
+        if not spec.owner.strip()
+    ]
+    if nobody:
+        shown = ", ".join(nobody[:3]) + (f" and {len(nobody) - 3} more" if len(nobody) > 3 else "")
+        fix = f'Project(name="{project}", owner="team@company"), or owner= on each of them.'
+        raise DefinitionError(where, f"it has no owner, and neither have {shown}", fix)
+
+
+def _refuse_labels(spec: Any) -> None:
+    fix = "Put labels in the spine of a training set."
+    raise DefinitionError(f"label view {spec.name}", "label views are not supported", fix)
+
+
+def _sources(
+    run: _Run, registry: Registry, project: str, defaults: Defaults, entities: Mapping[str, Entity | None]
+) -> dict[str, Source | None]:
+    mine = sorted((item for item in registry.data_sources if item.project == project), key=lambda item: str(item.name))
     # The history behind a topic is part of its event source, not a source of its own.
     histories = {source.batch_source.name for source in mine if source.HasField("batch_source")}
-    compiled: list[Source] = []
-    for source in mine:
+
+    def compiled(source: Any) -> Source | None:
         match enum_name(source, "type"):
             case "STREAM_KAFKA":
-                compiled.append(compile_event_source(source))
-            case "BATCH_FILE" if source.name not in histories:
-                compiled.append(compile_batch_source(source))
-            case "BATCH_FILE" | "REQUEST_SOURCE":
-                pass
+                return compile_event_source(source, defaults)
+            case "BATCH_FILE":
+                seen = columns_seen(registry, project, source, entities, defaults)
+                return compile_batch_source(source, defaults, seen)
             case other:
-                where = f"source {source.name}"
-                raise DefinitionError(
-                    where, f"a source of type {other} is not supported", "Use KafkaSource or FileSource."
-                )
-    return {source.name: source for source in compiled}
+                what = f"a source of type {other} is not supported"
+                raise DefinitionError(f"source {source.name}", what, "Use KafkaSource or FileSource.")
+
+    real = [item for item in mine if item.name not in histories and enum_name(item, "type") != "REQUEST_SOURCE"]
+    return run.every(real, compiled)
 
 
-def _derived(spec: OnDemandFeatureViewSpec, views: Mapping[str, View]) -> DerivedView:
-    where = f"derived view {spec.name}"
-    described(where, spec.description, spec.owner)
-    check_names(where, [spec.name, *(item.name for item in spec.features)])
-    tags.check_tags("derived view", where, spec.tags)
-    if tags.FUNCTION not in spec.tags:
-        fix = (
-            'Use derived_view(function="package.module:function", ...): the same code must run in serving and training.'
-        )
-        raise DefinitionError(where, "its function is not named by an import path", fix)
-    projections = [
-        item.feature_view_projection for item in spec.sources.values() if item.HasField("feature_view_projection")
-    ]
-    inputs = [
-        FeatureRef(projection.feature_view_name, feature)
-        for projection in sorted(projections, key=lambda item: item.feature_view_name)
-        for feature in _taken(where, projection, _input_view(where, projection, views))
-    ]
-    features = _sorted_fields(compile_field(where, item) for item in spec.features)
-    for feature in features:
-        if feature.type.kind not in (Kind.FLOAT64, Kind.STRING):
-            problem = f"{feature.name} is a {feature.type}; a function over numpy columns gives float64 or string"
-            raise DefinitionError(where, problem, f'Declare {feature.name} as "float64" or "string".')
-    return DerivedView(
-        name=spec.name,
-        function=spec.tags[tags.FUNCTION],
-        inputs=tuple(inputs),
-        request=_request(where, spec),
-        features=features,
-        description=spec.description,
-        owner=spec.owner,
-    )
-
-
-def _input_view(where: str, projection: FeatureViewProjection, views: Mapping[str, View]) -> View:
-    name = projection.feature_view_name
-    if name not in views:
-        raise DefinitionError(where, f"its input view {name} is not defined", _near(name, views))
-    return views[name]
-
-
-def _request(where: str, spec: OnDemandFeatureViewSpec) -> tuple[Field, ...]:
-    sources = [item.request_data_source for item in spec.sources.values() if item.HasField("request_data_source")]
-    for source in sources:
-        tags.check_tags("request source", f"source {source.name}", source.tags)
-    fields = [
-        compile_field(f"{where}, request {source.name}", item)
-        for source in sources
-        for item in source.request_data_options.schema
-    ]
-    names = [field.name for field in fields]
-    check_names(where, names)
-    for name in names:
-        if names.count(name) > 1:
-            raise DefinitionError(f"{where}, input {name}", "two request sources give it", "Rename one.")
-    return _sorted_fields(fields)
-
-
-def _sorted_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
-    return tuple(sorted(fields, key=lambda field: field.name))
-
-
-def _taken(where: str, projection: FeatureViewProjection, view: View | DerivedView) -> tuple[str, ...]:
-    """What a projection takes of a view, in the view's order."""
-    if projection.feature_view_name_alias or projection.join_key_map:
-        fix = "Remove with_name() and with_join_key_map(): a feature has one name everywhere."
-        raise DefinitionError(where, f"it renames {view.name} or its keys, which is not supported", fix)
-    keys = {field.name for field in getattr(view, "key", ())}
-    wanted = {column.name for column in projection.feature_columns} - keys
-    known = [field.name for field in view.features]
-    unknown = sorted(wanted.difference(known))
-    if unknown:
-        raise DefinitionError(
-            f"{where}, feature {view.name}:{unknown[0]}", "it is not defined", _near(unknown[0], known)
-        )
-    return tuple(name for name in known if name in wanted)
-
-
-def _service(spec: FeatureServiceSpec, views: Mapping[str, View], derived: Mapping[str, DerivedView]) -> FeatureService:
-    where = f"service {spec.name}"
-    described(where, spec.description, spec.owner)
-    check_name(where, spec.name)
-    tags.check_tags("service", where, spec.tags)
-    stored: list[ServiceView] = []
-    on_demand: list[ServiceView] = []
-    for projection in spec.features:
-        name = projection.feature_view_name
-        if name in views:
-            stored.append(ServiceView(name, views[name].version, _taken(where, projection, views[name])))
-        elif name in derived:
-            on_demand.append(ServiceView(name, "", _taken(where, projection, derived[name])))
-        else:
-            raise DefinitionError(where, f"its view {name} is not defined", _near(name, [*views, *derived]))
-    keys = {field.name: field for item in stored for field in views[item.view].key}
-    _check_request(where, keys, [field for item in on_demand for field in derived[item.view].request])
-    return FeatureService(spec.name, tuple(stored), tuple(on_demand), spec.description, spec.owner)
-
-
-def _check_request(where: str, keys: Mapping[str, Field], request: Iterable[Field]) -> None:
-    """A request gives each input once: two views may share one, but not under two types, and none is a key."""
-    known = dict(keys)
-    for field in request:
-        if known.setdefault(field.name, field) != field:
-            what = "it is a key, or an input of another type, in the same service"
-            raise DefinitionError(f"{where}, input {field.name}", what, "Rename it, or use one RequestSource for both.")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
+def _derived(spec: Any, views: Mapping[str, View | None], defaults: Defaults) -> DerivedView:
+    if spec.name in views:
+        what = "a view has the same name, and a feature is named view__feature"
+        raise DefinitionError(f"derived view {spec.name}", what, "Rename one of the two.")
+    return compile_derived(spec, views, defaults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -58,3 +59,10 @@ def check_topic(where: str, topic: str) -> str:
     if not _TOPIC.fullmatch(topic):
         raise DefinitionError(where, f"{topic!r} cannot be a topic", "Use letters, digits, '.', '_' and '-'.")
     return topic
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to write instead of a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names) or 'none'}."

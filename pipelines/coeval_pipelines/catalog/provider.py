@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -39,3 +39,12 @@ class CoevalProvider(PassthroughProvider):
 
     def validate_data_source(self, config: Any, data_source: Any) -> None:
         """Accept a source whose files do not exist yet: history may be written after the catalog is applied."""
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: Any, data_source: Any
+    ) -> Iterable[tuple[str, str]]:
+        """The columns of the files, for Feast to type a key by; none where the files do not exist yet."""
+        try:
+            return list(super().get_table_column_names_and_types_from_data_source(config, data_source))
+        except OSError:
+            return []

@@ -10,21 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
 
+from coeval.client import read_manifest
 from coeval.derived import load_function
-from coeval.errors import CatalogError
+from coeval.errors import CatalogError, ManifestError
 from coeval.settings import load_settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.catalog.apply import DRY_RUN
-from coeval_pipelines.catalog.compile import compile_registry
-from coeval_pipelines.catalog.errors import DefinitionError
+from coeval_pipelines.catalog.compile import compile_project
+from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
 from coeval_pipelines.catalog.locate import locate
+from coeval_pipelines.catalog.removal import REMOVE, named_in, refusals
+from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
 
 if TYPE_CHECKING:
     from feast.base_feature_view import BaseFeatureView
@@ -66,13 +69,14 @@ class CoevalRegistryStore(RegistryStore):
         registry = Registry()
         with contextlib.suppress(FileNotFoundError):
             registry.ParseFromString(self._path.read_bytes())
+        _leave_out_pickles(registry)
         return registry
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
         """Compile, then commit registry and manifest; outside an apply, the registry alone.
 
         Raises:
-            DefinitionError: a definition cannot be compiled; nothing was written.
+            BrokenCatalogError: definitions cannot be compiled; nothing was written.
         """
         if not registry_proto.entities:
             # Feast opens a project with a commit of its own. What it applies has an entity, if only Feast's dummy.
@@ -84,14 +88,18 @@ class CoevalRegistryStore(RegistryStore):
             print("Registry changed outside `feast apply`: the manifest stays as it was applied last.", file=sys.stderr)
             return
         _as_declared(registry_proto, _DECLARED.pop())
-        manifest = self._compile(registry_proto)
-        dry_run = os.environ.get(DRY_RUN)
-        if dry_run:
-            _write(Path(dry_run), manifest.to_json().encode())
+        report = self._report(registry_proto)
+        if REPORT in os.environ:
+            _write(Path(os.environ[REPORT]), report.to_json().encode())
+        if DRY_RUN in os.environ:
             return
+        if report.problems:
+            raise BrokenCatalogError(report.problems)
         self._commit(registry_proto)
-        _write(self._home / "manifest.json", manifest.to_json().encode())
-        print(f"Manifest {manifest.hash[:12]} compiled: {self._home / 'manifest.json'}")
+        _write(self._home / "manifest.json", report.manifest.to_json().encode())
+        print(f"Manifest {report.manifest.hash[:12]} compiled: {self._home / 'manifest.json'}")
+        for note in report.notes:
+            print(f"  note: {note}")
 
     def _commit(self, registry: Registry) -> None:
         registry.last_updated.GetCurrentTime()
@@ -102,16 +110,21 @@ class CoevalRegistryStore(RegistryStore):
         """Forget the registry. The manifest stays: what is deployed goes on reading it."""
         self._path.unlink(missing_ok=True)
 
-    def _compile(self, registry: Registry) -> Manifest:
-        try:
-            manifest = compile_registry(registry, _project(registry))
-            self._check_functions(manifest)
-        except DefinitionError as problem:
-            problem.location = locate(self._repository, problem.subject)
-            raise
-        return manifest
+    def _report(self, registry: Registry) -> Report:
+        done = compile_project(registry, _project(registry))
+        named = named_in(os.environ.get(REMOVE, ""))
+        problems = [*done.problems, *self._missing_functions(done.manifest)]
+        located = [replace(item, location=item.location or locate(self._repository, item)) for item in problems]
+        refused = refusals(self._registered(), done.defined, named)
+        return Report(done.manifest, done.defined, (*located, *refused), done.notes)
 
-    def _check_functions(self, manifest: Manifest) -> None:
+    def _registered(self) -> Manifest | None:
+        try:
+            return read_manifest(self._home / "manifest.json")
+        except ManifestError:  # There is none yet, or one that an older release wrote.
+            return None
+
+    def _missing_functions(self, manifest: Manifest) -> Iterator[Problem]:
         # Imported, not called: a misspelt path must not wait for the first request to be found out.
         root = str(self._repository.resolve().parent)
         if root not in sys.path:
@@ -120,9 +133,7 @@ class CoevalRegistryStore(RegistryStore):
             try:
                 load_function(view.function)
             except CatalogError as error:
-                raise DefinitionError(
-                    f"derived view {view.name}", error.reason.rstrip("."), error.instruction
-                ) from error
+                yield Problem(f"derived view {view.name}", error.reason.rstrip("."), error.instruction)
 
 
 def _project(registry: Registry) -> str:
@@ -134,6 +145,27 @@ def _project(registry: Registry) -> str:
             "Give each project its own COEVAL_HOME, or remove registry.db there and apply again.",
         )
     return str(names[0])
+
+
+def _leave_out_pickles(registry: Registry) -> None:
+    """Forget what plain Feast registered with a pickled function: Feast would load it, which may run anything.
+
+    Coeval registers none, so the files say what is to be registered instead; it counts as new.
+    """
+    for items in (registry.on_demand_feature_views, registry.stream_feature_views, registry.feature_views):
+        kept = [item for item in items if not _is_pickled(item.spec)]
+        if len(kept) < len(items):
+            print("Left out of the registry: definitions with a pickled function.", file=sys.stderr)
+            copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+            del items[:]
+            items.extend(copies)
+
+
+def _is_pickled(spec: Any) -> bool:
+    known = spec.DESCRIPTOR.fields_by_name
+    functions = [spec.feature_transformation.user_defined_function]
+    functions += [spec.user_defined_function] if "user_defined_function" in known else []
+    return any(function.body for function in functions)
 
 
 def _as_declared(registry: Registry, declared: Mapping[str, BaseFeatureView]) -> None:

@@ -7,12 +7,14 @@ without it is rejected. Properties keep their order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from coeval.spec.model import Field
+from coeval.spec.model import Expected, Field
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType, Kind
-from coeval_pipelines.catalog.errors import DefinitionError
+from coeval_pipelines.catalog.errors import DefinitionError, Problem, gather
+from coeval_pipelines.catalog.fields import expected_values
 from coeval_pipelines.catalog.names import check_names
 from coeval_pipelines.catalog.tags import PII
 
@@ -29,13 +31,40 @@ STORED_DIGITS = 18
 """Decimals up to here fit 8 bytes, which is what stores and engines keep of a column in this release."""
 
 
-def column(name: str, data_type: str, description: str, *, pii: str, required: bool = False) -> Field:
+@dataclass(frozen=True, slots=True)
+class Refused(Field):
+    """A column that was declared wrongly: the schema carries why, so that all mistakes are reported at once."""
+
+    because: Problem | None = None
+
+
+def column(
+    name: str,
+    data_type: str,
+    description: str,
+    *,
+    pii: str,
+    required: bool = False,
+    low: object = "",
+    high: object = "",
+    allowed: Iterable[object] = (),
+) -> Field:
     """Declare a column of a source.
 
     `data_type` is int64, float64, decimal(p,s), string, bool, timestamp or date. An event whose required column is null
-    or missing is rejected: keys, the event id and the event time are required.
+    or missing is rejected: keys, the event id and the event time are required. `low`, `high` (both included) and
+    `allowed` say what the column should hold, as texts in the grammar of the type: data quality watches it.
     """
-    where = f"column {name}"
+    try:
+        return _column(
+            f"column {name}", data_type, description, pii, required, {"low": low, "high": high, "allowed": allowed}
+        )
+    except DefinitionError as error:
+        (problem,) = error.problems
+        return Refused(name, STRING, description=description, because=problem)
+
+
+def _column(where: str, data_type: str, description: str, pii: str, required: bool, values: dict[str, Any]) -> Field:
     try:
         parsed = DataType.parse(data_type)
     except ValueError as error:
@@ -43,7 +72,8 @@ def column(name: str, data_type: str, description: str, *, pii: str, required: b
         raise DefinitionError(where, f"{data_type!r} is no type", f"Use decimal(p,s), {known}.") from error
     if pii not in PII:
         raise DefinitionError(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII)}.")
-    return Field(name, parsed, nullable=not required, description=description, pii=pii)
+    expected = expected_values(where, parsed, values)
+    return Field(where.rpartition(" ")[2], parsed, not required, description, pii, expected)
 
 
 def to_json_schema(fields: Iterable[Field]) -> str:
@@ -57,19 +87,28 @@ def to_json_schema(fields: Iterable[Field]) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def _property(field: Field) -> dict[str, str]:
+def _property(field: Field) -> dict[str, Any]:
+    if isinstance(field, Refused) and field.because:
+        return {"x-refused": field.because.document()}
     kind, form = ("string", str(field.type)) if field.type.kind is Kind.DECIMAL else _NAMES[field.type]
     stated = {"type": kind, "format": form, "description": field.description, "x-pii": field.pii}
-    return {name: text for name, text in stated.items() if text}
+    expected = expected_document(field.expected)
+    return {name: item for name, item in (stated | {"x-expected": expected}).items() if item}
 
 
-def from_json_schema(where: str, text: str) -> tuple[Field, ...]:
+def expected_document(expected: Expected) -> dict[str, Any]:
+    """What a column should hold, as JSON-ready values; empty where nothing is said."""
+    stated = {"low": expected.low, "high": expected.high, "allowed": list(expected.allowed)}
+    return {name: item for name, item in stated.items() if item}
+
+
+def from_json_schema(where: str, text: str, default_pii: str = "") -> tuple[Field, ...]:
     """The columns that a JSON Schema declares, in its order.
 
     Raises:
-        DefinitionError: it is no such schema, or a column has an unknown type or no PII class.
+        BrokenCatalogError: it is no such schema, or columns have an unknown type or no PII class.
     """
-    fix = "Declare the columns with columns(column(...), ...) from coeval_pipelines.catalog.authoring."
+    fix = "Declare the columns with json_events(column(...), ...) or batch_tags(column(...), ...)."
     try:
         document = json.loads(text)
         required, properties = set(document.get("required", ())), dict(document["properties"])
@@ -79,20 +118,26 @@ def from_json_schema(where: str, text: str) -> tuple[Field, ...]:
     if unknown or not properties:
         raise DefinitionError(where, f"its schema requires unknown columns: {', '.join(unknown) or 'it has none'}", fix)
     check_names(where, properties)
-    return tuple(_field(where, name, properties[name], name not in required) for name in properties)
+    return tuple(
+        gather(lambda name: _field(where, name, properties[name], name not in required, default_pii), properties)
+    )
 
 
-def _field(where: str, name: str, stated: dict[str, Any], nullable: bool) -> Field:
+def _field(where: str, name: str, stated: Mapping[str, Any], nullable: bool, default_pii: str) -> Field:
     here = f"{where}, column {name}"
+    if "x-refused" in stated:
+        because = Problem.of(stated["x-refused"])
+        raise DefinitionError(here, because.what, because.fix, because.location)
     data_type = _type(here, str(stated.get("type", "")), str(stated.get("format", "")))
-    pii = stated.get("x-pii", "")
+    pii = str(stated.get("x-pii", default_pii))
     if pii not in PII:
         raise DefinitionError(
             here,
             "it has no PII class" if not pii else f"{pii!r} is no PII class",
             f'Add "x-pii": one of {", ".join(PII)}.',
         )
-    return Field(name, data_type, nullable, str(stated.get("description", "")), pii)
+    expected = expected_values(here, data_type, dict(stated.get("x-expected", {})))
+    return Field(name, data_type, nullable, str(stated.get("description", "")), pii, expected)
 
 
 def _type(where: str, kind: str, form: str) -> DataType:

@@ -2,149 +2,106 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coeval.spec.keys import KEY_KINDS
 from coeval.spec.model import EVENT_COLUMNS, BatchSource, Entity, EventSource, Field
 from coeval.spec.time import MINUTE, parse_duration
-from coeval.spec.types import TIMESTAMP, DataType, Kind
+from coeval.spec.types import TIMESTAMP, DataType
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.errors import DefinitionError
-from coeval_pipelines.catalog.names import check_name, check_names, check_topic
+from coeval_pipelines.catalog.errors import DefinitionError, together
+from coeval_pipelines.catalog.fields import FEAST_TYPES, Defaults, enum_name, micros, pii_fix
+from coeval_pipelines.catalog.names import check_name, check_names, check_topic, nearest
 from coeval_pipelines.catalog.schema import from_json_schema
 
 if TYPE_CHECKING:
     from feast.protos.feast.core.DataSource_pb2 import DataSource
     from feast.protos.feast.core.Entity_pb2 import EntitySpecV2
-    from feast.protos.feast.core.Feature_pb2 import FeatureSpecV2
 
-_TYPES = {
-    "INT64": DataType(Kind.INT64),
-    "DOUBLE": DataType(Kind.FLOAT64),
-    "STRING": DataType(Kind.STRING),
-    "BOOL": DataType(Kind.BOOL),
-    "UNIX_TIMESTAMP": TIMESTAMP,
-}
-_REFINED = {"DECIMAL": Kind.DECIMAL, "UNIX_TIMESTAMP": Kind.DATE}
-"""Feast types that a `coeval.io/type` tag makes precise."""
 _ENVELOPE = frozenset({*EVENT_COLUMNS, "topic", "declared_ts", "batch"})
 """Columns that the event log keeps beside the payload."""
 
 
-def micros(length: Any) -> int:
-    """Microseconds of a protobuf Duration."""
-    return int(length.seconds) * 1_000_000 + int(length.nanos) // 1_000
-
-
-def described(where: str, description: str, owner: str) -> None:
-    """Refuse an object that nobody owns or explains.
+def compile_entity(spec: EntitySpecV2, defaults: Defaults, seen: DataType | None) -> Entity:
+    """An entity and its key; `seen` is the type of that column in the sources and views that use it.
 
     Raises:
-        DefinitionError: description or owner is empty.
-    """
-    if not description.strip():
-        raise DefinitionError(where, "it has no description", 'Add description="What it says, in one sentence.".')
-    if not owner.strip():
-        raise DefinitionError(where, "it has no owner", 'Add owner="team@company".')
-
-
-def enum_name(message: Any, name: str) -> str:
-    """The name of an enum field's value: INT64, DECIMAL."""
-    enum = message.DESCRIPTOR.fields_by_name[name].enum_type
-    return str(enum.values_by_number[getattr(message, name)].name)
-
-
-def compile_field(where: str, spec: FeatureSpecV2) -> Field:
-    """A Feast field with its type and PII class.
-
-    Raises:
-        DefinitionError: its type is not supported, or its tags say nothing of PII.
-    """
-    here = f"{where}, field {spec.name}"
-    tags.check_tags("field", here, spec.tags)
-    data_type = _data_type(here, enum_name(spec, "value_type"), spec.tags.get(tags.TYPE, ""))
-    if tags.PII_CLASS not in spec.tags:
-        fix = (
-            f'Field(name="{spec.name}", ..., tags={{"{tags.PII_CLASS}": "personal"}}) or one of {", ".join(tags.PII)}.'
-        )
-        raise DefinitionError(here, "it has no PII class", fix)
-    return Field(spec.name, data_type, True, spec.description, spec.tags[tags.PII_CLASS])
-
-
-def _data_type(where: str, feast_type: str, refined: str) -> DataType:
-    if refined:
-        stated = DataType.parse(refined)
-        if stated not in (_TYPES.get(feast_type), None) and _REFINED.get(feast_type) is not stated.kind:
-            raise DefinitionError(
-                where,
-                f"its Feast type {feast_type} and its tag {tags.TYPE}: {refined} disagree",
-                "Use dtype=Decimal with decimal(p,s), UnixTimestamp with date, else leave the tag out.",
-            )
-        return stated
-    if feast_type == "DECIMAL":
-        fix = f'Add tags={{"{tags.TYPE}": "decimal(9,2)"}}: Feast\'s Decimal says neither digits nor scale.'
-        raise DefinitionError(where, "it is a decimal of unknown size", fix)
-    if feast_type not in _TYPES:
-        raise DefinitionError(
-            where,
-            f"the type {feast_type} is not supported",
-            "Use Int64, Float64, Decimal, String, Bool or UnixTimestamp.",
-        )
-    return _TYPES[feast_type]
-
-
-def compile_entity(spec: EntitySpecV2) -> Entity:
-    """An entity and its key.
-
-    Raises:
-        DefinitionError: it says too little, or its key has a type that cannot be one.
+        BrokenCatalogError: its key has no type, or one that cannot be a key, or no PII class.
     """
     where = f"entity {spec.name}"
-    described(where, spec.description, spec.owner)
-    check_names(where, (spec.name, spec.join_key))
-    tags.check_tags("entity", where, spec.tags)
-    data_type = _TYPES.get(enum_name(spec, "value_type"))
-    if data_type is None or data_type.kind not in KEY_KINDS:
-        raise DefinitionError(
-            where, "its key has no type that can be a key", "Add value_type=ValueType.INT64 or STRING."
+    pii = spec.tags.get(tags.PII_CLASS, defaults.pii)
+    stated = enum_name(spec, "value_type")
+    data_type = FEAST_TYPES.get(stated) or (seen if stated in ("INVALID", "UNKNOWN") else None)
+    together(
+        lambda: check_names(where, (spec.name, spec.join_key)),
+        lambda: tags.check_tags("entity", where, spec.tags),
+        lambda: _check_key(where, spec, stated, data_type),
+        lambda: _check_pii(where, spec, pii),
+    )
+    assert data_type is not None
+    return Entity(spec.name, Field(spec.join_key, data_type, False, spec.description, pii), spec.description)
+
+
+def _check_key(where: str, spec: EntitySpecV2, stated: str, data_type: DataType | None) -> None:
+    if data_type is None and stated in ("INVALID", "UNKNOWN"):
+        fix = (
+            f'Entity(name="{spec.name}", ..., value_type=ValueType.INT64) or STRING, as the column {spec.join_key} is.'
         )
-    if tags.PII_CLASS not in spec.tags:
-        raise DefinitionError(where, "its key has no PII class", 'Add tags=entity_tags(pii="pseudonymous").')
-    key = Field(spec.join_key, data_type, False, spec.description, spec.tags[tags.PII_CLASS])
-    return Entity(spec.name, key, spec.description)
+        raise DefinitionError(where, "its key has no type, and no source or view says it", fix)
+    if data_type is None or data_type.kind not in KEY_KINDS:
+        what = f"a {data_type or stated} cannot be a key"
+        raise DefinitionError(where, what, "Add value_type=ValueType.INT64 or STRING.")
 
 
-def compile_event_source(source: DataSource) -> EventSource:
+def _check_pii(where: str, spec: EntitySpecV2, pii: str) -> None:
+    if not pii:
+        fix = pii_fix(f'Entity(name="{spec.name}", ..., ', ")")
+        raise DefinitionError(where, "its key has no PII class", fix)
+
+
+def compile_event_source(source: DataSource, defaults: Defaults) -> EventSource:
     """A Kafka source: topic, columns, identity, time, lateness and history.
 
     Raises:
-        DefinitionError: it says too little, or contradicts itself.
+        BrokenCatalogError: it says too little, or contradicts itself.
     """
     where = f"source {source.name}"
-    described(where, source.description, source.owner)
-    check_name(where, source.name)
-    tags.check_tags("event source", where, source.tags)
-    _no_mapping(where, source)
-    if source.created_timestamp_column:
-        what = "an event is available from the timestamp of its Kafka record on"
-        raise DefinitionError(where, what, "Remove created_timestamp_column=.")
     options = source.kafka_options
-    fields = from_json_schema(where, options.message_format.json_format.schema_json)
-    if tags.EVENT_ID not in source.tags:
-        raise DefinitionError(where, "it names no event id", 'Add tags=event_tags(event_id="event_id").')
-    _no_envelope(where, fields, {"event_id": source.tags[tags.EVENT_ID], "event_ts": source.timestamp_field})
+    together(
+        lambda: check_name(where, source.name),
+        lambda: tags.check_tags("event source", where, source.tags),
+        lambda: check_topic(where, options.topic),
+        lambda: _plain_columns(where, source),
+        lambda: _check_history(where, source),
+    )
+    fields = from_json_schema(where, options.message_format.json_format.schema_json, defaults.pii)
+    event_id = source.tags.get(tags.EVENT_ID, "")
+    together(
+        lambda: _check_event_id(where, fields, event_id),
+        lambda: _check_time(where, fields, source.timestamp_field, required=True),
+        lambda: _no_envelope(where, fields, {"event_id": event_id, "event_ts": source.timestamp_field}),
+    )
     return EventSource(
         name=source.name,
-        topic=check_topic(where, options.topic),
+        topic=options.topic,
         fields=fields,
-        event_id=_required(where, fields, source.tags[tags.EVENT_ID], "the event id"),
-        event_ts=_time(where, fields, source.timestamp_field, required=True),
+        event_id=event_id,
+        event_ts=source.timestamp_field,
         max_future_skew=parse_duration(source.tags.get(tags.SKEW, "5m")),
         allowed_lateness=micros(options.watermark_delay_threshold) or 10 * MINUTE,
-        history=_history(where, source.batch_source, source.timestamp_field),
+        history=source.batch_source.file_options.uri,
         description=source.description,
-        owner=source.owner,
+        owner=source.owner or defaults.owner,
     )
+
+
+def _plain_columns(where: str, source: DataSource) -> None:
+    if source.field_mapping:
+        fix = "Remove field_mapping=, and name the columns as the features that use them."
+        raise DefinitionError(where, "a field_mapping is not supported", fix)
+    if source.HasField("kafka_options") and source.created_timestamp_column:
+        what = "an event is available from the timestamp of its Kafka record on"
+        raise DefinitionError(where, what, "Remove created_timestamp_column=.")
 
 
 def _no_envelope(where: str, fields: tuple[Field, ...], roles: dict[str, str]) -> None:
@@ -154,52 +111,48 @@ def _no_envelope(where: str, fields: tuple[Field, ...], roles: dict[str, str]) -
             raise DefinitionError(f"{where}, column {field.name}", what, "Rename it in the topic.")
 
 
-def _history(where: str, source: DataSource, timestamp_field: str) -> str:
-    if source.timestamp_field != timestamp_field:
-        raise DefinitionError(
-            where,
-            f"its history {source.name} has the time column {source.timestamp_field!r}, the topic {timestamp_field!r}",
-            f'Give the batch_source timestamp_field="{timestamp_field}".',
-        )
-    _no_mapping(where, source)
-    if source.created_timestamp_column or source.file_options.file_format.HasField("delta_format"):
-        what = f"its history {source.name} is Parquet, available when it happened"
+def _check_history(where: str, source: DataSource) -> None:
+    history, time = source.batch_source, source.timestamp_field
+    if not source.HasField("batch_source"):
+        return
+    if history.timestamp_field != time:
+        what = f"its history {history.name} has the time column {history.timestamp_field!r}, the topic {time!r}"
+        raise DefinitionError(where, what, f'Give the batch_source timestamp_field="{time}".')
+    _plain_columns(where, history)
+    if history.created_timestamp_column or history.file_options.file_format.HasField("delta_format"):
+        what = f"its history {history.name} is Parquet, available when it happened"
         raise DefinitionError(where, what, "Remove created_timestamp_column= and file_format=.")
-    return str(source.file_options.uri)
 
 
-def compile_batch_source(source: DataSource) -> BatchSource:
-    """A table of files: path, format, columns and times.
+def compile_batch_source(source: DataSource, defaults: Defaults, seen: tuple[Field, ...]) -> BatchSource:
+    """A table of files: path, format, columns and times; `seen` are its columns where it does not declare them.
 
     Raises:
-        DefinitionError: it says too little, or contradicts itself.
+        BrokenCatalogError: it says too little, or contradicts itself.
     """
     where = f"source {source.name}"
-    described(where, source.description, source.owner)
-    check_name(where, source.name)
-    tags.check_tags("batch source", where, source.tags)
-    _no_mapping(where, source)
-    if tags.SCHEMA not in source.tags:
-        raise DefinitionError(where, "it declares no columns", "Add tags=batch_tags(column(...), ...).")
-    fields = from_json_schema(where, source.tags[tags.SCHEMA])
+    together(
+        lambda: check_name(where, source.name),
+        lambda: tags.check_tags("batch source", where, source.tags),
+        lambda: _plain_columns(where, source),
+    )
+    stated = source.tags.get(tags.SCHEMA, "")
+    fields = from_json_schema(where, stated, defaults.pii) if stated else seen
     created = source.created_timestamp_column
+    together(
+        lambda: _check_time(where, fields, source.timestamp_field, required=True),
+        lambda: _check_time(where, fields, created, required=False) if created else None,
+    )
     return BatchSource(
         name=source.name,
         path=source.file_options.uri,
         format="delta" if source.file_options.file_format.HasField("delta_format") else "parquet",
         fields=fields,
-        event_ts=_time(where, fields, source.timestamp_field, required=True),
-        available_at=_time(where, fields, created, required=False) if created else "",
+        event_ts=source.timestamp_field,
+        available_at=created,
         description=source.description,
-        owner=source.owner,
+        owner=source.owner or defaults.owner,
     )
-
-
-def _no_mapping(where: str, source: DataSource) -> None:
-    if source.field_mapping:
-        raise DefinitionError(
-            where, "a field_mapping is not supported", "Name the columns as the features that use them."
-        )
 
 
 def find(where: str, fields: tuple[Field, ...], name: str, role: str) -> Field:
@@ -211,20 +164,34 @@ def find(where: str, fields: tuple[Field, ...], name: str, role: str) -> Field:
     for field in fields:
         if field.name == name:
             return field
-    known = ", ".join(field.name for field in fields)
-    raise DefinitionError(where, f"{role} {name!r} is not one of its columns", f"Use one of {known}, or declare it.")
+    fix = f"{nearest(name, [field.name for field in fields])} Or declare it."
+    raise DefinitionError(where, f"{role} {name!r} is not one of its columns", fix)
 
 
-def _required(where: str, fields: tuple[Field, ...], name: str, role: str) -> str:
-    if find(where, fields, name, role).nullable:
-        fix = f'Declare column("{name}", ..., required=True).'
-        raise DefinitionError(f"{where}, column {name}", f"{role} may be null", fix)
-    return name
+def _check_event_id(where: str, fields: tuple[Field, ...], name: str) -> None:
+    if not name:
+        raise DefinitionError(where, "it names no event id", 'Add tags=event_tags(event_id="event_id").')
+    _required(where, find(where, fields, name, "the event id"), "the event id")
 
 
-def _time(where: str, fields: tuple[Field, ...], name: str, *, required: bool) -> str:
+def _required(where: str, field: Field, role: str) -> None:
+    if field.nullable:
+        fix = f'Declare column("{field.name}", ..., required=True).'
+        raise DefinitionError(f"{where}, column {field.name}", f"{role} may be null", fix)
+
+
+def _check_time(where: str, fields: tuple[Field, ...], name: str, *, required: bool) -> None:
+    if not name:
+        raise DefinitionError(where, "it names no time column", 'Add timestamp_field="event_timestamp".')
     field = find(where, fields, name, "the time column")
     if field.type != TIMESTAMP:
         fix = f'Declare column("{name}", "timestamp", ...).'
         raise DefinitionError(f"{where}, column {name}", f"a time column is a timestamp, not a {field.type}", fix)
-    return _required(where, fields, name, "the time column") if required else name
+    if required:
+        _required(where, field, "the time column")
+
+
+def time_columns(source: DataSource) -> tuple[Field, ...]:
+    """The columns that a source without a schema has by itself: its event time, and when a row was known."""
+    named = [(source.timestamp_field, False), (source.created_timestamp_column, True)]
+    return tuple(Field(name, TIMESTAMP, nullable) for name, nullable in named if name)

@@ -104,6 +104,13 @@ def _windows(view: View) -> list[str]:
     return [f"ttl {duration(view.ttl)}"] if view.ttl else []
 
 
+def kinds(manifest: Manifest) -> dict[str, str]:
+    """What every view, derived view and service is: `view`, `derived view`, `service`."""
+    found = dict.fromkeys(manifest.views, "view")
+    found |= {view.name: "derived view" for view in manifest.derived_views}
+    return found | {service.name: "service" for service in manifest.services if service.name not in found}
+
+
 def names(manifest: Manifest) -> list[str]:
     """Every view, derived view and service."""
     return list(_objects(manifest))

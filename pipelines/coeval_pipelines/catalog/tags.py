@@ -6,27 +6,29 @@ One table says which tag stands on which kind of object and how its value reads;
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from coeval.spec.model import Sla
-from coeval.spec.time import duration, parse_duration
+from coeval.spec.time import DAY, duration, parse_duration
 from coeval.spec.types import DataType
-from coeval_pipelines.catalog.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from coeval_pipelines.catalog.errors import DefinitionError, gather
 
 PREFIX = "coeval.io/"
 
 PII = ("none", "pseudonymous", "personal", "sensitive")
 """Classes of a field: about nobody; about a person known by a key only; describing a person; a special category."""
 
-TENANT, EVENT_ID, SKEW = f"{PREFIX}tenant", f"{PREFIX}event-id", f"{PREFIX}max-future-skew"
-SCHEMA, TYPE, PII_CLASS = f"{PREFIX}schema", f"{PREFIX}type", f"{PREFIX}pii"
+TENANT, DEFAULT_PII = f"{PREFIX}tenant", f"{PREFIX}default-pii"
+EVENT_ID, SKEW = f"{PREFIX}event-id", f"{PREFIX}max-future-skew"
+SCHEMA, TYPE, PII_CLASS, EXPECTED = f"{PREFIX}schema", f"{PREFIX}type", f"{PREFIX}pii", f"{PREFIX}expected"
+WHERE, COLUMNS, DEPRECATED = f"{PREFIX}where", f"{PREFIX}columns", f"{PREFIX}deprecated"
 FUNCTION, PARTITIONS = f"{PREFIX}function", f"{PREFIX}partitions"
 FRESHNESS, P99 = f"{PREFIX}sla-freshness", f"{PREFIX}sla-p99-ms"
 AVAILABILITY, LATE_SHARE = f"{PREFIX}sla-availability", f"{PREFIX}late-share"
+REFUSED = f"{PREFIX}refused"
+"""Set by an authoring helper that was asked for something impossible: what, fix and location, for the compiler."""
 
 
 def _pii(text: str) -> str:
@@ -54,23 +56,62 @@ def _function(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it says nothing")
+    return text
+
+
+def _members(*known: str) -> Callable[[str], object]:
+    """Reads a JSON object whose members have these names."""
+
+    def read(text: str) -> dict[str, Any]:
+        document = json_object(text)
+        stray = sorted(document.keys() - set(known))
+        if stray:
+            raise ValueError(f"{stray[0]!r} is not one of {', '.join(known)}")
+        return document
+
+    return read
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object that a tag holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    return document
+
+
 _VIEW: dict[str, Callable[[str], object]] = {
     FRESHNESS: parse_duration,
     P99: _count,
     AVAILABILITY: _share,
     LATE_SHARE: _share,
     PARTITIONS: _count,
+    WHERE: _text,
+    COLUMNS: json_object,
+    DEPRECATED: _text,
 }
 _KNOWN: dict[str, dict[str, Callable[[str], object]]] = {
-    "project": {TENANT: str},
+    "project": {TENANT: str, DEFAULT_PII: _pii},
     "entity": {PII_CLASS: _pii},
     "event source": {EVENT_ID: str, SKEW: parse_duration},
     "batch source": {SCHEMA: str},
     "request source": {},
     "view": _VIEW,
     "derived view": {FUNCTION: _function},
-    "field": {PII_CLASS: _pii, TYPE: DataType.parse},
-    "service": {},
+    "field": {
+        PII_CLASS: _pii,
+        TYPE: DataType.parse,
+        EXPECTED: _members("low", "high", "allowed"),
+        REFUSED: _members("what", "fix", "location"),
+    },
+    "service": {DEPRECATED: _text},
 }
 
 
@@ -78,20 +119,21 @@ def check_tags(kind: str, where: str, tags: Mapping[str, str]) -> None:
     """Refuse a `coeval.io/` tag that is unknown, stands on the wrong kind of object, or has an unreadable value.
 
     Raises:
-        DefinitionError: naming the object, the tag and what to write instead.
+        BrokenCatalogError: naming the object, each such tag and what to write instead.
     """
-    known = _KNOWN[kind]
-    for tag, text in sorted(tags.items()):
-        if not tag.startswith(PREFIX):
-            continue
-        if tag not in known:
-            raise DefinitionError(where, f"the tag {tag} is not known on a {kind}", _suggestion(kind, tag))
-        try:
-            known[tag](text)
-        except ValueError as error:
-            raise DefinitionError(
-                where, f"the tag {tag} cannot be read: {error}", f"Correct the value of {tag}."
-            ) from error
+    gather(lambda tag: _check(kind, where, tag, tags[tag]), sorted(tag for tag in tags if tag.startswith(PREFIX)))
+
+
+def _check(kind: str, where: str, tag: str, text: str) -> None:
+    read = _KNOWN[kind].get(tag)
+    if read is None:
+        raise DefinitionError(where, f"the tag {tag} is not known on a {kind}", _suggestion(kind, tag))
+    try:
+        read(text)
+    except ValueError as error:
+        raise DefinitionError(
+            where, f"the tag {tag} cannot be read: {error}", f"Correct the value of {tag}."
+        ) from error
 
 
 def _suggestion(kind: str, tag: str) -> str:
@@ -101,19 +143,13 @@ def _suggestion(kind: str, tag: str) -> str:
     near = difflib.get_close_matches(tag, _KNOWN[kind], n=1)
     if near:
         return f"Did you mean {near[0]}?"
-    return f"Remove it; a {kind} can have: {', '.join(sorted(_KNOWN[kind])) or 'none'}."
+    return f"Remove it; a {kind} can have: {', '.join(sorted(_KNOWN[kind].keys() - {REFUSED})) or 'none'}."
 
 
-def read_sla(where: str, tags: Mapping[str, str]) -> Sla:
-    """What a view promises.
-
-    Raises:
-        DefinitionError: it names no freshness.
-    """
-    if FRESHNESS not in tags:
-        raise DefinitionError(where, "the view promises no freshness", 'Add tags=sla(freshness="10s") to the view.')
+def read_sla(tags: Mapping[str, str]) -> Sla:
+    """What a view promises; a day of freshness where it says nothing."""
     return Sla(
-        freshness=parse_duration(tags[FRESHNESS]),
+        freshness=parse_duration(tags[FRESHNESS]) if FRESHNESS in tags else DAY,
         p99_ms=int(tags.get(P99, "0")),
         availability=float(tags.get(AVAILABILITY, "0")),
         late_share=float(tags.get(LATE_SHARE, "0.05")),
@@ -128,6 +164,19 @@ def sla(
     `late_share` bounds the values that may differ from training because an event came late; `partitions` is the number
     of changelog partitions and online buckets (8 unless told; fixed for a version). 0 means: not promised.
     """
-    tags = {FRESHNESS: duration(parse_duration(freshness)), LATE_SHARE: repr(late_share)}
+    tags = {FRESHNESS: as_duration(freshness), LATE_SHARE: repr(late_share)}
     optional = {P99: p99_ms, AVAILABILITY: availability, PARTITIONS: partitions}
     return tags | {tag: repr(value) for tag, value in optional.items() if value}
+
+
+def deprecated(use_instead: str) -> dict[str, str]:
+    """The tags of a view or service that should not be used any more: why, and what to use instead."""
+    return {DEPRECATED: use_instead}
+
+
+def as_duration(text: str) -> str:
+    """A duration as it is always written; what cannot be read stays as it is, for the compiler to refuse it."""
+    try:
+        return duration(parse_duration(text))
+    except ValueError:
+        return text

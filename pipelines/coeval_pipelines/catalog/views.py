@@ -7,9 +7,10 @@ by name, windows by function, column and length. Keys stand in the order of the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from coeval.aggregations import AGGREGATIONS, check_aggregation
 from coeval.spec.manifest import with_version
@@ -17,9 +18,11 @@ from coeval.spec.model import Aggregate, BatchSource, Entity, EventSource, Field
 from coeval.spec.time import duration, hop_of
 from coeval.spec.types import INT64
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.errors import DefinitionError
+from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, gather, together
+from coeval_pipelines.catalog.fields import Defaults, compile_field, micros
 from coeval_pipelines.catalog.names import check_name
-from coeval_pipelines.catalog.sources import compile_field, described, find, micros
+from coeval_pipelines.catalog.selection import Selection, compile_selection
+from coeval_pipelines.catalog.sources import find
 
 if TYPE_CHECKING:
     from feast.protos.feast.core.Aggregation_pb2 import Aggregation
@@ -33,53 +36,76 @@ Source: TypeAlias = EventSource | BatchSource
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a view may refer to, by name."""
+    """What a view may refer to, by name; None stands for what is broken and reported by itself."""
 
-    entities: Mapping[str, Entity]
-    sources: Mapping[str, Source]
+    entities: Mapping[str, Entity | None]
+    sources: Mapping[str, Source | None]
+    defaults: Defaults
+
+
+def sound(items: Mapping[str, Any], name: str) -> Any:
+    """The object of that name.
+
+    Raises:
+        BrokenCatalogError: it is broken, which is reported there; without problems, so that it is not reported again.
+    """
+    item = items[name]
+    if item is None:
+        raise BrokenCatalogError([])
+    return item
 
 
 def compile_view(spec: ViewSpec, known: Known) -> View:
     """A view with its version.
 
     Raises:
-        DefinitionError: naming the field and what to write instead.
+        BrokenCatalogError: naming the fields and what to write instead.
     """
     where = f"view {spec.name}"
-    described(where, spec.description, spec.owner)
-    check_name(where, spec.name)
-    tags.check_tags("view", where, spec.tags)
-    _refuse_unsupported(where, spec)
+    together(
+        lambda: check_name(where, spec.name),
+        lambda: tags.check_tags("view", where, spec.tags),
+        lambda: _refuse_unsupported(where, spec),
+    )
     source = _source(where, spec, known)
-    key = _key(where, spec, known, source)
-    aggregations = getattr(spec, "aggregations", ())
-    view = _windowed(where, spec, source, key) if aggregations else _row(where, spec, source, key)
+    parts = _Parts(where, spec, source, _key(where, spec, known, source), known.defaults)
+    view = parts.windowed() if getattr(spec, "aggregations", ()) else parts.rows()
     return with_version(view, source)
 
 
 def _refuse_unsupported(where: str, spec: ViewSpec) -> None:
-    if spec.HasField("feature_transformation") or list(getattr(spec, "source_views", [])):
-        fix = "Compute columns upstream, or use derived_view() for what is computed on demand."
+    functions: Any = spec
+    transformed = functions.HasField("feature_transformation") or bool(getattr(spec, "source_views", ()))
+    if transformed or getattr(spec, "user_defined_function", functions.feature_transformation).ByteSize():
+        fix = (
+            "Filter and compute columns of each event with tags=selection(where=..., columns=[...]), aggregate them "
+            "with windowed(...), or use derived_view() for what is computed on demand."
+        )
         raise DefinitionError(where, "a transformation or a view over views is not supported", fix)
     if spec.version not in ("", "latest"):
         fix = "Remove version=: a view's version is the hash of what changes its values."
         raise DefinitionError(where, f"a pinned version ({spec.version}) is not supported", fix)
 
 
+def source_name(spec: ViewSpec) -> str:
+    """The source that a view reads: its stream where it has one."""
+    return str(spec.stream_source.name if spec.HasField("stream_source") else spec.batch_source.name)
+
+
 def _source(where: str, spec: ViewSpec, known: Known) -> Source:
-    name = spec.stream_source.name if spec.HasField("stream_source") else spec.batch_source.name
+    name = source_name(spec)
     if name not in known.sources:
         raise DefinitionError(
             where, f"its source {name!r} is neither a KafkaSource nor a FileSource", "Use one of these."
         )
-    return known.sources[name]
+    source: Source = sound(known.sources, name)
+    return source
 
 
 def _key(where: str, spec: ViewSpec, known: Known, source: Source) -> tuple[Field, ...]:
-    unknown = [name for name in spec.entities if name not in known.entities]
-    if unknown:
+    if not spec.entities or any(name not in known.entities for name in spec.entities):
         raise DefinitionError(where, "it has no entity", "Add entities=[...]: every view is about something.")
-    return tuple(_key_column(where, known.entities[name], source) for name in spec.entities)
+    return tuple(gather(lambda name: _key_column(where, sound(known.entities, name), source), spec.entities))
 
 
 def _key_column(where: str, entity: Entity, source: Source) -> Field:
@@ -95,68 +121,125 @@ def _key_column(where: str, entity: Entity, source: Source) -> Field:
     return key
 
 
-def _features(where: str, spec: ViewSpec, key: tuple[Field, ...]) -> dict[str, Field]:
-    # Feast lists the keys among a stream view's features.
-    keys = {field.name for field in key}
-    return {item.name: compile_field(where, item) for item in spec.features if item.name not in keys}
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a view is compiled from."""
 
+    where: str
+    spec: Any
+    source: Source
+    key: tuple[Field, ...]
+    defaults: Defaults
 
-def _row(where: str, spec: ViewSpec, source: Source, key: tuple[Field, ...]) -> RowView:
-    features = _features(where, spec, key)
-    if not features:
-        raise DefinitionError(where, "it has no features", "Add schema=take(source, ...).")
-    for field in features.values():
-        here = f"{where}, field {field.name}"
-        column = find(here, source.fields, field.name, f"in source {source.name}, the feature")
-        if column.type != field.type:
-            fix = f'Use schema=take({source.name}, "{field.name}", ...), which copies the type.'
-            raise DefinitionError(here, f"it is a {field.type}, and a {column.type} in source {source.name}", fix)
-    return RowView(
-        name=spec.name,
-        entities=tuple(spec.entities),
-        key=key,
-        source=source.name,
-        features=tuple(features[name] for name in sorted(features)),
-        stream=isinstance(source, EventSource),
-        ttl=micros(spec.ttl),
-        partitions=int(spec.tags.get(tags.PARTITIONS, "8")),
-        description=spec.description,
-        owner=spec.owner,
-        sla=tags.read_sla(where, spec.tags),
-    )
-
-
-def _windowed(where: str, spec: ViewSpec, source: Source, key: tuple[Field, ...]) -> WindowedView:
-    if not isinstance(source, EventSource):
-        raise DefinitionError(
-            where, f"windows need a stream, and source {source.name} is a table", "Use a KafkaSource."
+    def rows(self) -> RowView:
+        fields, selection = self._stated()
+        if not fields:
+            raise DefinitionError(self.where, "it has no features", "Add schema=take(source, ...).")
+        columns = self.source.fields + selection.fields
+        gather(lambda name: self._check_row_field(fields[name], columns), fields)
+        return RowView(
+            features=tuple(fields[name] for name in sorted(fields)),
+            stream=isinstance(self.source, EventSource),
+            ttl=micros(self.spec.ttl),
+            **self._common(selection),
         )
-    _check_window_view(where, spec, source)
-    declared = _features(where, spec, key)
-    pairs = [_aggregate(where, item, source, declared) for item in getattr(spec, "aggregations", ())]
-    pairs.sort(key=lambda pair: (pair[0].function, pair[0].column, pair[0].window, pair[0].feature))
-    names = [aggregate.feature for aggregate, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise DefinitionError(
-                f"{where}, feature {name}", "it is declared twice", "Remove one, or name it otherwise."
-            )
-    stray = sorted(declared.keys() - set(names))
-    if stray:
-        fix = f"Its outputs are {', '.join(names)}: correct the name in schema, or add an aggregation."
-        raise DefinitionError(f"{where}, field {stray[0]}", "no aggregation gives it", fix)
-    return WindowedView(
-        name=spec.name,
-        entities=tuple(spec.entities),
-        key=key,
-        source=source.name,
-        aggregates=tuple(aggregate for aggregate, _ in pairs),
-        features=tuple(field for _, field in pairs),
-        partitions=int(spec.tags.get(tags.PARTITIONS, "8")),
-        description=spec.description,
-        owner=spec.owner,
-        sla=tags.read_sla(where, spec.tags),
-    )
+
+    def _check_row_field(self, field: Field, columns: tuple[Field, ...]) -> None:
+        here = f"{self.where}, field {field.name}"
+        column = find(here, columns, field.name, f"in source {self.source.name}, the feature")
+        if column.type != field.type:
+            fix = f'Use schema=take({self.source.name}, "{field.name}", ...), which copies the type.'
+            what = f"it is a {field.type}, and a {column.type} in source {self.source.name}"
+            raise DefinitionError(here, what, fix)
+
+    def windowed(self) -> WindowedView:
+        source = self.source
+        if not isinstance(source, EventSource):
+            what = f"windows need a stream, and source {source.name} is a table"
+            raise DefinitionError(self.where, what, "Use a KafkaSource.")
+        declared, selection = self._stated()
+        columns = source.fields + selection.fields
+        _check_window_view(self.where, self.spec, source)
+        pairs = gather(lambda item: self._aggregate(item, columns, declared), self.spec.aggregations)
+        pairs.sort(key=lambda pair: (pair[0].function, pair[0].column, pair[0].window, pair[0].feature))
+        _check_outputs(self.where, [aggregate.feature for aggregate, _ in pairs], declared)
+        return WindowedView(
+            aggregates=tuple(aggregate for aggregate, _ in pairs),
+            features=tuple(field for _, field in pairs),
+            **self._common(selection),
+        )
+
+    def _stated(self) -> tuple[dict[str, Field], Selection]:
+        steps: list[Callable[[], Any]] = [self._declared, self._selection]
+        declared, selection = gather(lambda step: step(), steps)
+        return declared, selection
+
+    def _declared(self) -> dict[str, Field]:
+        # Feast lists the keys among a stream view's features.
+        keys = {field.name for field in self.key}
+        mine = [item for item in self.spec.features if item.name not in keys]
+        fields = gather(lambda item: compile_field(self.where, item, self.defaults), mine)
+        return {field.name: field for field in fields}
+
+    def _selection(self) -> Selection:
+        return compile_selection(self.where, self.spec.tags, self.source.fields, self.defaults)
+
+    def _common(self, selection: Selection) -> dict[str, Any]:
+        stated = self.spec.tags
+        return {
+            "name": self.spec.name,
+            "entities": tuple(self.spec.entities),
+            "key": self.key,
+            "source": self.source.name,
+            "partitions": int(stated.get(tags.PARTITIONS, "8")),
+            "where": selection.where,
+            "columns": selection.columns,
+            "description": self.spec.description,
+            "owner": self.spec.owner or self.defaults.owner,
+            "deprecated": stated.get(tags.DEPRECATED, ""),
+            "sla": tags.read_sla(stated),
+        }
+
+    def _aggregate(
+        self, item: Aggregation, columns: tuple[Field, ...], declared: Mapping[str, Field]
+    ) -> tuple[Aggregate, Field]:
+        window = micros(item.time_window)
+        if not window:
+            fix = "Add time_window=timedelta(...); a total over all time is not a feature here."
+            raise DefinitionError(self.where, f"{item.function}({item.column}) has no window", fix)
+        name = item.name or "_".join(part for part in (item.function, item.column, duration(window)) if part)
+        here = f"{self.where}, feature {name}"
+        check_name(here, name)
+        role = f"in source {self.source.name}, the column"
+        column = find(here, columns, item.column, role) if item.column else None
+        function = check_function(here, item.function, column)
+        hop = _hop(here, window, micros(item.slide_interval))
+        result = AGGREGATIONS[function].result(column.type) if column else INT64
+        return Aggregate(name, function, item.column, window, hop), _output(
+            here, Field(name, result), declared.get(name)
+        )
+
+
+def check_function(where: str, function: str, column: Field | None) -> str:
+    """The canonical name of an aggregation over a column, or over events.
+
+    Raises:
+        DefinitionError: it is unknown, not supported yet, or does not take this column.
+    """
+    try:
+        return check_aggregation(function, column)
+    except ValueError as error:
+        known = ", ".join(AGGREGATIONS)
+        fix = f"Write another function= or column= in this Aggregation; the functions are {known}."
+        raise DefinitionError(where, str(error), fix) from error
+
+
+def _hop(where: str, window: int, slide: int) -> int:
+    try:
+        return hop_of(window, slide or None)
+    except ValueError as error:
+        fix = "Choose a slide_interval= that divides time_window=, and divides a day or is whole days."
+        raise DefinitionError(where, str(error), fix) from error
 
 
 def _check_window_view(where: str, spec: ViewSpec, source: EventSource) -> None:
@@ -170,25 +253,16 @@ def _check_window_view(where: str, spec: ViewSpec, source: EventSource) -> None:
         raise DefinitionError(where, "a windowed view has no ttl: its windows say what is too old", "Remove ttl=.")
 
 
-def _aggregate(
-    where: str, item: Aggregation, source: EventSource, declared: Mapping[str, Field]
-) -> tuple[Aggregate, Field]:
-    window = micros(item.time_window)
-    if not window:
-        fix = "Add time_window=timedelta(...); a total over all time is not a feature here."
-        raise DefinitionError(where, f"{item.function}({item.column}) has no window", fix)
-    name = item.name or "_".join(part for part in (item.function, item.column, duration(window)) if part)
-    here = f"{where}, feature {name}"
-    check_name(here, name)
-    column = find(here, source.fields, item.column, f"in source {source.name}, the column") if item.column else None
-    try:
-        function = check_aggregation(item.function, column)
-        hop = hop_of(window, micros(item.slide_interval) or None)
-    except ValueError as error:
-        fix = "Correct function=, column=, time_window= or slide_interval= of this Aggregation."
-        raise DefinitionError(here, str(error), fix) from error
-    result = AGGREGATIONS[function].result(column.type) if column else INT64
-    return Aggregate(name, function, item.column, window, hop), _output(here, Field(name, result), declared.get(name))
+def _check_outputs(where: str, names: Iterable[str], declared: Mapping[str, Field]) -> None:
+    given = Counter(names)
+    for name, times in given.items():
+        if times > 1:
+            fix = "Remove one, or name it otherwise."
+            raise DefinitionError(f"{where}, feature {name}", "it is declared twice", fix)
+    stray = sorted(declared.keys() - given.keys())
+    if stray:
+        fix = f"Its outputs are {', '.join(given)}: correct the name in schema, or add an aggregation."
+        raise DefinitionError(f"{where}, field {stray[0]}", "no aggregation gives it", fix)
 
 
 def _output(where: str, computed: Field, declared: Field | None) -> Field:

@@ -1,0 +1,100 @@
+"""Which events a view sees, and what it computes of each: SQL text in tags to typed expressions. Pure.
+
+A computed column may read the columns of the source and those computed before it, and the condition all of them: what
+they compute is put in their place, so that every engine sees expressions over the source's columns only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coeval.spec.expressions import Expression
+from coeval.spec.model import Computed, Field
+from coeval_pipelines.catalog import tags
+from coeval_pipelines.catalog.errors import DefinitionError, gather
+from coeval_pipelines.catalog.fields import Defaults, expected_values
+from coeval_pipelines.catalog.names import check_name
+from coeval_pipelines.catalog.schema import STORED_DIGITS
+
+_MEMBERS = ("sql", "pii", "description", "expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The condition on a view's events (None: all of them) and the columns that it computes, by name."""
+
+    where: Expression | None = None
+    columns: tuple[Computed, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The computed columns as fields."""
+        return tuple(item.field for item in self.columns)
+
+
+def compile_selection(
+    where: str, stated: Mapping[str, str], source: tuple[Field, ...], defaults: Defaults
+) -> Selection:
+    """Read the tags `coeval.io/where` and `coeval.io/columns` of a view over a source with these columns.
+
+    Raises:
+        BrokenCatalogError: an expression cannot be read or has the wrong type, or a column says too little.
+    """
+    columns: list[Computed] = []
+    declared = tags.json_object(stated[tags.COLUMNS]) if tags.COLUMNS in stated else {}
+
+    def add(name: str) -> None:
+        known = source + tuple(item.field for item in columns)
+        columns.append(_computed(f"{where}, column {name}", declared[name], known, columns, defaults))
+
+    gather(add, declared)
+    condition = _condition(where, stated, source, columns) if tags.WHERE in stated else None
+    return Selection(condition, tuple(sorted(columns, key=lambda item: item.field.name)))
+
+
+def _condition(where: str, stated: Mapping[str, str], source: tuple[Field, ...], columns: list[Computed]) -> Expression:
+    from coeval_pipelines.catalog.expressions import parse_condition
+
+    known = source + tuple(item.field for item in columns)
+    return _inlined(parse_condition(f"{where}, where", stated[tags.WHERE], known), columns)
+
+
+def _computed(
+    where: str, stated: Any, known: tuple[Field, ...], columns: list[Computed], defaults: Defaults
+) -> Computed:
+    from coeval_pipelines.catalog.expressions import parse_value
+
+    name = where.rpartition(" ")[2]
+    _check_declaration(where, name, stated, known)
+    parsed = parse_value(where, str(stated["sql"]), known)
+    if parsed.type.precision > STORED_DIGITS:
+        fix = f"Say how many are enough: CAST(... AS decimal({STORED_DIGITS},{min(parsed.type.scale, STORED_DIGITS)}))."
+        raise DefinitionError(where, f"it is a {parsed.type}, and {STORED_DIGITS} digits are the most", fix)
+    pii = str(stated.get("pii", defaults.pii))
+    if pii not in tags.PII:
+        raise DefinitionError(where, "it has no PII class", f'Add "pii": one of {", ".join(tags.PII)}.')
+    expected = expected_values(where, parsed.type, dict(stated.get("expected", {})))
+    field = Field(name, parsed.type, True, str(stated.get("description", "")), pii, expected)
+    return Computed(field, _inlined(parsed, columns))
+
+
+def _check_declaration(where: str, name: str, stated: Any, known: tuple[Field, ...]) -> None:
+    check_name(where, name)
+    if not isinstance(stated, dict) or not stated.get("sql") or stated.keys() - set(_MEMBERS):
+        fix = 'Use columns=[computed("name", "SQL", "What it is.", pii=...)].'
+        raise DefinitionError(where, f"it is not an object of {', '.join(_MEMBERS)}", fix)
+    if any(field.name == name for field in known):
+        raise DefinitionError(where, "the source has a column of that name", "Call it something else.")
+
+
+def _inlined(expression: Expression, columns: list[Computed]) -> Expression:
+    by_name = {item.field.name: item.expression for item in columns}
+    return _substituted(expression, by_name) if by_name else expression
+
+
+def _substituted(expression: Expression, by_name: Mapping[str, Expression]) -> Expression:
+    if expression.operation == "column":
+        return by_name.get(expression.value, expression)
+    return replace(expression, args=tuple(_substituted(item, by_name) for item in expression.args))
