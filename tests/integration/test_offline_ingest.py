@@ -27,6 +27,7 @@ from coeval.spec.model import EventSource
 from coeval.spec.records import Ingested, Record, ingest
 from coeval.spec.time import DAY, HOUR, SECOND
 from coeval.spec.types import micros
+from coeval_pipelines.journal import Journal
 from coeval_pipelines.offline import event_log, tables
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.event_log import (
@@ -37,7 +38,6 @@ from coeval_pipelines.offline.event_log import (
     read_rejects,
     totals,
 )
-from coeval_pipelines.offline.journal import Journal
 from coeval_pipelines.streaming.broker import Broker
 from tests.support import catalog
 from tests.support.events import records, rfc3339

@@ -16,8 +16,8 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.records import Reason
 from coeval.spec.types import Kind
+from coeval_pipelines.journal import BatchPlan, IngestReport, Journal, Range, ingest_journal
 from coeval_pipelines.offline.columns import quoted
-from coeval_pipelines.offline.journal import BatchPlan, IngestReport, Journal, Range
 from coeval_pipelines.offline.sorting import (
     REJECTS_SCHEMA,
     count,
@@ -57,7 +57,7 @@ def totals(settings: Settings, manifest: Manifest, source: EventSource) -> Inges
 
 def journal(settings: Settings, manifest: Manifest, source: EventSource) -> Journal:
     """The ingest journal of a source."""
-    return Journal(table_path(settings, manifest, "ingest", source.name), source.name)
+    return ingest_journal(settings, manifest.tenant, source.name)
 
 
 def read_rejects(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> DataFrame:

@@ -12,8 +12,8 @@ from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.time import duration
+from coeval_pipelines.journal import IngestReport
 from coeval_pipelines.offline.columns import quoted
-from coeval_pipelines.offline.journal import IngestReport
 from coeval_pipelines.offline.tables import ENVELOPE, Keep, ddl, log_schema, payload
 
 if TYPE_CHECKING:

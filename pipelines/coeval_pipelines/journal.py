@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coeval.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -81,6 +83,11 @@ class IngestReport:
 
 def _added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     return {name: a.get(name, 0) + b.get(name, 0) for name in sorted({*a, *b})}
+
+
+def ingest_journal(settings: Settings, tenant: str, source: str) -> Journal:
+    """The ingest journal of a source of a tenant; it need not exist yet."""
+    return Journal(settings.delta / tenant / "ingest" / source, source)
 
 
 class Journal:
