@@ -98,9 +98,9 @@ def float_sum(ranges: Ranges, values: NDArray[np.float64], *, squared: bool) -> 
 def _exact_squares(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Doubles that add up to the squares exactly: of the upper half of each mantissa, the lower half, and both."""
     mantissas, exponents = np.frexp(values)
-    high = np.ldexp(np.rint(mantissas * 2.0**26), exponents - 26)
-    low = values - high
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        high = np.ldexp(np.rint(mantissas * 2.0**26), exponents - 26)
+        low = values - high
         return high * high, 2 * high * low, low * low
 
 

@@ -9,36 +9,40 @@
 -- ARGV[6..]  one payload per update
 -- Returns {1, written, refused}, or {0, stored offset or ''} when fenced off (nothing is written then).
 local kind, ttl = ARGV[1], ARGV[2]
+local HEADER = struct.pack('>BBBBBBBB', 2, 0, 0, 0, 0, 0, 0, 0) -- the layout id
 
--- Orders are compared as numbers: Lua's are doubles, exact to 2^53, which microseconds reach in the year 2255.
+-- Lua's numbers are doubles, exact to 2^53 only: 64-bit integers are compared in two halves, and copied as bytes.
 local function tile(key, payload)
-  local position, event_ts, available_at = struct.unpack('>I4i8i8', payload)
-  local slot = string.sub(payload, 21)
+  local position, e1, e2, a1, a2, t1, p1, n1 = struct.unpack('>I4i4I4i4I4I8I4I4', payload)
   local old = redis.call('GETRANGE', key, position, position + 15)
   if #old == 16 then
-    local t0, e0, n0 = struct.unpack('>I8I4I4', old)
-    local t1, e1, n1 = struct.unpack('>I8I4I4', slot)
-    if t0 > t1 or (t0 == t1 and (e0 > e1 or (e0 == e1 and n0 >= n1))) then return 0 end
+    local t0, p0, n0 = struct.unpack('>I8I4I4', old)
+    if t0 > t1 or (t0 == t1 and (p0 > p1 or (p0 == p1 and n0 >= n1))) then return 0 end
   end
   local header = redis.call('GETRANGE', key, 0, 23)
-  redis.call('SETRANGE', key, position, slot)
+  redis.call('SETRANGE', key, position, string.sub(payload, 21))
+  local event_ts, available_at = string.sub(payload, 5, 12), string.sub(payload, 13, 20)
   if #header == 24 and string.byte(header, 1) ~= 0 then
-    local old_event, old_available = struct.unpack('>i8i8', string.sub(header, 9))
-    if old_event >= event_ts and old_available >= available_at then return 1 end
-    event_ts = math.max(old_event, event_ts)
-    available_at = math.max(old_available, available_at)
+    local f1, f2, b1, b2 = struct.unpack('>i4I4i4I4', string.sub(header, 9))
+    local event_stays = f1 > e1 or (f1 == e1 and f2 >= e2)
+    local available_stays = b1 > a1 or (b1 == a1 and b2 >= a2)
+    if event_stays and available_stays then return 1 end
+    if event_stays then event_ts = string.sub(header, 9, 16) end
+    if available_stays then available_at = string.sub(header, 17, 24) end
   end
-  redis.call('SETRANGE', key, 0, struct.pack('>BBBBBBBBi8i8', 2, 0, 0, 0, 0, 0, 0, 0, event_ts, available_at))
+  redis.call('SETRANGE', key, 0, HEADER .. event_ts .. available_at)
   return 1
 end
 
 local function row(key, payload)
   local old = redis.call('GETRANGE', key, 0, 31)
   if #old == 32 then
-    local p0, e0, a0, o0 = struct.unpack('>i4i8i8i8', string.sub(old, 5))
-    local p1, e1, a1, o1 = struct.unpack('>i4i8i8i8', string.sub(payload, 5))
-    local newer = e1 > e0 or (e1 == e0 and (a1 > a0 or (a1 == a0 and (p1 > p0 or (p1 == p0 and o1 > o0)))))
-    if not newer then return 0 end
+    local p0, e0, f0, a0, b0, o0, q0 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(old, 5))
+    local p1, e1, f1, a1, b1, o1, q1 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(payload, 5, 32))
+    local stored, given = {e0, f0, a0, b0, p0, o0, q0}, {e1, f1, a1, b1, p1, o1, q1}
+    local at = 1
+    while at < 7 and stored[at] == given[at] do at = at + 1 end
+    if given[at] <= stored[at] then return 0 end
   end
   redis.call('SET', key, payload)
   return 1
