@@ -1,0 +1,113 @@
+"""The batch load: tiles and rows that Spark computes at a cut go to Redis beside the stream's, and are read at q.
+
+A cut is one instant for many cases: they are put into groups by their q, and each group is cut at the q of one of them.
+What the stream owns is there too, so what a case must see is: all that was available before its group's cut in tiles
+that were final then and still in the ring, and what came in time in the others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from coeval.aggregations.tiles import tile_plan
+from coeval.online.writer import OnlineWriter
+from coeval.reference.oracle import is_late
+from coeval.spec.model import RowView, View, WindowedView
+from coeval.spec.records import Event
+from coeval_pipelines.offline import online_load, tiles
+from tests.support.contract import catalog
+from tests.support.contract.adapters import by_view, visible
+from tests.support.contract.cases import Case
+from tests.support.contract.compare import Answers
+from tests.support.contract.frames import GROUP, event_frame
+from tests.support.contract.store import read_cases, shuffled_writes
+from tests.support.online import updates
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+GROUPS = 5
+_RUN = 3
+"""The epoch of the load."""
+
+
+@dataclass
+class SparkLoad:
+    """`coeval_pipelines.offline.tiles` and `online_load`."""
+
+    spark: SparkSession
+    client: redis.Redis
+    name: str = "spark-load"
+    cuts: list[int] = field(default_factory=list)
+    groups: dict[Case, int] = field(default_factory=dict)
+
+    def takes(self, case: Case) -> bool:
+        return True
+
+    def counts(self, case: Case, event: Event, hop: int) -> bool:
+        return loaded(case, event, hop, self.cuts[self.groups[case]])
+
+    def answers(self, cases: Sequence[Case]) -> list[Answers]:
+        self._cut(cases)
+        self.client.flushall()
+        manifest = catalog.manifest()
+        writer = OnlineWriter(self.client, manifest.tenant)
+        rng = random.Random(11)
+        frames = {source: self._events(source, cases) for source in (catalog.EVENTS.name, catalog.FACTS.name)}
+        for name, places in by_view(cases).items():
+            view = catalog.VIEWS[name]
+            assert writer.mark_ready(view, writer.incarnation(), "test")
+            loaded = self._load(view, frames[view.source])
+            streamed = [event for place in places for event in visible(cases[place])] if view.source == "events" else []
+            shuffled_writes(writer, view, loaded + updates(view, manifest, streamed) if streamed else loaded, rng)
+        answers = read_cases(self.client, manifest, cases)
+        # A key whose tiles were all too old to be loaded is unknown to the store: only values are compared.
+        return [{name: (value, None) for name, (value, _) in found.items()} for found in answers]
+
+    def _cut(self, cases: Sequence[Case]) -> None:
+        ordered = sorted(cases, key=lambda case: case.q)
+        size = -(-len(ordered) // GROUPS)
+        self.groups = {case: place // size for place, case in enumerate(ordered)}
+        self.cuts = [ordered[min(start + size // 2, len(ordered) - 1)].q for start in range(0, len(ordered), size)]
+
+    def _events(self, source: str, cases: Sequence[Case]) -> DataFrame:
+        """What is visible at q: a case's later events have not happened yet, whatever its group's cut."""
+        mine = [case for case in cases if catalog.VIEWS[case.view].source == source]
+        pairs = [(event, self.groups[case]) for case in mine for event in visible(case)]
+        events, groups = [event for event, _ in pairs], [group for _, group in pairs]
+        return event_frame(self.spark, catalog.manifest().sources[source], events, groups).cache()
+
+    def _load(self, view: View, events: DataFrame) -> list[Any]:
+        found: list[Any] = []
+        if isinstance(view, RowView):
+            last = 253_402_300_799_999_999
+            for batch in tiles.latest_rows(view, events, last).toArrow().to_batches():
+                found += online_load.row_encoder(view)(batch)
+            return found
+        for granularity in tile_plan(view, catalog.EVENTS).granularities:
+            frames = [
+                tiles.batch_tiles(view, catalog.EVENTS, granularity, events.where(f"{GROUP} = {group}"), cut)
+                for group, cut in enumerate(self.cuts)
+            ]
+            together = reduce(lambda one, other: one.unionByName(other), frames)
+            for batch in together.toArrow().to_batches():
+                found += online_load.tile_encoder(view, catalog.EVENTS, granularity.hop, _RUN)(batch)
+        return found
+
+
+def loaded(case: Case, event: Event, hop: int, cut: int) -> bool:
+    """Whether an event counts in its tile of that hop, once batch has loaded what is final at the cut."""
+    if not is_late(event, hop, catalog.EVENTS.allowed_lateness):
+        return True
+    view = catalog.VIEWS[case.view]
+    assert isinstance(view, WindowedView)
+    granularity = tile_plan(view, catalog.EVENTS).granularity(hop)
+    first = cut // hop - granularity.slots + 1
+    last = granularity.final_before(cut, catalog.EVENTS.allowed_lateness)
+    return first <= event.event_ts // hop < last and event.available_at < cut
