@@ -543,10 +543,10 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
         "view latest_payment, field amount: it is a decimal(9,3), and a decimal(9,2) in source payments",
         'take(payments, "amount"',
     ),
-    "decimal too wide to store": (
-        _rewrite_column("amount", format="decimal(19,2)"),
-        "source payments, column amount: decimal(19,2) has more than 18 digits, which is not supported yet",
-        "decimal(18,s)",
+    "decimal too wide": (
+        _rewrite_column("amount", format="decimal(39,2)"),
+        "source payments, column amount: decimal(39,2) needs 0 < precision <= 38",
+        "decimal(9,2)",
     ),
     "unknown column type": (
         _rewrite_column("amount", format="money"),

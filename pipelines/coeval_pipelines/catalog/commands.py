@@ -1,8 +1,7 @@
-"""`coeval apply` and `coeval catalog ...`: register the catalog, and look at what is registered."""
+"""`coeval init`, `plan`, `apply` and `catalog validate`: start a catalog, see what it changes, register it."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from dataclasses import asdict
@@ -11,43 +10,97 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coeval_pipelines.catalog import look_commands as look
+
 if TYPE_CHECKING:
-    from coeval.spec.manifest import Manifest
+    from collections.abc import Callable
+
     from coeval_pipelines.catalog.apply import Outcome
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = look.AsJson
 Repository = Annotated[Path | None, typer.Option("--repo", help="The feature repository (default: feature_repo/).")]
+Remove = Annotated[
+    list[str] | None, typer.Option("--remove", help="A view or service that vanished from the files and may go.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     group = typer.Typer(help="Look at the registered catalog, or check the one in the files.", no_args_is_help=True)
-    group.command("list")(list_views)
-    group.command("show")(show)
+    group.command("list")(look.list_views)
+    group.command("show")(look.show)
+    group.command("lineage")(look.lineage)
+    group.command("docs")(look.docs)
     group.command("validate")(validate)
+    app.command("init")(init)
+    app.command("plan")(plan)
     app.command("apply")(apply)
     app.add_typer(group, name="catalog")
 
 
-def apply(repo: Repository = None, as_json: AsJson = False) -> None:
+def init(
+    name: Annotated[str, typer.Argument(help="The project: lower-case letters, digits, underscores.")],
+    path: Annotated[Path | None, typer.Option(help="The directory to write it to (default: ./NAME).")] = None,
+) -> None:
+    """Start a catalog that runs: entities, sources, views, a derived feature, a service.
+
+    Example: coeval init taxi && cd taxi && coeval plan
+    """
+    from coeval_pipelines.catalog.starter import start
+
+    for written in start(name, path or Path(name)):
+        print(written)
+    print(f"Next: cd {path or name} && coeval plan", file=sys.stderr)
+
+
+def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
+    """Say what applying the feature repository changes, and what that costs. Changes nothing; exit code 2 if refused.
+
+    Example: coeval plan --remove card_geo
+    """
+    from coeval.settings import load_settings
+    from coeval_pipelines.catalog import apply as work
+    from coeval_pipelines.catalog.deployed import look as look_around
+    from coeval_pipelines.catalog.plan import make_plan
+    from coeval_pipelines.catalog.plan_text import as_document, lines
+
+    settings = load_settings()
+    named = tuple(remove or ())
+    report = _reading(repo, lambda repository, progress: work.read(settings, repository, progress, named))
+    found = make_plan(report, look_around(settings, work.registered(settings), report.manifest), named)
+    if as_json:
+        print(json.dumps(as_document(found), indent=2))
+    else:
+        _print_lines(lines(found))
+    if found.refused:
+        raise typer.Exit(2)
+
+
+def apply(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
     """Register the feature repository with Feast and compile the manifest, as `feast apply` does there."""
+    from coeval.settings import load_settings
     from coeval_pipelines.catalog import apply as work
 
-    _report(_run(work.apply, repo), "Applied", as_json)
+    settings, named = load_settings(), tuple(remove or ())
+    done = _reading(repo, lambda repository, progress: work.apply(settings, repository, progress, named))
+    _report(done, "Applied", as_json)
 
 
 def validate(repo: Repository = None, as_json: AsJson = False) -> None:
     """Check the feature repository as `coeval apply` would, and say what applying it would change. Changes nothing."""
+    from coeval.settings import load_settings
     from coeval_pipelines.catalog import apply as work
 
-    _report(_run(work.validate, repo), "Valid", as_json)
+    settings = load_settings()
+    done = _reading(repo, lambda repository, progress: work.validate(settings, repository, progress))
+    _report(done, "Valid", as_json)
 
 
-def _run(action: Any, repo: Path | None) -> Outcome:
+def _reading(repo: Path | None, action: Callable[[Path, Callable[[str], None]], Any]) -> Any:
+    """Run an action that reads the repository, saying so; what Feast printed is shown where a file does not run."""
     from rich.console import Console
 
     from coeval.errors import CatalogError
-    from coeval.settings import load_settings
     from coeval_pipelines.catalog.apply import find_repository
 
     repository = find_repository(repo)
@@ -55,8 +108,7 @@ def _run(action: Any, repo: Path | None) -> Outcome:
     said: list[str] = []
     try:
         with console.status(f"feast reads {repository} (its start takes some seconds)"):
-            outcome: Outcome = action(load_settings(), repository, said.append)
-            return outcome
+            return action(repository, said.append)
     except CatalogError as error:
         if error.reason.startswith("feast apply failed"):
             print("\n".join(said), file=sys.stderr)
@@ -69,85 +121,21 @@ def _report(outcome: Outcome, verb: str, as_json: bool) -> None:
     manifest = outcome.manifest
     if as_json:
         changed = [asdict(change) for change in outcome.changes]
-        _print_json({"manifest": manifest.hash, "counts": counts(manifest), "changes": changed})
+        document = {"manifest": manifest.hash, "counts": counts(manifest), "changes": changed, "notes": outcome.notes}
+        look.print_json(document)
         return
     amounts = ", ".join(f"{number} {kind}" for kind, number in counts(manifest).items())
     print(f"{verb}: {amounts}; manifest {manifest.hash[:12]}")
     for change in outcome.changes or ("  no changes",):
         print(f"  {change}".rstrip() if outcome.changes else change)
+    for note in outcome.notes:
+        print(f"  note: {note}")
 
 
-def list_views(as_json: AsJson = False) -> None:
-    """List the registered views: keys, windows, features, owner, promised freshness, version."""
-    from coeval_pipelines.catalog.summary import listing
-
-    manifest = _manifest()
-    lines = listing(manifest)
-    if as_json:
-        _print_json(lines)
-        return
-    columns = ("name", "kind", "key", "source", "windows", "features", "owner", "freshness", "version")
-    rows = [[_text(line[column]) for column in columns] for line in lines]
-    _print_table(columns, rows, title=f"{manifest.project}, manifest {manifest.hash[:12]}")
-
-
-def show(
-    name: Annotated[str, typer.Argument(help="A view, derived view or service.")], as_json: AsJson = False
-) -> None:
-    """Show all that is registered of a view, derived view or service."""
-    from coeval_pipelines.catalog.summary import detail
-
-    manifest = _manifest()
-    document = detail(manifest, name)
-    if document is None:
-        raise _unknown(name, manifest)
-    if as_json:
-        _print_json(document)
-        return
-    tables = ("features", "request")
-    for key, value in document.items():
-        if key not in tables:
-            print(f"{key:<13}{_text(value)}")
-    for key in tables:
-        if document.get(key):
-            print()
-            columns = tuple(document[key][0])
-            _print_table(columns, [[_text(row[column]) for column in columns] for row in document[key]], title=key)
-
-
-def _unknown(name: str, manifest: Manifest) -> Exception:
-    from coeval.errors import UnknownFeatureError
-    from coeval_pipelines.catalog.summary import names
-
-    known = names(manifest)
-    near = difflib.get_close_matches(name, known, n=3)
-    return UnknownFeatureError(f"Nothing named {name} is registered.", f"Known are: {', '.join(near or known)}.")
-
-
-def _manifest() -> Manifest:
-    from coeval.client import read_manifest
-    from coeval.settings import load_settings
-
-    return read_manifest(load_settings().manifest_path)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}".strip() for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _print_json(document: object) -> None:
-    print(json.dumps(document, indent=2))
-
-
-def _print_table(columns: tuple[str, ...], rows: list[list[str]], title: str) -> None:
+def _print_lines(styled: Any) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    for text, style in styled:
+        console.print(Text(text, style=style), soft_wrap=True)

@@ -27,8 +27,6 @@ _FORMS: dict[tuple[str, str], DataType] = {
     ("string", "date"): DATE,
 }
 _NAMES = {data_type: form for form, data_type in _FORMS.items()}
-STORED_DIGITS = 18
-"""Decimals up to here fit 8 bytes, which is what stores and engines keep of a column in this release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +149,5 @@ def _type(where: str, kind: str, form: str) -> DataType:
         known = ", ".join(f"{k}/{f}" if f else k for k, f in _FORMS)
         raise DefinitionError(
             where, f"the type {kind!r} with format {form!r} is not known", f"Use {known}, string/decimal(p,s)."
-        )
-    if data_type.precision > STORED_DIGITS:
-        raise DefinitionError(
-            where,
-            f"{data_type} has more than {STORED_DIGITS} digits, which is not supported yet",
-            f"Declare at most decimal({STORED_DIGITS},s), or a string.",
         )
     return data_type

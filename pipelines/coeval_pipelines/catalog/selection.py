@@ -16,7 +16,6 @@ from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.errors import DefinitionError, gather
 from coeval_pipelines.catalog.fields import Defaults, expected_values
 from coeval_pipelines.catalog.names import check_name
-from coeval_pipelines.catalog.schema import STORED_DIGITS
 
 _MEMBERS = ("sql", "pii", "description", "expected")
 
@@ -69,9 +68,6 @@ def _computed(
     name = where.rpartition(" ")[2]
     _check_declaration(where, name, stated, known)
     parsed = parse_value(where, str(stated["sql"]), known)
-    if parsed.type.precision > STORED_DIGITS:
-        fix = f"Say how many are enough: CAST(... AS decimal({STORED_DIGITS},{min(parsed.type.scale, STORED_DIGITS)}))."
-        raise DefinitionError(where, f"it is a {parsed.type}, and {STORED_DIGITS} digits are the most", fix)
     pii = str(stated.get("pii", defaults.pii))
     if pii not in tags.PII:
         raise DefinitionError(where, "it has no PII class", f'Add "pii": one of {", ".join(tags.PII)}.')
