@@ -58,10 +58,18 @@ def _fail(error: CoevalError) -> None:
 
 def _register() -> None:
     from coeval.cli import get
+
+    APP.callback()(_prepare)
+    get.register(APP)
+    for entry in sorted(entry_points(group="coeval.commands"), key=lambda item: item.name):
+        entry.load()(APP)
+
+
+def _prepare() -> None:
+    """Read the settings and set up the log, which a mere `--help` can do without: both take longer to import."""
+    if "--help" in sys.argv:
+        return
     from coeval.logs import configure_logging
     from coeval.settings import load_settings
 
     configure_logging(load_settings().log_level)
-    get.register(APP)
-    for entry in sorted(entry_points(group="coeval.commands"), key=lambda item: item.name):
-        entry.load()(APP)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from coeval.errors import ManifestError
 from coeval.spec.model import (
@@ -103,8 +104,8 @@ class Manifest:
                 "Compile it again with this release: feast apply",
             )
         try:
-            return _typed(Manifest, document)  # type: ignore[no-any-return]
-        except (TypeError, ValueError, KeyError) as error:
+            return _reader(Manifest)(document)  # type: ignore[no-any-return]
+        except (TypeError, ValueError, AttributeError) as error:
             raise ManifestError(f"The manifest is damaged: {error}.", "Compile it again: feast apply") from error
 
 
@@ -154,24 +155,45 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+_Reader: TypeAlias = Callable[[Any], Any]
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _typed(hint: Any, value: Any) -> Any:
+def _reader(hint: Any) -> _Reader:
+    """Reads what `_plain` wrote of a value of this type; made once per type, as a manifest holds thousands of each."""
     if hint is DataType:
-        return DataType.parse(value)
+        return DataType.parse
     if get_origin(hint) is UnionType:
-        return None if value is None else _typed(get_args(hint)[0], value)
+        read = _reader(get_args(hint)[0])
+        return lambda value: None if value is None else read(value)
     if get_origin(hint) is tuple:
-        return tuple(_typed(get_args(hint)[0], item) for item in value)
+        read = _reader(get_args(hint)[0])
+        return lambda value: tuple([read(item) for item in value])
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = _hints(hint)
-        unknown = value.keys() - hints.keys()
-        if unknown:
-            raise ValueError(f"{hint.__name__} has no {', '.join(sorted(unknown))}")
-        return hint(**{name: _typed(hints[name], item) for name, item in value.items()})
-    if not isinstance(value, int | float if hint is float else hint):
-        raise ValueError(f"{value!r} is not {hint}")
-    return value
+        return _object_reader(hint)
+    accepted = int | float if hint is float else hint
+
+    def scalar(value: Any) -> Any:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+            raise ValueError(f"{value!r} is not {hint}")
+        return value
+
+    return scalar
+
+
+def _object_reader(cls: type) -> _Reader:
+    hints: dict[str, Any] = {}
+    readers: dict[str, _Reader] = {}
+
+    def read(value: Any) -> Any:
+        if not hints:  # Made at the first use, as a type may hold itself.
+            hints.update(get_type_hints(cls))
+            readers.update({name: _reader(hint) for name, hint in hints.items()})
+        try:
+            # Most of a manifest is text and numbers of just the declared type: no call for those.
+            parts = {name: item if type(item) is hints[name] else readers[name](item) for name, item in value.items()}
+        except KeyError as error:
+            raise ValueError(f"{cls.__name__} has no {error.args[0]}") from error
+        return cls(**parts)
+
+    return read
