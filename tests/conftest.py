@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from coeval.settings import Settings
 from coeval_pipelines.local import stack as local
 from coeval_pipelines.local.components import ENGINES
 from coeval_pipelines.local.prepare import free_settings
+
+# A rule holds or not; how long one example takes says something about the machine alone.
+hypothesis.settings.register_profile("coeval", deadline=None)
+hypothesis.settings.load_profile("coeval")
 
 
 @pytest.fixture(scope="session")

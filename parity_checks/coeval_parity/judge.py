@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from coeval.online.result import Column
+from coeval.reference.oracle import seen_by
 from coeval.spec.keys import decode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
@@ -97,7 +98,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     events = events_of(log, view, keys, earliest)
     duplicates = duplicates_of(log, view, keys, earliest)
     for index, key in enumerate(keys):
-        mine = events.get(key, [])
+        mine = seen_by(view, events.get(key, []))
         evidence = _Evidence(
             manifest=log.manifest,
             second=second,
@@ -106,7 +107,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             stored=stored_state(log.manifest, view, second.blobs[key]),
             known=[event for event in mine if first.holds(view.source, event)],
             events=mine,
-            duplicates=duplicates.get(key, []),
+            duplicates=seen_by(view, duplicates.get(key, [])),
             definitions=definitions,
         )
         for name, comparison in screened.comparisons.items():
@@ -136,7 +137,7 @@ def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, featu
     view, key = evidence.second.view, evidence.second.served.keys[evidence.index]
     first = Case(
         view=view,
-        source=evidence.manifest.sources[view.source],
+        source=evidence.manifest.source_of(view),
         feature=feature,
         key=decode_key(view.key, key),
         q=int(screened.served.at[evidence.row]),

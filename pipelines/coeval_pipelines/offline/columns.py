@@ -74,6 +74,22 @@ def physical_sql(field: Field, column: str) -> str:
             return column
 
 
+def logical_sql(data_type: DataType, physical: str) -> str:
+    """The Spark SQL expression of the logical value of a physical one."""
+    match data_type.kind:
+        case Kind.DECIMAL:
+            # By its text: a product of that many digits would leave 38.
+            return f"CAST(CONCAT(CAST({physical} AS STRING), 'e-{data_type.scale}') AS {sql_type(data_type)})"
+        case Kind.TIMESTAMP:
+            return f"TIMESTAMP_MICROS({physical})"
+        case Kind.DATE:
+            return f"DATE_FROM_UNIX_DATE(CAST({physical} AS INT))"
+        case Kind.BOOL:
+            return f"({physical}) = 1"
+        case _:
+            return f"CAST({physical} AS {sql_type(data_type)})"
+
+
 def _bigint(column: str) -> str:
     return f"CAST({column} AS BIGINT)"
 

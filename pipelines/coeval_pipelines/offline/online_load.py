@@ -28,6 +28,7 @@ from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy, stored_states
 from coeval_pipelines.control import BatchLoad, ControlPlane
 from coeval_pipelines.offline.point_in_time import source_events
+from coeval_pipelines.offline.seen import seen_by
 from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load_view(
     now = time.time_ns() // 1000 if now is None else now
     with closing(open_redis(settings)):
         run = control.start_load(view.name, view.version, cut)
-    events = source_events(spark, settings, manifest, view)
+    events = seen_by(view, manifest.sources[view.source], source_events(spark, settings, manifest, view))
     written = 0
     for frame, encoder in _parts(manifest, view, events, cut, now, run):
         written += _write(settings, manifest, view, frame, encoder)

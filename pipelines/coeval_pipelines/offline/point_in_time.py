@@ -10,6 +10,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, RowView, View
 from coeval_pipelines.offline.asof import row_features
 from coeval_pipelines.offline.columns import quoted
+from coeval_pipelines.offline.seen import seen_by
 from coeval_pipelines.offline.spine import ROW, StagedSpine, staged
 from coeval_pipelines.offline.tables import read_batch_source, read_log
 from coeval_pipelines.offline.windows import window_features
@@ -60,7 +61,8 @@ def source_events(
 def view_features(
     manifest: Manifest, view: View, events: DataFrame, spine: StagedSpine, knowledge: str = "available"
 ) -> DataFrame:
-    """One row per spine row: its number and the view's features, named view__feature."""
+    """One row per spine row: its number and the view's features, named view__feature; `events` are the source's."""
+    events = seen_by(view, manifest.sources[view.source], events)
     if isinstance(view, RowView):
         return row_features(view, events, spine, knowledge)
     return window_features(view, manifest.event_source(view), events, spine, knowledge)

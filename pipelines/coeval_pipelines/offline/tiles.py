@@ -77,4 +77,4 @@ def latest_rows(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
 
 def encoded_key(view: View) -> str:
     """The SQL of the encoded entity key."""
-    return key_sql(view.key, "`{}`")
+    return key_sql(view.key, lambda field: physical_sql(field, quoted(field.name)))

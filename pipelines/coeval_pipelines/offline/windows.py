@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coeval.aggregations.tiles import tile_plan
-from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, FeatureRef, Field, WindowedView
 from coeval.spec.types import Kind
 from coeval_pipelines.arrow import physical_numpy
@@ -18,6 +17,7 @@ from coeval_pipelines.offline.columns import finalised_array, physical_sql, quot
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
 from coeval_pipelines.offline.tables import ddl
+from coeval_pipelines.offline.tiles import encoded_key
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -58,7 +58,7 @@ def _groups(frame: DataFrame) -> int:
 def _bucketed(view: WindowedView, groups: int) -> tuple[str, str]:
     """The bucket and one column for the key: itself where it is one integer, else its text."""
     single = len(view.key) == 1 and view.key[0].type.kind is Kind.INT64
-    key = quoted(view.key[0].name) if single else key_sql(view.key, "`{}`")
+    key = quoted(view.key[0].name) if single else encoded_key(view)
     return f"PMOD(XXHASH64({key}), {groups}) AS bucket", f"{key} AS key"
 
 

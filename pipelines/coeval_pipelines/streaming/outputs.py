@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from coeval.aggregations.ops import OrderColumns
 from coeval.aggregations.tiles import Granularity, tile_plan
+from coeval.spec.dialects import render, render_condition
 from coeval.spec.keys import key_sql
-from coeval.spec.model import EventSource, Field, RowView, View, WindowedView
+from coeval.spec.model import EventSource, Field, RowView, View, WindowedView, with_columns
 from coeval_pipelines.streaming.literals import lines, physical_column, quote, sql_type, table
 
 ROW_MARKER = 0
@@ -32,6 +33,7 @@ _TILE_AGGREGATES = (
 
 def outputs(view: View, source: EventSource, since: int, topic: str, bootstrap: str) -> tuple[list[str], list[str]]:
     """The statements that a view needs before, and the inserts that fill its changelog."""
+    source = with_columns(source, view)
     if isinstance(view, RowView):
         sink, insert = _rows(view, source, topic, bootstrap)
         return [sink], [insert]
@@ -52,15 +54,15 @@ def _tiles(
     states = [
         f"{item.sql(physical_column(item.column), _ORDER)} AS {quote(item.name)}" for item in granularity.components
     ]
-    inputs = sorted({physical_column(item.column) for item in granularity.components})
+    inputs = sorted({item.column for item in granularity.components})
     first = granularity.first_owned(since) * hop
     tiles = (
         f"CREATE TEMPORARY VIEW {quote(name)} AS\n"  # noqa: S608
         f"SELECT entity_key, tile, {lines([*_TILE_AGGREGATES, *states])}\n"
         f"FROM (\n  SELECT {_key(view)} AS entity_key, {_floor_div('event_ts', hop)} AS tile,\n"
-        f"    {lines([*_ORDER, *inputs])}\n"
+        f"    {lines([*_ORDER, *(_input(view, name) for name in inputs)])}\n"
         f"  FROM {quote(source.name + '@good')}\n"
-        f"  WHERE {_has_key(view)} AND event_ts >= {first}\n"
+        f"  WHERE {_selection(view)} AND event_ts >= {first}\n"
         ")\n"
         f"WHERE available_at < (tile + 1) * {hop} + {source.allowed_lateness}\n"
         "GROUP BY entity_key, tile"
@@ -84,17 +86,16 @@ def _rows(view: RowView, source: EventSource, topic: str, bootstrap: str) -> tup
     features = [source.field(feature.name) for feature in view.features]
     columns = ["entity_key STRING", "marker BIGINT", *(f"{item} BIGINT" for item in ROW_COLUMNS)]
     columns += [f"{physical_column(field.name)} {sql_type(field.type)}" for field in features]
-    values = [_marked(field) for field in features]
+    values = [_marked(field, _value(view, field.name)) for field in features]
     insert = (
         f"INSERT INTO {quote(name)}\n"
         f"SELECT {_key(view)}, CAST({ROW_MARKER} AS BIGINT), {lines([*ROW_COLUMNS, *values])}\n"
-        f"FROM {quote(source.name + '@good')}\nWHERE {_has_key(view)}"
+        f"FROM {quote(source.name + '@good')}\nWHERE {_selection(view)}"
     )
     return _sink(name, columns, topic, {"connector": "kafka", "key.fields": "entity_key"}, bootstrap), insert
 
 
-def _marked(field: Field) -> str:
-    column = physical_column(field.name)
+def _marked(field: Field, column: str) -> str:
     return f"CONCAT('{STRING_MARK}', {column})" if sql_type(field.type) == "STRING" else column
 
 
@@ -116,11 +117,25 @@ def _sink(name: str, columns: list[str], topic: str, connector: Mapping[str, str
 
 
 def _key(view: View) -> str:
-    return key_sql(view.key, quote("f:{}"))
+    return key_sql(view.key, lambda field: physical_column(field.name))
 
 
-def _has_key(view: View) -> str:
-    return " AND ".join(f"{physical_column(field.name)} IS NOT NULL" for field in view.key)
+def _selection(view: View) -> str:
+    """Which good events the view sees."""
+    has_key = [f"{physical_column(field.name)} IS NOT NULL" for field in view.key]
+    chosen = [render_condition(view.where, "flink", physical_column)] if view.where else []
+    return " AND ".join([*has_key, *chosen])
+
+
+def _value(view: View, name: str) -> str:
+    """The physical value of a column: of the event, or computed by the view."""
+    computed = {item.field.name: item.expression for item in view.columns}
+    return render(computed[name], "flink", physical_column) if name in computed else physical_column(name)
+
+
+def _input(view: View, name: str) -> str:
+    value = _value(view, name)
+    return value if value == physical_column(name) else f"{value} AS {physical_column(name)}"
 
 
 def _floor_div(column: str, hop: int) -> str:

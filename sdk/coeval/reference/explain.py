@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coeval.reference.oracle import Value, is_late, is_visible, key_of, value_at
+from coeval.reference.oracle import Value, is_late, is_visible, key_of, seen_by, value_at
 from coeval.spec.model import Aggregate, BatchSource, EventSource, RowView, View
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to, tile_index
@@ -17,6 +17,7 @@ class Part(StrEnum):
 
     COUNTED = "counted"
     NULL = "counted, without a value of the column"
+    NOT_SELECTED = "not selected by the view"
     NOT_AVAILABLE = "not available yet"
     BEFORE_WINDOW = "before the window"
     SUPERSEDED = "a later row replaces it"
@@ -68,15 +69,22 @@ def explain(
     Raises:
         KeyError: the view has no such feature.
     """
-    mine = sorted((event for event in events if key_of(view, event) == key), key=lambda event: event.order)
+    every = sorted((event for event in events if key_of(view, event) == key), key=lambda event: event.order)
+    mine = seen_by(view, every)
     value = value_at(view, source, mine, key, q)[feature]  # type: ignore[arg-type]
     if isinstance(view, RowView):
-        return Explanation(feature, q, value, None, tuple(_row_parts(view, mine, q)))
+        return Explanation(feature, q, value, None, _among(every, _row_parts(view, mine, q)))
     assert isinstance(source, EventSource)
     aggregate = next(item for item in view.aggregates if item.feature == feature)
     start = floor_to(q - aggregate.window, aggregate.hop)
-    parts = tuple(_window_part(view, source, aggregate, event, q, start) for event in mine)
-    return Explanation(feature, q, value, start, parts)
+    parts = [_window_part(view, source, aggregate, event, q, start) for event in mine]
+    return Explanation(feature, q, value, start, _among(every, parts))
+
+
+def _among(events: list[Event], parts: list[Contribution]) -> tuple[Contribution, ...]:
+    """The parts of the events that the view selects, and the others between them."""
+    known = {part.event.order: part for part in parts}
+    return tuple(known.get(event.order, Contribution(event, Part.NOT_SELECTED)) for event in events)
 
 
 def _row_parts(view: RowView, mine: list[Event], q: int) -> list[Contribution]:

@@ -7,11 +7,13 @@ since the epoch, UTC. Values are physical (decimals unscaled) and exact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coeval.aggregations.tiles import aggregate_column
 from coeval.reference.aggregate import BeyondTypeError
 from coeval.reference.aggregate import aggregate as compute
+from coeval.reference.evaluate import evaluate
+from coeval.spec.expressions import Expression
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, RowView, View
 from coeval.spec.records import Event
@@ -32,6 +34,20 @@ def key_of(view: View, event: Event) -> tuple[Physical, ...]:
     return tuple(event.values[field.name] for field in view.key)
 
 
+def seen_by(view: View, events: Iterable[Event]) -> list[Event]:
+    """The events that a view selects, with the columns that it computes among their values."""
+    return [_with_computed(view, event) for event in events if view.where is None or _holds(view.where, event)]
+
+
+def _holds(condition: Expression, event: Event) -> bool:
+    return evaluate(condition, event.values) == 1  # neither false nor null
+
+
+def _with_computed(view: View, event: Event) -> Event:
+    computed = {item.field.name: evaluate(item.expression, event.values) for item in view.columns}
+    return replace(event, values={**event.values, **computed}) if computed else event
+
+
 def is_visible(view: View, event: Event, q: int, knowledge: str = "available") -> bool:
     """Whether a reader at q may know of the event. Strict for streams, inclusive for batch views."""
     strict = not (isinstance(view, RowView) and not view.stream)
@@ -41,8 +57,8 @@ def is_visible(view: View, event: Event, q: int, knowledge: str = "available") -
 
 
 def visible_events(view: View, events: Iterable[Event], key: tuple[Physical, ...], q: int) -> list[Event]:
-    """The events of a key that a reader at q may know of, in the total order."""
-    mine = [event for event in events if key_of(view, event) == key and is_visible(view, event, q)]
+    """The events of a key that a view selects and a reader at q may know of, in the total order."""
+    mine = [event for event in seen_by(view, events) if key_of(view, event) == key and is_visible(view, event, q)]
     return sorted(mine, key=lambda event: event.order)
 
 

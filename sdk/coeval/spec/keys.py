@@ -6,7 +6,7 @@ two tuples share a text. Flink and Spark build the same bytes in SQL; the bucket
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from coeval.spec.model import Field
@@ -57,12 +57,12 @@ def _decode_part(field: Field, part: str) -> Physical:
     return int(part[1:])
 
 
-def key_sql(fields: Sequence[Field], column: str = "{}") -> str:
-    """The SQL, in Flink and Spark alike, that builds `encode_key` from typed, non-null columns.
+def key_sql(fields: Sequence[Field], physical: Callable[[Field], str]) -> str:
+    """The SQL, in Flink and Spark alike, that builds `encode_key` from non-null columns.
 
-    `column` is a format that turns a field name into the expression to read.
+    `physical` gives the SQL of a field's physical value: a BIGINT or a STRING.
     """
-    parts = ", '|', ".join(_part_sql(field, column.format(field.name)) for field in fields)
+    parts = ", '|', ".join(_part_sql(field, physical(field)) for field in fields)
     return f"CONCAT({parts})"
 
 

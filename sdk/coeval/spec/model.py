@@ -248,7 +248,7 @@ class FeatureService:
     deprecated: str = ""
 
 
-_Source = TypeVar("_Source", EventSource, BatchSource)
+_Source = TypeVar("_Source", bound=EventSource | BatchSource)
 
 
 def with_columns(source: _Source, view: View) -> _Source:
