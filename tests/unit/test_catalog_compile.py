@@ -465,18 +465,18 @@ def _no_function(registry: Registry) -> None:
 BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
     "misspelt tag": (
         _view(_tag("coeval.io/sla-freshnes", "10s")),
-        "view card_spend: the tag coeval.io/sla-freshnes is not known on a view",
+        "view card_spend, tag coeval.io/sla-freshnes: it is not known on a view",
         "Did you mean coeval.io/sla-freshness?",
     ),
     "tag on the wrong kind": (
         _view(_tag("coeval.io/event-id", "x")),
-        "view card_spend: the tag coeval.io/event-id",
+        "view card_spend, tag coeval.io/event-id: it is not known",
         "It belongs on the event source",
     ),
     "unreadable tag": (
         _view(_tag("coeval.io/sla-freshness", "soon")),
-        "view card_spend: the tag coeval.io/sla-freshness cannot be read: 'soon' is not a duration",
-        "Correct the value",
+        "view card_spend, tag coeval.io/sla-freshness: it cannot be read: 'soon' is not a duration",
+        "Correct its value",
     ),
     "no pii class": (
         _view(lambda spec: _field(spec, "count_1h").tags.clear()),
@@ -485,7 +485,7 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
     ),
     "unknown pii class": (
         _view(lambda spec: _field(spec, "count_1h").tags.update({"coeval.io/pii": "secret"})),
-        "view card_spend, field count_1h: the tag coeval.io/pii cannot be read: 'secret' is no PII class",
+        "view card_spend, field count_1h, tag coeval.io/pii: it cannot be read: 'secret' is no PII class",
         "Correct",
     ),
     "unknown aggregation": (
@@ -496,12 +496,12 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
     "aggregation of a later release": (
         _view(_first("function", "count_distinct")),
         "view card_spend, feature sum_amount_24h: count_distinct is not supported yet: it needs a mergeable sketch",
-        "function=",
+        "Ask for another function",
     ),
     "sum of text": (
         _view(_first("column", "note")),
         "view card_spend, feature sum_amount_24h: sum takes int64, decimal or float64; note is a string",
-        "column=",
+        "another function or column",
     ),
     "unknown column": (
         _view(_first("column", "amout")),
@@ -555,7 +555,7 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
     ),
     "key that may be null": (
         _optional_column("card_id"),
-        "view card_shop, key card_id: it may be null in source payments, and a key cannot",
+        "source payments, key card_id: it may be null, and a key (of entity card) cannot",
         "required=True",
     ),
     "event time that may be null": (
@@ -570,7 +570,7 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
     ),
     "key of another type": (
         _rewrite_column("card_id", type="string", format=""),
-        "view card_shop, key card_id: the entity says int64, the source string",
+        "source payments, key card_id: entity card says that it is int64, and the source string",
         "value_type",
     ),
     "column named as one of the log's": (

@@ -15,6 +15,7 @@ from feast.data_source import DataSource
 from coeval.spec.model import Field
 from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.imported import derived_view
+from coeval_pipelines.catalog.lenient import read_on
 from coeval_pipelines.catalog.offered import ComputedColumn, computed, feast_field, known_columns, selection
 from coeval_pipelines.catalog.schema import column, to_json_schema
 from coeval_pipelines.catalog.tags import as_duration, deprecated, sla
@@ -27,6 +28,9 @@ __all__ = [
 
 # Feast says of stream and on-demand views that they are experimental: its engines for them are, and none is used here.
 warnings.filterwarnings("ignore", message=".*is an experimental feature|.*are experimental features", module="feast")
+
+
+read_on()
 
 
 def json_events(*columns: Field) -> JsonFormat:

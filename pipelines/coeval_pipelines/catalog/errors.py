@@ -26,13 +26,15 @@ NOTHING_CHANGED = "Nothing was registered: registry and manifest are as before."
 class Problem:
     """One mistake. `where` names the object in words, down to the field: `view card_spend, feature sum_amount_7d`.
 
-    `location` is file:line from the directory that holds the feature repository, '' where it is not known.
+    `location` is file:line from the directory that holds the feature repository, '' where it is not known; `mark` is a
+    text that stands in that line, by which it may be found.
     """
 
     where: str
     what: str
     fix: str
     location: str = ""
+    mark: str = ""
 
     @property
     def kind(self) -> str:
@@ -77,7 +79,7 @@ class BrokenCatalogError(CatalogError, click.ClickException):
         many = f"{len(self.problems)} mistakes in the catalog." if len(self.problems) > 1 else ""
         reason = "\n\n".join([*([many] if many else []), *(problem.text for problem in self.problems)])
         super().__init__(reason, "")
-        self.reason = f"{reason}\n{NOTHING_CHANGED}"
+        self.reason = f"{reason}\n\n{NOTHING_CHANGED}"
 
     def format_message(self) -> str:
         """The text that the feast CLI prints after `Error: `."""
@@ -94,7 +96,7 @@ class DefinitionError(BrokenCatalogError):
         """The text that the feast CLI prints after `Error: `; with the line of the catalog file that raised it."""
         (problem,) = self.problems
         located = replace(problem, location=problem.location or _catalog_line(self.__traceback__))
-        return f"{located.text}\n{NOTHING_CHANGED}"
+        return f"{located.text}\n\n{NOTHING_CHANGED}"
 
 
 def gather(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
@@ -115,6 +117,11 @@ def gather(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
     if failed:
         raise BrokenCatalogError(problems)
     return found
+
+
+def marked(error: BrokenCatalogError, mark: str) -> BrokenCatalogError:
+    """The same problems, to be found in the files by this text."""
+    return BrokenCatalogError(replace(problem, mark=mark) for problem in error.problems)
 
 
 def together(*steps: Callable[[], object]) -> None:

@@ -18,6 +18,9 @@ def main() -> None:
 
     from feast.cli.cli import cli
 
+    from coeval_pipelines.catalog.lenient import read_on
+
+    read_on()
     cli()
 
 

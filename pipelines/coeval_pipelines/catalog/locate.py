@@ -38,13 +38,15 @@ def locate(repository: Path, problem: Problem) -> str:
 
 
 def _places(path: Path, problem: Problem) -> Iterator[tuple[int, int]]:
-    """Lines that define the subject, each with how well: by the right kind of call weighs more than by any call."""
+    """Lines that may be meant, each with how well: its very text, else the call that defines the subject, else any."""
     try:
         tree = ast.parse(path.read_text())
     except (OSError, SyntaxError, UnicodeDecodeError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _names(node, problem.subject):
+        if problem.mark and isinstance(node, ast.Constant) and node.value == problem.mark:
+            yield node.lineno, 3
+        elif isinstance(node, ast.Call) and _names(node, problem.subject):
             yield _part(node, problem.part), 1 + _is_kind(node.func, problem.kind)
         elif isinstance(node, ast.FunctionDef) and node.name == problem.subject and node.decorator_list:
             yield node.lineno, 1

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,17 @@ from coeval.settings import load_settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog.compile import compile_project
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
+from coeval_pipelines.catalog.lenient import read_on
 from coeval_pipelines.catalog.locate import locate
+from coeval_pipelines.catalog.names import nearest
 from coeval_pipelines.catalog.removal import REMOVE, named_in, refusals
 from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
 
 if TYPE_CHECKING:
     from feast.base_feature_view import BaseFeatureView
     from feast.repo_config import RegistryConfig
+
+read_on()
 
 _DECLARED: list[dict[str, BaseFeatureView]] = []
 """The views of the apply that is about to commit; empty outside of one."""
@@ -133,7 +138,15 @@ class CoevalRegistryStore(RegistryStore):
             try:
                 load_function(view.function)
             except CatalogError as error:
-                yield Problem(f"derived view {view.name}", error.reason.rstrip("."), error.instruction)
+                fix = _near_function(view.function) or error.instruction
+                yield Problem(f"derived view {view.name}", error.reason.rstrip("."), fix)
+
+
+def _near_function(path: str) -> str:
+    """What a misspelt function of a module that is there may be meant to be; '' where the module is not there."""
+    module, _, name = path.partition(":")
+    found = sys.modules.get(module)
+    return nearest(name, [item for item, value in vars(found).items() if isfunction(value)]) if found else ""
 
 
 def _project(registry: Registry) -> str:

@@ -53,7 +53,7 @@ def _check_function(where: str, spec: OnDemandFeatureViewSpec) -> None:
         return
     function = spec.feature_transformation.user_defined_function.name or spec.name
     inputs = [
-        f"{source.feature_view_projection.feature_view_name}[[...]]"
+        _projected(source.feature_view_projection)
         for _, source in sorted(spec.sources.items())
         if source.HasField("feature_view_projection")
     ]
@@ -65,6 +65,11 @@ def _check_function(where: str, spec: OnDemandFeatureViewSpec) -> None:
     )
     what = "its function is pickled by Feast and not named by an import path, so serving and training cannot share it"
     raise DefinitionError(where, what, fix)
+
+
+def _projected(projection: FeatureViewProjection) -> str:
+    names = ", ".join(f'"{column.name}"' for column in projection.feature_columns)
+    return f"{projection.feature_view_name}[[{names}]]"
 
 
 def _output(field: Field, where: str) -> Field:

@@ -126,14 +126,13 @@ def check_tags(kind: str, where: str, tags: Mapping[str, str]) -> None:
 
 def _check(kind: str, where: str, tag: str, text: str) -> None:
     read = _KNOWN[kind].get(tag)
+    here = f"{where}, tag {tag}"
     if read is None:
-        raise DefinitionError(where, f"the tag {tag} is not known on a {kind}", _suggestion(kind, tag))
+        raise DefinitionError(here, f"it is not known on a {kind}", _suggestion(kind, tag))
     try:
         read(text)
     except ValueError as error:
-        raise DefinitionError(
-            where, f"the tag {tag} cannot be read: {error}", f"Correct the value of {tag}."
-        ) from error
+        raise DefinitionError(here, f"it cannot be read: {error}", "Correct its value.") from error
 
 
 def _suggestion(kind: str, tag: str) -> str:

@@ -105,19 +105,20 @@ def _source(where: str, spec: ViewSpec, known: Known) -> Source:
 def _key(where: str, spec: ViewSpec, known: Known, source: Source) -> tuple[Field, ...]:
     if not spec.entities or any(name not in known.entities for name in spec.entities):
         raise DefinitionError(where, "it has no entity", "Add entities=[...]: every view is about something.")
-    return tuple(gather(lambda name: _key_column(where, sound(known.entities, name), source), spec.entities))
+    return tuple(gather(lambda name: _key_column(sound(known.entities, name), source), spec.entities))
 
 
-def _key_column(where: str, entity: Entity, source: Source) -> Field:
-    key = entity.key
-    here = f"{where}, key {key.name}"
-    column = find(here, source.fields, key.name, f"in source {source.name}, the key")
+def _key_column(entity: Entity, source: Source) -> Field:
+    # Said of entity and source, not of the view: several views of the same two are one mistake, reported once.
+    key, here = entity.key, f"source {source.name}, key {entity.key.name}"
+    role = f"the key of entity {entity.name}"
+    column = find(f"source {source.name}", source.fields, key.name, role)
     if column.type != key.type:
-        fix = f"Make them the same: entity {entity.name} in value_type, source {source.name} in its column."
-        raise DefinitionError(here, f"the entity says {key.type}, the source {column.type}", fix)
+        what = f"entity {entity.name} says that it is {key.type}, and the source {column.type}"
+        raise DefinitionError(here, what, "Make them the same: value_type= of the entity, or column() of the source.")
     if column.nullable:
-        fix = f'In source {source.name}, declare column("{key.name}", ..., required=True).'
-        raise DefinitionError(here, f"it may be null in source {source.name}, and a key cannot", fix)
+        what = f"it may be null, and a key (of entity {entity.name}) cannot"
+        raise DefinitionError(here, what, f'Declare column("{key.name}", ..., required=True).')
     return key
 
 
@@ -230,7 +231,7 @@ def check_function(where: str, function: str, column: Field | None) -> str:
         return check_aggregation(function, column)
     except ValueError as error:
         known = ", ".join(AGGREGATIONS)
-        fix = f"Write another function= or column= in this Aggregation; the functions are {known}."
+        fix = f"Ask for another function or column; the functions are {known}."
         raise DefinitionError(where, str(error), fix) from error
 
 

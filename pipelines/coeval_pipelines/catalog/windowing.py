@@ -65,11 +65,11 @@ def windowed(source: KafkaSource, *asked: Ask, where: str = "", columns: Sequenc
     """
     known = known_columns(source, columns)
     outputs = [
-        _output(known, ask, function, window)
+        output
         for ask in asked
         if not (ask.column and known.is_refused(ask.column))
         for function in ask.functions
-        for window in ask.per
+        for output in _outputs(known, ask, function)
     ]
     return Windowed(
         [aggregation for aggregation, _ in outputs if aggregation],
@@ -78,29 +78,37 @@ def windowed(source: KafkaSource, *asked: Ask, where: str = "", columns: Sequenc
     )
 
 
-def _output(known: KnownColumns, ask: Ask, function: str, window: str) -> tuple[Aggregation | None, Field]:
-    name = "_".join(part for part in (function, ask.column, as_duration(window)) if part)
+def _outputs(known: KnownColumns, ask: Ask, function: str) -> list[tuple[Aggregation | None, Field]]:
+    """A function of a column over each window, or the one thing that is wrong with asking for it."""
     read = known.column(ask.column) if ask.column else None
+    name = "_".join(part for part in (function, ask.column) if part)
     if isinstance(read, Refused):
-        return None, replace(read, name=name)
+        return [(None, replace(read, name=name))]
     try:
-        field = _result(name, read, function, window)
-        length = timedelta(microseconds=parse_duration(window))
+        result = _result(name, read, function)
     except DefinitionError as error:
-        return None, refused(name, error)
-    except ValueError as error:
-        return None, refused(name, DefinitionError("window", str(error), "Correct per=."))
-    what = f"{function} of {ask.column or 'events'} over the last {window}"
-    field = replace(field, description=what, pii=ask.pii or (read.pii if read else ""))
-    return Aggregation(column=ask.column, function=function, time_window=length, name=name), field
+        return [(None, refused(name, error))]
+    return [_output(replace(result, pii=ask.pii or result.pii), ask, function, window) for window in ask.per]
 
 
 _CHOSEN = ("min", "max", "first", "last")
 """Functions whose result is one of the column's values: what is expected of the column is expected of it too."""
 
 
-def _result(name: str, read: Field | None, function: str, window: str) -> Field:
+def _result(name: str, read: Field | None, function: str) -> Field:
     canonical = check_function(f"feature {name}", function, read)
-    result = AGGREGATIONS[canonical].result(read.type if read else None)
-    expected = read.expected if read and canonical in _CHOSEN else Expected()
-    return Field(name, result if read else INT64, expected=expected)
+    if read is None:
+        return Field(name, INT64, pii="")
+    expected = read.expected if canonical in _CHOSEN else Expected()
+    return Field(name, AGGREGATIONS[canonical].result(read.type), pii=read.pii, expected=expected)
+
+
+def _output(result: Field, ask: Ask, function: str, window: str) -> tuple[Aggregation | None, Field]:
+    name = f"{result.name}_{as_duration(window)}"
+    try:
+        length = timedelta(microseconds=parse_duration(window))
+    except ValueError as error:
+        return None, refused(name, DefinitionError("window", str(error), "Correct per=."))
+    what = f"{function} of {ask.column or 'events'} over the last {window}"
+    aggregation = Aggregation(column=ask.column, function=function, time_window=length, name=name)
+    return aggregation, replace(result, name=name, description=what)
