@@ -55,10 +55,10 @@ def signature_of(operation: str, args: Arguments) -> Signature:
     """
     low, high = _COUNTS.get(operation, (2, 2))
     if not low <= len(args) <= high:
+        name = _NAMES.get(operation, operation.upper())
         wanted = f"{low}" if low == high else f"at least {low}"
-        raise ExpressionError(
-            f"{operation.upper()} takes {wanted} arguments, not {len(args)}", "Count the arguments again."
-        )
+        form = f"{name}({', '.join('abc'[:low])})"
+        raise ExpressionError(f"{name} takes {wanted} argument{'s' * (low > 1)}, not {len(args)}", f"Write {form}.")
     return RULES[operation](operation, args)
 
 
@@ -105,13 +105,24 @@ def common_type(operation: str, args: Arguments) -> DataType:
         _narrow(operation, known)
         return FLOAT64
     if not all(is_exact(item) for item in types):
-        fix = "Bring them to one type with CAST; " + CASTS[0].lower() + CASTS[1:]
-        raise _refuse(operation, known, "arguments of one type", fix)
+        raise _refuse(operation, known, "arguments of one type", _same_type_fix({item.kind for item in types}))
     scale = max(item.type.scale for item in known)
     digits = max(_whole_digits(item) for item in known) + scale
     if digits > WIDEST:
         raise _refuse(operation, known, f"numbers that {WIDEST} digits hold at one scale", "CAST one of them first.")
     return DataType(Kind.DECIMAL, digits, scale)
+
+
+def _same_type_fix(kinds: set[Kind]) -> str:
+    if kinds == {Kind.STRING, Kind.TIMESTAMP}:
+        return "Write the instant as TIMESTAMP '2026-03-20T10:00:00Z'."
+    if kinds == {Kind.STRING, Kind.DATE}:
+        return "Write the day as DATE '2026-03-20'."
+    if Kind.STRING in kinds:
+        return "Only a string stands in quotes; or CAST the other side to string."
+    if kinds == {Kind.TIMESTAMP, Kind.DATE}:
+        return "CAST the timestamp to date, or the date to timestamp."
+    return f"Bring them to one type with CAST. {CASTS}"
 
 
 def _narrow(operation: str, args: Arguments) -> None:
@@ -191,7 +202,7 @@ def _logic(operation: str, args: Arguments) -> Signature:
 
 def _null_test(operation: str, args: Arguments) -> Signature:
     del operation
-    return Signature(BOOL, (args[0].type,))
+    return Signature(BOOL, (BOOL if args[0].operation == "null" else args[0].type,))
 
 
 def _case(operation: str, args: Arguments) -> Signature:
