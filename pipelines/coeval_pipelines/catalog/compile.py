@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 _DUMMY = "__dummy"
 """The entity that Feast adds to every registry."""
 
+_INSTEAD = {
+    "PUSH_SOURCE": "Produce what is pushed to a topic, and declare it as a KafkaSource; or read its batch_source.",
+}
+"""What to use for sources that have a counterpart here."""
+
 _Object = TypeVar("_Object")
 _Named = TypeVar("_Named", Entity, EventSource, BatchSource, WindowedView, RowView, DerivedView, FeatureService)
 
@@ -169,8 +174,9 @@ def _sources(
     run: _Run, registry: Registry, project: str, defaults: Defaults, entities: Mapping[str, Entity | None]
 ) -> dict[str, Source | None]:
     mine = sorted((item for item in registry.data_sources if item.project == project), key=lambda item: str(item.name))
-    # The history behind a topic is part of its event source, not a source of its own.
-    histories = {source.batch_source.name for source in mine if source.HasField("batch_source")}
+    # The history behind a topic is part of its event source, and a source of its own only where a view reads it.
+    histories = {source.batch_source.name for source in mine if enum_name(source, "type") == "STREAM_KAFKA"}
+    histories -= {spec.batch_source.name for spec in of_project(project, registry.feature_views)}
 
     def compiled(source: Any) -> Source | None:
         match enum_name(source, "type"):
@@ -181,7 +187,9 @@ def _sources(
                 return compile_batch_source(source, defaults, seen)
             case other:
                 what = f"a source of type {other} is not supported"
-                raise DefinitionError(f"source {source.name}", what, "Use KafkaSource or FileSource.")
+                raise DefinitionError(
+                    f"source {source.name}", what, _INSTEAD.get(other, "Use KafkaSource or FileSource.")
+                )
 
     real = [item for item in mine if item.name not in histories and enum_name(item, "type") != "REQUEST_SOURCE"]
     return run.every(real, compiled)

@@ -6,14 +6,16 @@ they compute is put in their place, so that every engine sees expressions over t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from coeval.spec.expressions import Expression
 from coeval.spec.model import Computed, Field
+from coeval.spec.signatures import ExpressionError
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.errors import DefinitionError, gather
+from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, gather, marked
+from coeval_pipelines.catalog.expressions import check_size, parse_condition, parse_value
 from coeval_pipelines.catalog.fields import Defaults, expected_values
 from coeval_pipelines.catalog.names import check_name
 
@@ -54,26 +56,39 @@ def compile_selection(
 
 
 def _condition(where: str, stated: Mapping[str, str], source: tuple[Field, ...], columns: list[Computed]) -> Expression:
-    from coeval_pipelines.catalog.expressions import parse_condition
-
     known = source + tuple(item.field for item in columns)
-    return _inlined(parse_condition(f"{where}, where", stated[tags.WHERE], known), columns)
+    return _parsed(parse_condition, f"{where}, where", stated[tags.WHERE], known, columns)
 
 
 def _computed(
     where: str, stated: Any, known: tuple[Field, ...], columns: list[Computed], defaults: Defaults
 ) -> Computed:
-    from coeval_pipelines.catalog.expressions import parse_value
-
     name = where.rpartition(" ")[2]
     _check_declaration(where, name, stated, known)
-    parsed = parse_value(where, str(stated["sql"]), known)
+    expression = _parsed(parse_value, where, str(stated["sql"]), known, columns)
     pii = str(stated.get("pii", defaults.pii))
     if pii not in tags.PII:
         raise DefinitionError(where, "it has no PII class", f'Add "pii": one of {", ".join(tags.PII)}.')
-    expected = expected_values(where, parsed.type, dict(stated.get("expected", {})))
-    field = Field(name, parsed.type, True, str(stated.get("description", "")), pii, expected)
-    return Computed(field, _inlined(parsed, columns))
+    expected = expected_values(where, expression.type, dict(stated.get("expected", {})))
+    return Computed(Field(name, expression.type, True, str(stated.get("description", "")), pii, expected), expression)
+
+
+def _parsed(
+    parse: Callable[[str, str, tuple[Field, ...]], Expression],
+    where: str,
+    text: str,
+    known: tuple[Field, ...],
+    columns: list[Computed],
+) -> Expression:
+    by_name = {item.field.name: item.expression for item in columns}
+    try:
+        expression = _substituted(parse(where, text, known), by_name)
+        check_size(expression)
+    except BrokenCatalogError as error:
+        raise marked(error, text) from error
+    except ExpressionError as error:
+        raise marked(DefinitionError(where, error.what, error.fix), text) from error
+    return expression
 
 
 def _check_declaration(where: str, name: str, stated: Any, known: tuple[Field, ...]) -> None:
@@ -83,11 +98,6 @@ def _check_declaration(where: str, name: str, stated: Any, known: tuple[Field, .
         raise DefinitionError(where, f"it is not an object of {', '.join(_MEMBERS)}", fix)
     if any(field.name == name for field in known):
         raise DefinitionError(where, "the source has a column of that name", "Call it something else.")
-
-
-def _inlined(expression: Expression, columns: list[Computed]) -> Expression:
-    by_name = {item.field.name: item.expression for item in columns}
-    return _substituted(expression, by_name) if by_name else expression
 
 
 def _substituted(expression: Expression, by_name: Mapping[str, Expression]) -> Expression:

@@ -68,6 +68,7 @@ def compile_view(spec: ViewSpec, known: Known) -> View:
         lambda: _refuse_unsupported(where, spec),
     )
     source = _source(where, spec, known)
+    together(lambda: _key(where, spec, known, source), lambda: _fields(where, spec, known.defaults))
     parts = _Parts(where, spec, source, _key(where, spec, known, source), known.defaults)
     view = parts.windowed() if getattr(spec, "aggregations", ()) else parts.rows()
     return with_version(view, source)
@@ -120,6 +121,14 @@ def _key_column(entity: Entity, source: Source) -> Field:
         what = f"it may be null, and a key (of entity {entity.name}) cannot"
         raise DefinitionError(here, what, f'Declare column("{key.name}", ..., required=True).')
     return key
+
+
+def _fields(where: str, spec: ViewSpec, defaults: Defaults) -> list[Field]:
+    # Feast lists the keys among a stream view's features.
+    keys = {column.name for column in spec.entity_columns}
+    return gather(
+        lambda item: compile_field(where, item, defaults), [item for item in spec.features if item.name not in keys]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +185,9 @@ class _Parts:
         return declared, selection
 
     def _declared(self) -> dict[str, Field]:
-        # Feast lists the keys among a stream view's features.
         keys = {field.name for field in self.key}
-        mine = [item for item in self.spec.features if item.name not in keys]
-        fields = gather(lambda item: compile_field(self.where, item, self.defaults), mine)
-        return {field.name: field for field in fields}
+        fields = _fields(self.where, self.spec, self.defaults)
+        return {field.name: field for field in fields if field.name not in keys}
 
     def _selection(self) -> Selection:
         return compile_selection(self.where, self.spec.tags, self.source.fields, self.defaults)
