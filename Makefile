@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra
 
-.PHONY: help setup demo test lint types format lock up down status clean distclean
+.PHONY: help setup demo test mutations lint types format lock up down status clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: setup ## Run the whole main job on real data; the exit code is the parity 
 
 test: setup ## Run every test
 	@$(BIN)/pytest tests
+
+mutations: setup ## Break every rule of the contract in every engine and show that the suite sees it
+	@$(BIN)/python -m tests.support.contract
 
 lint: setup ## Check style, format and the import rules between rooms
 	@$(BIN)/ruff check $(SOURCES)

@@ -113,14 +113,16 @@ _LENGTHS = (5 * MINUTE, HOUR, 11 * HOUR + 55 * MINUTE, 12 * HOUR, DAY, 7 * DAY, 
 _SLIDES = ((MINUTE, SECOND), (10 * MINUTE, 30 * SECOND), (HOUR, 15 * MINUTE), (DAY, 6 * HOUR), (6 * DAY, 2 * DAY))
 """Windows and their declared slides."""
 _BASIC = (("count", ""), ("count", "whole"), ("sum", "whole"), ("max", "money"))
+_COUNTED = (*_BASIC, ("count", "note"))
+"""A text that is only counted beside them."""
 
 WINDOWED = (
     # Two granularities where many rules meet, else one: each is a sink in the stream's job.
     *(_over(field, HOUR, DAY if field.name in ("whole", "ratio") else 6 * HOUR) for field in VALUES),
     _windowed("spans", (CASE,), [(*item, window, None) for window in _LENGTHS for item in _BASIC]),
     _windowed("slides", (CASE,), [(*item, window, slide) for window, slide in _SLIDES for item in _BASIC]),
-    _windowed("by_pair", (CASE, _NAMED["a"], _NAMED["b"]), [(*item, 7 * DAY, None) for item in _BASIC]),
-    _windowed("by_kinds", (_NAMED["flag"], CASE, _NAMED["day"]), [(*item, HOUR, None) for item in _BASIC]),
+    _windowed("by_pair", (CASE, _NAMED["a"], _NAMED["b"]), [(*item, 7 * DAY, None) for item in _COUNTED]),
+    _windowed("by_kinds", (_NAMED["flag"], CASE, _NAMED["day"]), [(*item, HOUR, None) for item in _COUNTED]),
     _windowed("by_text", (_NAMED["a"],), [(*item, DAY, None) for item in _BASIC]),
 )
 ROWS = (

@@ -22,6 +22,8 @@ SEED = int(os.environ.get("COEVAL_CONTRACT_SEED", "20260320"))
 COUNT = int(os.environ.get("COEVAL_CONTRACT_CASES", "1700"))
 FIRST_NUMBER = 1_000_000
 """Written cases have lower numbers."""
+FILE = -1
+"""The partition of events that came from files."""
 
 _MS = 1000
 _LEAST, _GREATEST = parse_instant("0001-02-15T00:00:00Z"), parse_instant("9999-12-01T00:00:00Z")
@@ -64,6 +66,8 @@ _PAIRS = (
     (("1", "23"), ("12", "3")),
     (("a|b", "c"), ("a", "b|c")),
     (("a%7C", "b"), ("a|", "b")),
+    (("x|sy", "z"), ("x", "y|sz")),
+    (("|s", ""), ("", "|s")),
     (("", "x"), ("x", "")),
     (("%", "25"), ("%25", "")),
     (("s1|s2", ""), ("s1", "s2")),
@@ -211,10 +215,14 @@ class _Maker:
             event_id=f"g{self.number}-{index}",
             at=at,
             available_at=available,
-            partition=rng.randrange(catalog.PARTITIONS) if partition is None else partition,
+            partition=self._partition() if partition is None else partition,
             offset=0,
             values=keys | values,
         )
+
+    def _partition(self) -> int:
+        """Of the topic; now and then of a history file."""
+        return FILE if self.rng.random() < 0.03 else self.rng.randrange(catalog.PARTITIONS)
 
     def _columns(self) -> Sequence[Field]:
         if isinstance(self.view, RowView):

@@ -36,7 +36,7 @@ def shuffled_writes(writer: OnlineWriter, view: View, updates: Iterable[Any], rn
             writer.apply(view, bucket, mine[start : start + _CALL])
 
 
-def read_cases(client: redis.Redis, manifest: Manifest, cases: Sequence[Case], suffix: str = "") -> list[Answers]:
+def read_at_instants(client: redis.Redis, manifest: Manifest, cases: Sequence[Case], suffix: str = "") -> list[Answers]:
     """What the reader serves for each case at its instant; cases of one view and instant share a read."""
     found: list[Answers] = [{} for _ in cases]
     for name, places in by_view(cases).items():

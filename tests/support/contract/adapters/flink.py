@@ -29,7 +29,7 @@ from coeval_pipelines.streaming.progress import await_caught_up
 from tests.support.contract import catalog
 from tests.support.contract.cases import Case, record
 from tests.support.contract.compare import Answers, in_time
-from tests.support.contract.store import read_cases
+from tests.support.contract.store import read_at_instants
 
 SINCE = -800_000 * DAY
 """The stream owns every tile."""
@@ -47,16 +47,16 @@ class Flink:
     name: str = "flink"
 
     def takes(self, case: Case) -> bool:
-        # A record's timestamp is never negative in Kafka.
+        # A record's timestamp is never negative in Kafka, and files are not its business.
         streamed = not catalog.is_batch(catalog.VIEWS[case.view])
-        return streamed and all(event.available_at >= 0 for event in case.events)
+        return streamed and all(event.available_at >= 0 and event.partition >= 0 for event in case.events)
 
     def counts(self, case: Case, event: Event, hop: int) -> bool:
         return in_time(case, event, hop)
 
     def answers(self, cases: Sequence[Case]) -> list[Answers]:
         deliver(self.settings, cases)
-        return run(self.settings, catalog.manifest(), cases)
+        return run(self.settings, catalog.manifest(), [("", cases)])[0]
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,18 @@ def deliver(settings: Settings, cases: Sequence[Case]) -> None:
         producer.flush()
 
 
-def run(settings: Settings, manifest: Manifest, cases: Sequence[Case], suffix: str = "") -> list[Answers]:
-    """Deploy the jobs of a manifest over the topic, wait until all of it is online, and read; the jobs end."""
+def run(settings: Settings, manifest: Manifest, asked: Sequence[tuple[str, Sequence[Case]]]) -> list[list[Answers]]:
+    """Deploy the jobs of a manifest over the topic, wait until all of it is online, and read; the jobs end.
+
+    `asked` are cases, and what the names of their views end with in this manifest.
+    """
     with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
         with streaming(settings, manifest, control):
             await_caught_up(settings, manifest, control, _CATCH_UP_SECONDS)
         writer = OnlineWriter(client, manifest.tenant)
         for view in manifest.views.values():
             assert writer.mark_ready(view, writer.incarnation(), "test")
-        return read_cases(client, manifest, cases, suffix)
+        return [read_at_instants(client, manifest, cases, suffix) for suffix, cases in asked]
 
 
 @contextmanager

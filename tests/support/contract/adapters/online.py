@@ -21,7 +21,7 @@ from tests.support.contract import catalog
 from tests.support.contract.adapters import by_view, visible
 from tests.support.contract.cases import Case
 from tests.support.contract.compare import Answers, everything, in_time
-from tests.support.contract.store import read_cases, shuffled_writes
+from tests.support.contract.store import read_at_instants, shuffled_writes
 from tests.support.online import updates
 
 SEED = 7
@@ -60,7 +60,7 @@ class Online:
             if self.corrected:
                 found += _corrections(view, histories)
             shuffled_writes(writer, view, found, rng)
-        return read_cases(self.client, manifest, cases)
+        return read_at_instants(self.client, manifest, cases)
 
 
 def _stream(view: View, histories: Sequence[Sequence[Event]], step: float) -> list[Any]:

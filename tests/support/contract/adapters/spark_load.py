@@ -1,14 +1,16 @@
 """The batch load: tiles and rows that Spark computes at a cut go to Redis beside the stream's, and are read at q.
 
-A cut is one instant for many cases: they are put into groups by their q, and each group is cut at the q of one of them.
+A cut is one instant for many cases: they are put into groups by their q, and each group is cut in its midst, where one
+of its late events became available.
 What the stream owns is there too, so what a case must see is: all that was available before its group's cut in tiles
-that were final then and still in the ring, and what came in time in the others.
+that were final then and still in the ring, and what came in time in the others. Some cases of row views, at whose q an
+event becomes visible, are loaded as of their own q out of all of their events, and have no stream beside.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -20,13 +22,14 @@ from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import is_late
 from coeval.spec.model import RowView, View, WindowedView
 from coeval.spec.records import Event
+from coeval.spec.time import HOUR
 from coeval_pipelines.offline import online_load, tiles
 from tests.support.contract import catalog
 from tests.support.contract.adapters import by_view, visible
-from tests.support.contract.cases import Case
+from tests.support.contract.cases import Case, good
 from tests.support.contract.compare import Answers
 from tests.support.contract.frames import GROUP, event_frame
-from tests.support.contract.store import read_cases, shuffled_writes
+from tests.support.contract.store import read_at_instants, shuffled_writes
 from tests.support.online import updates
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 GROUPS = 5
 _RUN = 3
 """The epoch of the load."""
+_ALONE = 12
+"""Cases of a row view that are loaded as of their own q."""
+_EVER = 253_402_300_799_999_999
 
 
 @dataclass
@@ -46,6 +52,7 @@ class SparkLoad:
     name: str = "spark-load"
     cuts: list[int] = field(default_factory=list)
     groups: dict[Case, int] = field(default_factory=dict)
+    alone: dict[Case, int] = field(default_factory=dict)
 
     def takes(self, case: Case) -> bool:
         return True
@@ -64,9 +71,10 @@ class SparkLoad:
             view = catalog.VIEWS[name]
             assert writer.mark_ready(view, writer.incarnation(), "test")
             loaded = self._load(view, frames[view.source])
-            streamed = [event for place in places for event in visible(cases[place])] if view.source == "events" else []
+            beside = [cases[place] for place in places if cases[place] not in self.alone]
+            streamed = [event for case in beside for event in visible(case)] if view.source == "events" else []
             shuffled_writes(writer, view, loaded + updates(view, manifest, streamed) if streamed else loaded, rng)
-        answers = read_cases(self.client, manifest, cases)
+        answers = read_at_instants(self.client, manifest, cases)
         # A key whose tiles were all too old to be loaded is unknown to the store: only values are compared.
         return [{name: (value, None) for name, (value, _) in found.items()} for found in answers]
 
@@ -74,31 +82,58 @@ class SparkLoad:
         ordered = sorted(cases, key=lambda case: case.q)
         size = -(-len(ordered) // GROUPS)
         self.groups = {case: place // size for place, case in enumerate(ordered)}
-        self.cuts = [ordered[min(start + size // 2, len(ordered) - 1)].q for start in range(0, len(ordered), size)]
+        self.cuts = [_cut_of(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+        self.alone = {}
+        for name, places in by_view(cases).items():
+            if isinstance(catalog.VIEWS[name], RowView):
+                telling = [cases[place] for place in places if _turns(cases[place])]
+                self.alone |= {case: GROUPS + number for number, case in enumerate(telling[:_ALONE])}
 
     def _events(self, source: str, cases: Sequence[Case]) -> DataFrame:
         """What is visible at q: a case's later events have not happened yet, whatever its group's cut."""
         mine = [case for case in cases if catalog.VIEWS[case.view].source == source]
-        pairs = [(event, self.groups[case]) for case in mine for event in visible(case)]
+        pairs = [(event, self.groups[case]) for case in mine if case not in self.alone for event in visible(case)]
+        pairs += [(event, self.alone[case]) for case in mine if case in self.alone for event in good(case)]
         events, groups = [event for event, _ in pairs], [group for _, group in pairs]
         return event_frame(self.spark, catalog.manifest().sources[source], events, groups).cache()
 
     def _load(self, view: View, events: DataFrame) -> list[Any]:
-        found: list[Any] = []
         if isinstance(view, RowView):
-            last = 253_402_300_799_999_999
-            for batch in tiles.latest_rows(view, events, last).toArrow().to_batches():
-                found += online_load.row_encoder(view)(batch)
-            return found
+            alone = [(number, case.q) for case, number in self.alone.items() if case.view == view.name]
+            frames = [tiles.latest_rows(view, events.where(f"{GROUP} = {number}"), q) for number, q in alone]
+            frames.append(tiles.latest_rows(view, events.where(f"{GROUP} < {GROUPS}"), _EVER))
+            return _encoded(frames, online_load.row_encoder(view))
+        found: list[Any] = []
         for granularity in tile_plan(view, catalog.EVENTS).granularities:
             frames = [
                 tiles.batch_tiles(view, catalog.EVENTS, granularity, events.where(f"{GROUP} = {group}"), cut)
                 for group, cut in enumerate(self.cuts)
             ]
-            together = reduce(lambda one, other: one.unionByName(other), frames)
-            for batch in together.toArrow().to_batches():
-                found += online_load.tile_encoder(view, catalog.EVENTS, granularity.hop, _RUN)(batch)
+            found += _encoded(frames, online_load.tile_encoder(view, catalog.EVENTS, granularity.hop, _RUN))
         return found
+
+
+def _encoded(frames: Sequence[DataFrame], encoder: Callable[[Any], list[Any]]) -> list[Any]:
+    together = reduce(lambda one, other: one.unionByName(other), frames)
+    return [update for batch in together.toArrow().to_batches() for update in encoder(batch)]
+
+
+def _cut_of(group: Sequence[Case]) -> int:
+    """An instant near the middle of a group at which a late event that one of its cases sees became available."""
+    middle = group[len(group) // 2].q
+    windowed = [case for case in group if isinstance(catalog.VIEWS[case.view], WindowedView)]
+    late = [
+        event.available_at
+        for case in windowed
+        for event in visible(case)
+        if is_late(event, HOUR, catalog.EVENTS.allowed_lateness)
+    ]
+    return min(late, key=lambda at: abs(at - middle), default=middle)
+
+
+def _turns(case: Case) -> bool:
+    """Whether an event becomes visible at the case's instant, or would but for its availability."""
+    return any(case.q in (event.available_at, event.event_ts) for event in good(case))
 
 
 def loaded(case: Case, event: Event, hop: int, cut: int) -> bool:
