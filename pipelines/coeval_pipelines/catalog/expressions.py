@@ -5,6 +5,7 @@ The language and its meaning are in docs/semantics.md, "Row expressions".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,7 @@ from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, Dat
 from coeval_pipelines.catalog.errors import DefinitionError
 from coeval_pipelines.catalog.grammar import read_sql
 from coeval_pipelines.catalog.names import nearest
+from coeval_pipelines.catalog.refusals import CLOCKS, NO_CLOCK, refused, unknown_function
 
 MOST_NODES = 300
 """Nodes that an expression may have."""
@@ -80,45 +82,11 @@ _FUNCTIONS: Mapping[str, str] = {
     "ABS": "abs", "COALESCE": "coalesce", "CONCAT": "concat", "DIV": "idiv", "LENGTH": "length", "LOWER": "lower",
     "MOD": "mod", "NULLIF": "nullif", "UPPER": "upper",
 }  # fmt: skip
-_KNOWN = sorted([*_FUNCTIONS, "CASE", "CAST", "EXTRACT", "SUBSTRING"])
-_AGGREGATIONS = frozenset(
-    {"ANY_VALUE", "APPROX_DISTINCT", "ARRAY_AGG", "AVG", "COUNT", "COUNT_DISTINCT", "FIRST", "LAST", "MAX", "MEAN"}
-    | {"MEDIAN", "MIN", "STDDEV", "SUM", "VARIANCE"}
-)
-_CLOCKS = frozenset({"CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "GETDATE", "NOW", "RAND", "RANDOM", "UUID"})
-_NO_CLOCK = "A replay must give the same value again: use the columns of the event only."
-_INSTEAD = {
-    **dict.fromkeys(("IF", "IFF", "IIF", "GREATEST", "LEAST"), "CASE WHEN a > b THEN a ELSE b END"),
-    **dict.fromkeys(("IFNULL", "ISNULL", "NVL"), "COALESCE(a, b)"),
-    **dict.fromkeys(("LEN", "CHAR_LENGTH", "CHARACTER_LENGTH"), "LENGTH(note)"),
-    **dict.fromkeys(("SUBSTR", "LEFT", "MID"), "SUBSTRING(note, 1, 3)"),
-    **dict.fromkeys(("ROUND", "TRUNC"), "CAST(amount AS decimal(18,2)), which rounds half away from zero"),
-    **dict.fromkeys(("DATE", "TO_DATE"), "CAST(paid_at AS date)"),
-    "LCASE": "LOWER(note)", "UCASE": "UPPER(note)",
-    **{part.upper(): f"EXTRACT({part.upper()} FROM paid_at)" for part in PARTS},
-}  # fmt: skip
-"""What to write for functions that other dialects have."""
-
-_ONE_EVENT = "A row expression sees one event: aggregate in the view's aggregations."
 _TYPES: Mapping[str, DataType] = {
     "BIGINT": INT64, "DOUBLE": FLOAT64, "TEXT": STRING, "VARCHAR": STRING, "BOOLEAN": BOOL, "TIMESTAMP": TIMESTAMP,
     "DATE": DATE,
 }  # fmt: skip
 _TYPE_NAMES = "The types are int64, float64, decimal(p,s), string, bool, timestamp and date."
-_REFUSED: Mapping[type[exp.Expression], tuple[str, str]] = {
-    exp.Window: ("it has a window function", _ONE_EVENT),
-    exp.Subquery: ("it has a subquery", _ONE_EVENT),
-    exp.Select: ("it has a subquery", _ONE_EVENT),
-    exp.Exists: ("it has a subquery", _ONE_EVENT),
-    exp.Distinct: ("it has a DISTINCT", _ONE_EVENT),
-    exp.Block: ("it has several statements", "Write one, without semicolons."),
-    exp.ILike: ("ILIKE is not supported: engines differ beyond ASCII", "Write LOWER(note) LIKE 'abc%'."),
-    exp.Escape: ("LIKE has no ESCAPE", "Compare with =, or a part with SUBSTRING."),
-    exp.TryCast: ("TRY_CAST is not supported", "Write CAST: it gives NULL where a value does not fit."),
-    exp.Interval: ("dates and instants have no arithmetic", "Compare them, or take a part of them with EXTRACT."),
-    exp.Concat: ("two strings stand side by side", "Join them with ||; a quote in a string is written twice: 'it''s'."),
-    exp.Star: ("a * stands where a column is needed", "Name the column."),
-}
 
 
 class _Reader:
@@ -153,10 +121,8 @@ class _Reader:
         """
         if type(node) in _BINARY:
             return typed(_BINARY[type(node)], self.read(node.this), self.read(node.expression))
-        if type(node) in _REFUSED:
-            raise ExpressionError(*_REFUSED[type(node)])
         if type(node) not in self._forms:
-            raise ExpressionError(f"{node.key.upper()} is not supported: {_sql(node)}", f"Known are {_listed()}.")
+            raise refused(node)
         return self._forms[type(node)](node)
 
     def _of(self, node: exp.Expression, operation: str, *args: exp.Expression) -> Expression:
@@ -168,10 +134,10 @@ class _Reader:
         if node.args.get("table"):
             raise ExpressionError(f"{_sql(node)} names a table", f"Write {name} only.")
         if isinstance(node.this, exp.Star):
-            raise ExpressionError(*_REFUSED[exp.Star])
+            raise refused(node.this)
         if name not in self._columns:
-            clock = not node.this.args.get("quoted") and name.upper() in _CLOCKS
-            raise ExpressionError(f"there is no column {name}", _NO_CLOCK if clock else nearest(name, self._columns))
+            clock = not node.this.args.get("quoted") and name.upper() in CLOCKS
+            raise ExpressionError(f"there is no column {name}", NO_CLOCK if clock else nearest(name, self._columns))
         return column(name, self._columns[name])
 
     def _negative(self, node: exp.Neg) -> Expression:
@@ -187,7 +153,7 @@ class _Reader:
 
     def _in(self, node: exp.In) -> Expression:
         if node.args.get("query"):
-            raise ExpressionError(*_REFUSED[exp.Subquery])
+            raise refused(node.args["query"])
         return self._of(node, "in", node.this, *node.expressions)
 
     def _case(self, node: exp.Case) -> Expression:
@@ -216,20 +182,9 @@ class _Reader:
 
     def _function(self, node: exp.Anonymous) -> Expression:
         name = node.name.upper()
-        if name in _FUNCTIONS:
-            return self._of(node, _FUNCTIONS[name], *node.expressions)
-        if name in _AGGREGATIONS:
-            raise ExpressionError(f"{name} aggregates over events", _ONE_EVENT)
-        if name in _CLOCKS:
-            raise ExpressionError(f"{name} is not the same in a replay", _NO_CLOCK)
-        near = f"Write {_INSTEAD[name]}." if name in _INSTEAD else nearest(name, _KNOWN)
-        raise ExpressionError(
-            f"there is no function {name}", near if "Known" not in near else f"Known are {_listed()}."
-        )
-
-
-def _listed() -> str:
-    return f"+ - * / % comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, ||, {', '.join(_KNOWN)}"
+        if name not in _FUNCTIONS:
+            raise unknown_function(name)
+        return self._of(node, _FUNCTIONS[name], *node.expressions)
 
 
 def _sql(node: exp.Expression) -> str:
@@ -246,6 +201,8 @@ def _literal(node: exp.Literal) -> Expression:
 
 def _number(text: str) -> Expression:
     """A number: int64 without a point, a decimal with one, a float64 with an exponent."""
+    if not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.ASCII | re.IGNORECASE):
+        raise ExpressionError(f"{text} is not a number", "Write 1, 1.50 or 1.5e0.")
     if "e" in text.lower():
         value = float(text)
         if value in (float("inf"), float("-inf")):

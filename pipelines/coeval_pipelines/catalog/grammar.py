@@ -20,6 +20,7 @@ _WORDS = frozenset(
     | {"BIGINT", "BOOL", "BOOLEAN", "DATE", "DECIMAL", "DOUBLE", "FLOAT", "INT", "INT64", "INTEGER", "NUMERIC"}
     | {"SMALLINT", "STRING", "TEXT", "TIME", "TIMESTAMP", "VARCHAR"}
 )
+_SIGNS = frozenset({"||", "<>", "!=", "<=", ">=", "==", "::", "<=>"})
 _EXAMPLE = "Write one SQL expression over the columns: amount > 100 AND note IS NOT NULL."
 
 
@@ -30,12 +31,9 @@ class RowExpressions(Dialect):
         """Words and signs."""
 
         IDENTIFIERS = ['"', "`"]  # noqa: RUF012 - how sqlglot is told
+        SINGLE_TOKENS = {sign: tokens.Tokenizer.SINGLE_TOKENS[sign] for sign in "(),.;:!+-*/%=<>&|'\"`"}  # noqa: RUF012
         KEYWORDS = {  # noqa: RUF012
-            **{
-                word: token
-                for word, token in tokens.Tokenizer.KEYWORDS.items()
-                if not word[0].isalpha() or word in _WORDS
-            },
+            **{word: token for word, token in tokens.Tokenizer.KEYWORDS.items() if word in _WORDS | _SIGNS},
             "FLOAT64": tokens.Tokenizer.KEYWORDS["DOUBLE"],
         }
 
