@@ -63,6 +63,20 @@ def cast(argument: Expression, target: DataType) -> Expression:
     return Expression("cast", target, (argument,))
 
 
+def substituted(expression: Expression, columns: Mapping[str, Expression]) -> Expression:
+    """The expression with these put in the place of columns, typed anew: a constant may need a narrower type.
+
+    Raises:
+        ExpressionError: it has no meaning with them.
+    """
+    if expression.operation == "column":
+        return columns.get(expression.value, expression)
+    if not expression.args:
+        return expression
+    args = [substituted(item, columns) for item in expression.args]
+    return cast(args[0], expression.type) if expression.operation == "cast" else typed(expression.operation, *args)
+
+
 def operands(expression: Expression) -> tuple[Expression, ...]:
     """What a node computes on: its arguments, converted to the types in which the operation works."""
     if expression.operation == "cast":
