@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from coeval.client import read_manifest
+from tests.support.feast_server import ROOT, FeastServer, environment, feast_server
 
-ROOT = Path(__file__).parents[2]
 FEAST = [str(Path(sys.executable).with_name("feast"))]
 FAST = [sys.executable, "-m", "coeval_pipelines.catalog.feast_cli"]
 """The same command line as a child of `coeval apply`: it starts in two thirds of the time."""
@@ -23,10 +22,10 @@ STATE = ("registry.db", "manifest.json")
 pytestmark = pytest.mark.timeout(300)
 
 
-def _environment(home: Path, **extra: str) -> dict[str, str]:
-    # The copy's own functions are to be imported, not those of the checkout that the tests run from.
-    paths = [path for path in sys.path if path and Path(path) != ROOT]
-    return os.environ | {"COEVAL_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)} | extra
+@pytest.fixture(scope="module")
+def server() -> Iterator[FeastServer]:
+    with feast_server() as running:
+        yield running
 
 
 def _feast_apply(
@@ -41,7 +40,7 @@ def _feast(
     return subprocess.run(
         [*feast, "-c", str(project / "feature_repo"), command],
         cwd=cwd,
-        env=_environment(home, **extra),
+        env=environment(home, **extra),
         capture_output=True,
         text=True,
         check=False,
@@ -49,14 +48,11 @@ def _feast(
 
 
 def _coeval(project: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = (
-        "import typer; from coeval_pipelines.catalog.commands import register; "
-        "app = typer.Typer(pretty_exceptions_enable=False); register(app); app()"
-    )
+    code = "from coeval.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=project,
-        env=_environment(home),
+        env=environment(home),
         capture_output=True,
         text=True,
         check=False,
@@ -129,46 +125,92 @@ def _replace(path: str, old: str, new: str) -> Callable[[Path], None]:
     return edit
 
 
-@pytest.mark.parametrize(
-    ("edit", "said"),
-    [
-        (
-            _replace("households.py", 'timestamp_field="purchased_at"', 'timestamp_field="event_id"'),
-            ["view household_spend: windows run over the event time", "in   feature_repo/households.py:"],
-        ),
-        (
-            _replace("derived.py", "functions:spend_vs_usual", "functions:spend_vs_unusual"),
-            ["derived view spend_vs_usual", "spend_vs_unusual cannot be imported", "derived.py:"],
-        ),
-        (
-            _replace("households.py", '"basket_id", "store_id"', '"basket", "store_id"'),
-            [
-                "view latest_basket, field basket: source purchases has no column 'basket'.",
-                "fix  Did you mean basket_id?",
-                "in   feature_repo/households.py:",
-            ],
-        ),
-    ],
-    ids=["refused when compiled", "function that is not there", "refused by a helper in the file"],
-)
-def test_a_broken_catalog_changes_nothing_and_says_why(
-    copy: tuple[Path, Path], edit: Callable[[Path], None], said: list[str]
-) -> None:
+def test_the_feast_command_itself_refuses_a_broken_catalog_and_changes_nothing(copy: tuple[Path, Path]) -> None:
+    """What each mistake says is in test_broken_catalogs; here it is typed as anybody types it."""
     project, home = copy
     before = _state(home)
-    edit(project)
+    _replace("households.py", '"basket_id", "store_id"', '"basket", "store_id"')(project)
+    _replace("derived.py", "functions:spend_vs_usual", "functions:spend_vs_unusual")(project)
     done = _feast_apply(project, home, project, FEAST)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert all(text in done.stderr for text in said), done.stderr
+    assert "2 mistakes in the catalog." in done.stderr
+    assert "view latest_basket, field basket: source purchases has no column 'basket'." in done.stderr
+    assert "derived view spend_vs_usual: The derived feature function" in done.stderr
     assert "Traceback" not in done.stderr
     assert _state(home) == before
     assert sorted(path.name for path in home.iterdir()) == sorted(STATE)
 
 
-def test_a_first_apply_that_fails_leaves_nothing_behind(copy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_both_commands_register_the_same(applied: tuple[Path, Path], tmp_path: Path) -> None:
+    """What `feast apply` registered in the fixture, `coeval apply` registers too, to the byte."""
+    project, home = applied
+    done = _coeval(project, tmp_path / "other", "apply")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "other" / "manifest.json").read_bytes() == (home / "manifest.json").read_bytes()
+
+
+def test_a_file_that_does_not_run_is_named_with_its_line(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    before = _state(home)
+    _replace("coupons.py", "count(per=", "cuont(per=")(project)
+    done = _coeval(project, home, "plan")
+    assert done.returncode == 2
+    assert "feast apply failed: NameError: name 'cuont' is not defined" in done.stderr
+    assert "Correct feature_repo/coupons.py:9, and try again." in done.stderr
+    assert _state(home) == before
+
+
+def test_a_plan_plans_what_is_sound_and_refuses_the_rest(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    before = _state(home)
+    _replace("coupons.py", 'per=("7d", "30d")', 'per=("7d", "30d", "24h")')(project)
+    _replace("stores.py", "tags=sla(", 'tags={"coeval.io/sla": "x"} | sla(')(project)
+    _replace("households.py", "30 days old.", "a month old.")(project)
+    done = _coeval(project, home, "plan", "--json")
+    assert done.returncode == 2, done.stderr
+    found = json.loads(done.stdout)
+    assert {step["name"]: step["kind"] for step in found["steps"]} == {
+        "coupon_propensity": "refused",
+        "household_coupons": "new version",
+        "household_profile": "unchanged",
+        "household_spend": "unchanged",
+        "household_store": "unchanged",
+        "latest_basket": "changed in place",
+        "spend_vs_usual": "unchanged",
+        "store_sales": "refused",
+    }
+    (coupons,) = [step for step in found["steps"] if step["name"] == "household_coupons"]
+    assert coupons["why"] == ["new count(*) over 24h by 1h (int64) as count_24h"]
+    (sales,) = [step for step in found["steps"] if step["name"] == "store_sales"]
+    assert [problem["where"] for problem in sales["problems"]] == ["view store_sales, tag coeval.io/sla"]
+    assert found["refused"] is True
+    assert _state(home) == before
+
+
+def test_a_started_catalog_plans_applies_and_is_not_overwritten(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    done = _coeval(tmp_path, home, "init", "taxi")
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "taxi"
+    planned = _coeval(project, home, "plan", "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert {step["kind"] for step in json.loads(planned.stdout)["steps"]} == {"new"}
+    applied = _coeval(project, home, "apply")
+    assert applied.returncode == 0, applied.stderr
+    manifest = read_manifest(home / "manifest.json")
+    assert (manifest.project, manifest.tenant) == ("taxi", "taxi")
+    assert [service.name for service in manifest.services] == ["checkout"]
+    again = _coeval(tmp_path, home, "init", "taxi")
+    assert again.returncode == 2
+    assert "taxi/README.md is there already, and nothing is overwritten." in again.stderr
+
+
+def test_a_first_apply_that_fails_leaves_nothing_behind(
+    server: FeastServer, copy: tuple[Path, Path], tmp_path: Path
+) -> None:
     project, _ = copy
     _replace("stores.py", "entities=[store]", 'entities=[store], version="v2"')(project)
-    done = _feast_apply(project, tmp_path / "fresh", project)
+    done = server.run(project / "feature_repo", tmp_path / "fresh", "apply", project)
     assert done.returncode == 2
     assert "view store_sales: a pinned version (v2) is not supported" in done.stderr
     assert _state(tmp_path / "fresh") == {}
@@ -197,10 +239,10 @@ def test_an_edit_reaches_the_manifest_even_where_feast_sees_no_change(copy: tupl
     }
 
 
-def test_teardown_is_refused(copy: tuple[Path, Path]) -> None:
+def test_teardown_is_refused(server: FeastServer, copy: tuple[Path, Path]) -> None:
     project, home = copy
     before = _state(home)
-    done = _feast(project, home, project, "teardown")
+    done = server.run(project / "feature_repo", home, "teardown", project)
     assert done.returncode == 1
     assert "Nothing was changed" in done.stderr
     assert _state(home) == before

@@ -134,7 +134,8 @@ def _failure(repository: Path, said: list[str]) -> CatalogError:
             reason.removeprefix("Error: "), "\n".join(line.strip() for line in rest).removeprefix("fix  ")
         )
     last = next((line for line in reversed(said) if line.strip()), "it said nothing")
-    return CatalogError(f"feast apply failed: {last}", f"Correct {_line_of(repository, said)}, and try again.")
+    mend = "Install it, or correct" if last.startswith("ModuleNotFoundError") else "Correct"
+    return CatalogError(f"feast apply failed: {last}", f"{mend} {_line_of(repository, said)}, and try again.")
 
 
 def _line_of(repository: Path, said: list[str]) -> str:
