@@ -287,6 +287,22 @@ def test_all_mistakes_are_reported_at_once_and_what_waits_for_them_is_not(
     assert _state(project) == before
 
 
+def test_a_first_apply_that_fails_leaves_nothing_behind(server: FeastServer, applied: Path, tmp_path: Path) -> None:
+    project = _made(applied, tmp_path, MISTAKES["a misspelt tag"].edit)
+    done = server.run(project / "feature_repo", tmp_path / "fresh", "apply", project)
+    assert done.returncode == 2
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_teardown_is_refused(server: FeastServer, applied: Path, tmp_path: Path) -> None:
+    project = _made(applied, tmp_path, lambda project: None)
+    before = _state(project)
+    done = server.run(project / "feature_repo", project / "state", "teardown", project)
+    assert done.returncode == 1
+    assert "Nothing was changed" in done.stderr
+    assert _state(project) == before
+
+
 def test_a_view_goes_when_it_is_named(server: FeastServer, applied: Path, tmp_path: Path) -> None:
     project = _made(applied, tmp_path, MISTAKES["a view that vanished"].edit)
     done = _apply(server, project, COEVAL_REMOVE="household_coupons")

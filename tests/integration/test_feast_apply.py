@@ -6,13 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from coeval.client import read_manifest
-from tests.support.feast_server import ROOT, FeastServer, environment, feast_server
+from tests.support.feast_server import ROOT, environment
 
 FEAST = [str(Path(sys.executable).with_name("feast"))]
 FAST = [sys.executable, "-m", "coeval_pipelines.catalog.feast_cli"]
@@ -20,12 +20,6 @@ FAST = [sys.executable, "-m", "coeval_pipelines.catalog.feast_cli"]
 STATE = ("registry.db", "manifest.json")
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FeastServer]:
-    with feast_server() as running:
-        yield running
 
 
 def _feast_apply(
@@ -205,17 +199,6 @@ def test_a_started_catalog_plans_applies_and_is_not_overwritten(tmp_path: Path) 
     assert "taxi/README.md is there already, and nothing is overwritten." in again.stderr
 
 
-def test_a_first_apply_that_fails_leaves_nothing_behind(
-    server: FeastServer, copy: tuple[Path, Path], tmp_path: Path
-) -> None:
-    project, _ = copy
-    _replace("stores.py", "entities=[store]", 'entities=[store], version="v2"')(project)
-    done = server.run(project / "feature_repo", tmp_path / "fresh", "apply", project)
-    assert done.returncode == 2
-    assert "view store_sales: a pinned version (v2) is not supported" in done.stderr
-    assert _state(tmp_path / "fresh") == {}
-
-
 def test_an_edit_reaches_the_manifest_even_where_feast_sees_no_change(copy: tuple[Path, Path]) -> None:
     """Feast keeps a registered view whose source or order of entities alone has changed."""
     project, home = copy
@@ -237,15 +220,6 @@ def test_an_edit_reaches_the_manifest_even_where_feast_sees_no_change(copy: tupl
         "household_store",
         "latest_basket",
     }
-
-
-def test_teardown_is_refused(server: FeastServer, copy: tuple[Path, Path]) -> None:
-    project, home = copy
-    before = _state(home)
-    done = server.run(project / "feature_repo", home, "teardown", project)
-    assert done.returncode == 1
-    assert "Nothing was changed" in done.stderr
-    assert _state(home) == before
 
 
 def test_validate_says_what_would_change_and_changes_nothing(copy: tuple[Path, Path]) -> None:

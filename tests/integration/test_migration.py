@@ -184,7 +184,7 @@ def test_what_cannot_come_along_is_named_each_with_its_way_and_nothing_is_run(ap
         "so serving and training cannot share it.\n"
         "  fix  Move transformed to a module, over numpy columns instead of a DataFrame, and name it: "
         'derived_view(name="transformed", function="feature_repo.functions:transformed", '
-        'inputs=[driver_hourly_stats[["conv_rate", "acc_rate", "trips", "city"]]], request=vals_to_add, '
+        'inputs=[driver_hourly_stats[["acc_rate", "city", "conv_rate", "trips"]]], request=vals_to_add, '
         "schema=[...]).\n"
     ) in done.stderr
     assert "nobody runs this" not in done.stderr + done.stdout

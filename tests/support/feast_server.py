@@ -75,11 +75,9 @@ def feast_server() -> Iterator[FeastServer]:
 
 
 def _serve() -> None:
-    import typeguard
+    from fast_feast import import_feast  # This file is run from its own directory.
 
-    from coeval_pipelines.catalog.feast_cli import _unchecked
-
-    typeguard.typechecked = _unchecked
+    import_feast()
     from feast.cli.cli import cli
 
     import coeval_pipelines.catalog.authoring

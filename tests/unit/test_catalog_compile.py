@@ -21,6 +21,7 @@ from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import INT64, STRING, TIMESTAMP, DataType, Kind
 from coeval_pipelines.catalog.compile import compile_project, compile_registry
 from coeval_pipelines.catalog.errors import BrokenCatalogError
+from tests.support.fast_feast import import_feast
 
 if TYPE_CHECKING:
     from feast.protos.feast.core.Registry_pb2 import Registry
@@ -35,6 +36,7 @@ MONEY = DataType(Kind.DECIMAL, 9, 2)
 def built() -> Registry:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import_feast()
         return _build()
 
 

@@ -68,7 +68,7 @@ def _check_function(where: str, spec: OnDemandFeatureViewSpec) -> None:
 
 
 def _projected(projection: FeatureViewProjection) -> str:
-    names = ", ".join(f'"{column.name}"' for column in projection.feature_columns)
+    names = ", ".join(sorted(f'"{column.name}"' for column in projection.feature_columns))
     return f"{projection.feature_view_name}[[{names}]]"
 
 

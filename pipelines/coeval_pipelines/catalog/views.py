@@ -124,11 +124,10 @@ def _key_column(entity: Entity, source: Source) -> Field:
 
 
 def _fields(where: str, spec: ViewSpec, defaults: Defaults) -> list[Field]:
-    # Feast lists the keys among a stream view's features.
+    # Feast lists the keys among a stream view's features, and all of them in an order of its own.
     keys = {column.name for column in spec.entity_columns}
-    return gather(
-        lambda item: compile_field(where, item, defaults), [item for item in spec.features if item.name not in keys]
-    )
+    mine = sorted((item for item in spec.features if item.name not in keys), key=lambda item: str(item.name))
+    return gather(lambda item: compile_field(where, item, defaults), mine)
 
 
 @dataclass(frozen=True, slots=True)
