@@ -1,12 +1,14 @@
-"""The SQL of every component, run by Spark, stores what its scalar form stores: every function over every type."""
+"""The SQL of every component, run by Spark and by Flink, stores what its scalar form does: each function and type."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pytest
 
 from coeval.aggregations import AGGREGATIONS, check_aggregation
 from coeval.aggregations.ops import Additive, OrderColumns
@@ -16,6 +18,8 @@ from coeval.spec.model import Field
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, TIMESTAMP, DataType
 from coeval_pipelines.arrow import stored_states
 from coeval_pipelines.offline.columns import logical_array, physical_sql, quoted
+from coeval_pipelines.streaming.literals import sql_type
+from tests.support import flink_batch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,10 +61,14 @@ def _value(rng: random.Random, field: Field) -> Any:
     return rng.choice((low, high, 0, rng.randint(low, high), rng.randint(max(low, -99), min(high, 99))))
 
 
-def test_what_spark_aggregates_is_what_a_tile_stores(spark: SparkSession) -> None:
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
     print(f"seed {SEED}")
     rng = random.Random(SEED)
-    rows = [_row(rng, number) for number in range(600)]
+    return [_row(rng, number) for number in range(600)]
+
+
+def test_what_spark_aggregates_is_what_a_tile_stores(spark: SparkSession, rows: list[dict[str, Any]]) -> None:
     table = pa.table(
         {
             **{name: [row[name] for row in rows] for name in ("g", "event_ts", "available_at", "partition", "offset")},
@@ -68,20 +76,50 @@ def test_what_spark_aggregates_is_what_a_tile_stores(spark: SparkSession) -> Non
         }
     )
     physical = [f"{physical_sql(field, quoted(field.name))} AS v_{field.name}" for field in COLUMNS]
-    known = components()
-    aggregates = ", ".join(f"{item.sql('v_' + field.name, ORDER)} AS `{item.name}`" for item, field in known)
     frame = spark.createDataFrame(table).selectExpr("g", *ORDER, *physical)
     frame.createOrReplaceTempView("component_input")
-    found = spark.sql(f"SELECT g, {aggregates} FROM component_input GROUP BY g ORDER BY g").toArrow()
-    assert len(known) > 40
-    groups = found.column("g").to_pylist()
+    known = components()
+    found = spark.sql(_query(known, ORDER)).toArrow()
+    stored = {item.name: _plain(item, stored_states(item.storage, found.column(item.name))) for item, _ in known}
+    _check(known, rows, found.column("g").to_pylist(), stored)
+
+
+def test_what_flink_aggregates_is_what_a_tile_stores(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    order = OrderColumns("event_ts", "available_at", "log_partition", "log_offset")
+    schema = {"g": "BIGINT", "event_ts": "BIGINT", "available_at": "BIGINT", "log_partition": "INT"}
+    schema |= {"log_offset": "BIGINT"} | {f"v_{field.name}": sql_type(field.type) for field in COLUMNS}
+    renamed = {"partition": "log_partition", "offset": "log_offset"} | {f.name: f"v_{f.name}" for f in COLUMNS}
+    table = [{renamed.get(name, name): value for name, value in row.items()} for row in rows]
+    parts = [components()[start : start + 16] for start in range(0, len(components()), 16)]
+    results = flink_batch.run(tmp_path, "component_input", schema, table, [_query(part, order) for part in parts])
+    for part, result in zip(parts, results, strict=True):
+        groups, *columns = zip(*result, strict=True)
+        _check(part, rows, groups, {item.name: column for (item, _), column in zip(part, columns, strict=True)})
+
+
+def _query(known: Sequence[tuple[Component, Field]], order: OrderColumns) -> str:
+    aggregates = ", ".join(f"{item.sql('v_' + field.name, order)} AS `{item.name}`" for item, field in known)
+    return f"SELECT g, {aggregates} FROM component_input GROUP BY g"
+
+
+def _check(
+    known: Sequence[tuple[Component, Field]],
+    rows: Sequence[dict[str, Any]],
+    groups: Sequence[int],
+    stored: dict[str, Sequence[int | float]],
+) -> None:
+    assert len(set(groups)) == len(groups) == len({row["g"] for row in rows})
     for component, field in known:
-        stored = _plain(component, stored_states(component.storage, found.column(component.name)))
-        for group, value in zip(groups, stored, strict=True):
-            pairs = [
-                (_order(row), row[field.name]) for row in rows if row["g"] == group and row[field.name] is not None
-            ]
+        for group, value in zip(groups, stored[component.name], strict=True):
+            pairs = [(_order(row), row[field.name]) for row in rows if row["g"] == group]
+            pairs = [pair for pair in pairs if pair[1] is not None]
             assert _equal(component, value, fold(component, pairs), pairs), (component.name, group)
+
+
+def test_every_function_over_every_type_has_its_components() -> None:
+    assert len(components()) > 60
+    operations = {item.op.name for item, _ in components()}
+    assert operations >= {"count", "sum", "sum_high", "squares", "squares_low", "min", "max", "first", "last"}
 
 
 def _row(rng: random.Random, number: int) -> dict[str, Any]:

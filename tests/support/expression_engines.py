@@ -1,13 +1,7 @@
-"""SQL texts through real engines: rows of physical values in, one list of physical values per text out.
-
-Flink runs as a batch job in a process of its own (this module's `main`), whose JVM ends with it.
-"""
+"""SQL texts through real engines: rows of physical values in, one list of physical values per text out."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +9,7 @@ from typing import Any
 
 from coeval.settings import Settings
 from coeval.spec.types import Kind, Physical
+from tests.support import flink_batch
 from tests.support.expressions import COLUMNS
 
 Rows = Sequence[Mapping[str, Physical]]
@@ -56,30 +51,10 @@ def run_spark(settings: Settings, texts: Sequence[str], rows: Rows) -> Columns:
 
 
 def run_flink(directory: Path, texts: Sequence[str], rows: Rows) -> Columns:
-    """Through Flink SQL, in batch mode on a cluster inside a process of its own."""
-    lines = (json.dumps({"number": n, **row}, ensure_ascii=False) for n, row in enumerate(rows))
-    (directory / "rows.json").write_text("\n".join(lines))
-    (directory / "queries.json").write_text(json.dumps(list(_queries(texts, 60))))
-    command = [sys.executable, "-m", "tests.support.expression_engines", str(directory)]
-    with (directory / "flink.log").open("w") as log:
-        subprocess.run(command, cwd=Path(__file__).parents[2], check=True, stdout=log, stderr=log)
-    return json.loads((directory / "found.json").read_text())  # type: ignore[no-any-return]
-
-
-def main(directory: Path) -> None:
-    """Run queries.json over rows.json in Flink; write found.json."""
-    from pyflink.table import EnvironmentSettings, TableEnvironment
-
-    environment = TableEnvironment.create(EnvironmentSettings.in_batch_mode())
-    environment.get_config().set("parallelism.default", "1")
-    schema = ", ".join(f"`{name}` {kind}" for name, kind in _SCHEMA.items())
-    options = f"'connector' = 'filesystem', 'path' = '{directory / 'rows.json'}', 'format' = 'json'"
-    environment.execute_sql(f"CREATE TEMPORARY TABLE events ({schema}) WITH ({options})")
-    found: Columns = []
-    for query in json.loads((directory / "queries.json").read_text()):
-        with environment.execute_sql(query).collect() as result:
-            found += _columns(result)
-    (directory / "found.json").write_text(json.dumps(found))
+    """Through Flink SQL, in batch mode."""
+    numbered = [{"number": n, **row} for n, row in enumerate(rows)]
+    results = flink_batch.run(directory, "events", _SCHEMA, numbered, list(_queries(texts, 60)))
+    return [column for result in results for column in _columns(result)]
 
 
 def _queries(texts: Sequence[str], size: int) -> Iterator[str]:
@@ -100,7 +75,3 @@ def _spark_value(name: str, value: Physical) -> object:
 
 def _plain(value: Any) -> Physical:
     return int(value) if isinstance(value, Decimal) else value  # type: ignore[no-any-return]
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

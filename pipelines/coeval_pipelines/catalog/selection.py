@@ -7,11 +7,12 @@ they compute is put in their place, so that every engine sees expressions over t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from coeval.spec.expressions import Expression
 from coeval.spec.model import Computed, Field
+from coeval.spec.operations import substituted
 from coeval.spec.signatures import ExpressionError
 from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, gather, marked
@@ -82,7 +83,7 @@ def _parsed(
 ) -> Expression:
     by_name = {item.field.name: item.expression for item in columns}
     try:
-        expression = _substituted(parse(where, text, known), by_name)
+        expression = substituted(parse(where, text, known), by_name)
         check_size(expression)
     except BrokenCatalogError as error:
         raise marked(error, text) from error
@@ -98,9 +99,3 @@ def _check_declaration(where: str, name: str, stated: Any, known: tuple[Field, .
         raise DefinitionError(where, f"it is not an object of {', '.join(_MEMBERS)}", fix)
     if any(field.name == name for field in known):
         raise DefinitionError(where, "the source has a column of that name", "Call it something else.")
-
-
-def _substituted(expression: Expression, by_name: Mapping[str, Expression]) -> Expression:
-    if expression.operation == "column":
-        return by_name.get(expression.value, expression)
-    return replace(expression, args=tuple(_substituted(item, by_name) for item in expression.args))
