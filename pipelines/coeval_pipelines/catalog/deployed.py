@@ -12,6 +12,7 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coeval.errors import ManifestError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource
@@ -77,7 +78,10 @@ def released(settings: Settings) -> Manifest | None:
     from coeval_pipelines.control import ControlPlane
 
     with closing(ControlPlane.open(settings)) as control:
-        return control.released()
+        try:
+            return control.released()
+        except ManifestError:  # An older release wrote it: to this one it says nothing.
+            return None
 
 
 def count_events(settings: Settings, manifest: Manifest) -> dict[str, int]:
