@@ -3,9 +3,9 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.coeval-setup
-SOURCES := sdk pipelines parity_checks feature_repo tests infra
+SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations lint types format lock up down status clean distclean
+.PHONY: help setup demo test mutations bench-catalog lint types format lock up down status clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: setup ## Run every test
 
 mutations: setup ## Break every rule of the contract in every engine and show that the suite sees it
 	@$(BIN)/python -m tests.support.contract
+
+bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
+	@$(BIN)/python benchmarks/bench_catalog.py
 
 lint: setup ## Check style, format and the import rules between rooms
 	@$(BIN)/ruff check $(SOURCES)

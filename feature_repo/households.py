@@ -1,10 +1,10 @@
-"""What a household does and is: its spending over four windows, its latest basket, what it told about itself."""
+"""What a household does and is: its spending, what it saves, its latest basket, what it told about itself."""
 
 from datetime import timedelta
 
 from feast import FeatureView, StreamFeatureView
 
-from coeval_pipelines.catalog.authoring import count, of, sla, take, windowed
+from coeval_pipelines.catalog.authoring import computed, count, of, sla, take, windowed
 from entities import household
 from sources import demographics, purchases
 
@@ -26,6 +26,34 @@ household_spend = StreamFeatureView(
     aggregations=_spend.aggregations,
     schema=_spend.schema,
     tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.1),
+)
+
+_savings = windowed(
+    purchases,
+    count(per=("30d",), pii="pseudonymous"),
+    of("saved", "sum", "stddev", per=("7d", "30d")),
+    of("product_id", "last", per=("30d",), pii="pseudonymous"),
+    where="saved > 0",
+    columns=[
+        computed(
+            "saved",
+            "COALESCE(retail_discount, 0) + COALESCE(coupon_discount, 0)",
+            "Dollars off a line, by card and coupon.",
+            pii="pseudonymous",
+        )
+    ],
+)
+
+household_savings = StreamFeatureView(
+    name="household_savings",
+    description="What a household saves on lines at a discount: how many, how much, how evenly, and on what last.",
+    owner="campaigns@grocer.example",
+    entities=[household],
+    source=purchases,
+    timestamp_field="purchased_at",
+    aggregations=_savings.aggregations,
+    schema=_savings.schema,
+    tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.1) | _savings.tags,
 )
 
 latest_basket = StreamFeatureView(

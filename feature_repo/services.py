@@ -4,7 +4,7 @@ from feast import FeatureService
 
 from coupons import household_coupons
 from derived import spend_vs_usual
-from households import household_profile, household_spend, latest_basket
+from households import household_profile, household_savings, household_spend, latest_basket
 from stores import household_store, store_sales
 
 coupon_propensity = FeatureService(
@@ -24,6 +24,7 @@ coupon_propensity = FeatureService(
         store_sales,
         household_store,
         household_coupons,
+        household_savings,
         latest_basket[["store_id", "amount", "quantity"]],
         household_profile[["age", "income", "household_size", "kids_count"]],
         spend_vs_usual,

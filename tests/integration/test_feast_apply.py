@@ -81,7 +81,7 @@ def test_the_example_catalog_has_what_a_model_reads(applied: tuple[Path, Path]) 
     manifest = read_manifest(applied[1] / "manifest.json")
     (service,) = manifest.services
     assert manifest.tenant == "grocer"
-    assert sum(len(item.features) for item in (*service.views, *service.derived)) == 34
+    assert sum(len(item.features) for item in (*service.views, *service.derived)) == 40
     assert {item.view for item in (*service.views, *service.derived)} == {
         *manifest.views,
         *(view.name for view in manifest.derived_views),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.time import duration
@@ -107,12 +106,8 @@ def _judge(source: EventSource, candidates: DataFrame) -> DataFrame:
 
 def late_conditions(manifest: Manifest, source: EventSource) -> dict[str, str]:
     """Per granularity of the source's views, the SQL that tells whether an event came after its tile was final."""
-    hops = {
-        granularity.hop
-        for view in manifest.windowed_views
-        if view.source == source.name
-        for granularity in tile_plan(view, source).granularities
-    }
+    views = (view for view in manifest.windowed_views if view.source == source.name)
+    hops = {aggregate.hop for view in views for aggregate in view.aggregates}
     return {
         duration(hop): f"available_at >= event_ts - PMOD(event_ts, {hop}L) + {hop + source.allowed_lateness}L"
         for hop in sorted(hops)

@@ -18,7 +18,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field, View, WindowedView, columns_read
 from coeval.spec.time import HOUR
@@ -74,9 +73,7 @@ def source_job(manifest: Manifest, source_name: str, since: Mapping[str, int], b
 
 def state_ttl(source: EventSource, views: tuple[View, ...]) -> int:
     """How long state is kept: a duplicate or an event that comes after it is late for every tile by rule."""
-    hops = [
-        item.hop for view in views if isinstance(view, WindowedView) for item in tile_plan(view, source).granularities
-    ]
+    hops = [item.hop for view in views if isinstance(view, WindowedView) for item in view.aggregates]
     return max(hops, default=HOUR) + source.allowed_lateness + source.max_future_skew + STATE_SLACK
 
 

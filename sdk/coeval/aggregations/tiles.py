@@ -9,7 +9,7 @@ import numpy as np
 
 from coeval.aggregations import AGGREGATIONS
 from coeval.aggregations.partial import Component
-from coeval.spec.model import Aggregate, EventSource, Field, WindowedView
+from coeval.spec.model import Aggregate, EventSource, Field, WindowedView, with_columns
 from coeval.spec.time import ceil_to, duration, floor_to
 
 SPARE_SLOTS = 2
@@ -69,6 +69,7 @@ def aggregate_column(aggregate: Aggregate, source: EventSource) -> Field | None:
 @lru_cache(maxsize=1024)
 def tile_plan(view: WindowedView, source: EventSource) -> TilePlan:
     """Plan a view's tiles: per hop, a ring as long as its longest window, with the components its aggregates need."""
+    source = with_columns(source, view)
     hops = sorted({aggregate.hop for aggregate in view.aggregates}, reverse=True)
     return TilePlan(view.name, tuple(_granularity(view, source, hop) for hop in hops))
 

@@ -252,10 +252,10 @@ _Source = TypeVar("_Source", bound=EventSource | BatchSource)
 
 
 def with_columns(source: _Source, view: View) -> _Source:
-    """The source as a view sees it: with the columns that the view computes."""
-    return (
-        replace(source, fields=source.fields + tuple(item.field for item in view.columns)) if view.columns else source
-    )
+    """The source as a view sees it: with the columns that the view computes. Saying it twice changes nothing."""
+    known = {field.name for field in source.fields}
+    computed = tuple(item.field for item in view.columns if item.field.name not in known)
+    return replace(source, fields=source.fields + computed) if computed else source
 
 
 def _named(fields: tuple[Field, ...], name: str) -> Field:
