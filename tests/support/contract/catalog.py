@@ -10,7 +10,18 @@ from collections.abc import Iterable
 
 from coeval.aggregations import AGGREGATIONS, check_aggregation
 from coeval.spec.manifest import Manifest, with_version
-from coeval.spec.model import Aggregate, BatchSource, Entity, EventSource, Field, RowView, View, WindowedView
+from coeval.spec.model import (
+    Aggregate,
+    BatchSource,
+    Entity,
+    EventSource,
+    Field,
+    RowView,
+    View,
+    WindowedView,
+    columns_read,
+    with_columns,
+)
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND, duration, hop_of
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType
 
@@ -24,6 +35,7 @@ KEYS = (
     CASE,
     Field("a", STRING, nullable=False),
     Field("b", STRING, nullable=False),
+    Field("text", STRING, nullable=False),
     Field("flag", BOOL, nullable=False),
     Field("day", DATE, nullable=False),
 )
@@ -123,7 +135,7 @@ WINDOWED = (
     _windowed("slides", (CASE,), [(*item, window, slide) for window, slide in _SLIDES for item in _BASIC]),
     _windowed("by_pair", (CASE, _NAMED["a"], _NAMED["b"]), [(*item, 7 * DAY, None) for item in _COUNTED]),
     _windowed("by_kinds", (_NAMED["flag"], CASE, _NAMED["day"]), [(*item, HOUR, None) for item in _COUNTED]),
-    _windowed("by_text", (_NAMED["a"],), [(*item, DAY, None) for item in _BASIC]),
+    _windowed("by_text", (_NAMED["text"],), [(*item, DAY, None) for item in _BASIC]),
 )
 ROWS = (
     _row("latest", (CASE,), stream=True, ttl=0),
@@ -150,10 +162,21 @@ def manifest() -> Manifest:
 
 
 def source_of(view: View) -> EventSource | BatchSource:
-    """The source of a view."""
-    return EVENTS if view.source == EVENTS.name else FACTS
+    """The source of a view, with the columns that the view computes."""
+    return with_columns(EVENTS if view.source == EVENTS.name else FACTS, view)
+
+
+def stream_of(view: View) -> EventSource:
+    """The event source of a view, with the columns that the view computes."""
+    return with_columns(EVENTS, view)
 
 
 def is_batch(view: View) -> bool:
     """Whether a view reads the batch source."""
     return view.source == FACTS.name
+
+
+def read_by(view: View) -> tuple[Field, ...]:
+    """The value columns of its source that a view reads."""
+    used = columns_read(view)
+    return tuple(field for field in (*VALUES, NOTE) if field.name in used)

@@ -105,7 +105,7 @@ def _near(case: Case, feature: str, value: Physical, got: Physical) -> bool:
     if not isinstance(view, WindowedView) or not isinstance(value, float) or not isinstance(got, float):
         return False
     aggregate = next(item for item in view.aggregates if item.feature == feature)
-    column = aggregate_column(aggregate, catalog.EVENTS)
+    column = aggregate_column(aggregate, catalog.stream_of(view))
     inside = in_window(aggregate, visible_events(view, good(case), case.key, case.q), case.q)
     bound = tolerance(aggregate.function, values_of(aggregate, inside), column.type if column else None)
     return agree(aggregate.function, value, got, bound)

@@ -110,7 +110,7 @@ class _Maker:
     def _keys(self) -> tuple[dict[str, str], dict[str, str]]:
         """The key that is asked for, and one that is easily taken for it."""
         rng, number = self.rng, FIRST_NUMBER + self.number
-        plain = {"c": str(number), "a": f"case {number}", "b": "", "flag": "false", "day": "1970-01-01"}
+        plain = {"c": str(number), "a": "", "b": "", "text": f"case {number}", "flag": "false", "day": "1970-01-01"}
         names = {item.name for item in self.view.key}
         if names >= {"a", "b"}:
             (a, b), (other_a, other_b) = rng.choice(_PAIRS) if rng.random() < 0.6 else self._random_pairs()
@@ -121,12 +121,12 @@ class _Maker:
             return mine, mine | rng.choice(
                 ({"flag": "true" if mine["flag"] == "false" else "false"}, {"day": "1970-01-02"})
             )
-        if "a" in names:
+        if "text" in names:
             text = rng.choice(_TEXTS)
             mine, other = f"{text}{number}|", f"{text}{number}%7C"
             if rng.random() < 0.5:
                 mine, other = other, mine
-            return plain | {"a": mine}, plain | {"a": other}
+            return plain | {"text": mine}, plain | {"text": other}
         return plain, plain | {"c": str(-number)}
 
     def _random_pairs(self) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -208,7 +208,7 @@ class _Maker:
     ) -> RawEvent:
         rng = self.rng
         keys = {name: key[name] for name in self.key}
-        values = {item.name: self._literal(item) for item in self._columns()}
+        values = {item.name: self._literal(item) for item in catalog.read_by(self.view)}
         if not catalog.is_batch(self.view) and rng.random() < 0.02:
             values["whole"] = rng.choice(_BAD)
         return RawEvent(
@@ -223,12 +223,6 @@ class _Maker:
     def _partition(self) -> int:
         """Of the topic; now and then of a history file."""
         return FILE if self.rng.random() < 0.03 else self.rng.randrange(catalog.PARTITIONS)
-
-    def _columns(self) -> Sequence[Field]:
-        if isinstance(self.view, RowView):
-            return self.view.features
-        used = {item.column for item in self.view.aggregates}
-        return [item for item in catalog.EVENTS.fields if item.name in used]
 
     def _literal(self, column: Field) -> str | None:
         rng = self.rng

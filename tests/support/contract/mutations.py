@@ -36,7 +36,6 @@ _PARTIAL = "coeval.aggregations.partial"
 _ASOF, _WINDOWS, _TILES = (f"coeval_pipelines.offline.{name}" for name in ("asof", "windows", "tiles"))
 _COLUMNS, _INTERVALS = "coeval_pipelines.offline.columns", "coeval_pipelines.offline.intervals"
 _TYPED = ("of_whole", "of_money", "of_fee", "of_huge")
-_ROWS = ("latest", "recent", "pair_latest", "kinds_latest", "fact", "fresh_fact")
 _WINDOWS_OF_ALL = ("spans", "slides", "of_whole")
 
 
@@ -258,7 +257,9 @@ SPARK = (
         "float for decimal",
         _COLUMNS,
         "CAST({column} * {10**field.type.scale}BD AS BIGINT)",
-        "CAST(CAST(CAST({column} AS DOUBLE) AS DECIMAL(30,6)) * {10**field.type.scale}BD AS BIGINT)",
+        "GREATEST(LEAST("
+        "CAST(CAST(CAST({column} AS DOUBLE) AS DECIMAL(30,6)) * {10**field.type.scale}BD AS BIGINT), "
+        "999999999999999999L), -999999999999999999L)",
         "of_fee",
     ),
     _spark(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from coeval.reference.oracle import is_visible
+from coeval.reference.oracle import is_visible, seen_by
 from coeval.spec.records import Event
 from tests.support.contract import catalog
 from tests.support.contract.cases import Case, good
@@ -41,3 +41,8 @@ def visible(case: Case) -> list[Event]:
     view = catalog.VIEWS[case.view]
     seen = [event for event in good(case) if is_visible(view, event, case.q)]
     return sorted(seen, key=lambda event: (event.available_at, event.partition, event.offset))
+
+
+def seen(case: Case) -> list[Event]:
+    """Of what is visible, what the view selects, with the columns that it computes."""
+    return seen_by(catalog.VIEWS[case.view], visible(case))

@@ -9,7 +9,7 @@ import numpy as np
 
 from coeval.aggregations.partial import Finalised
 from coeval.aggregations.tiles import tile_plan
-from coeval.reference.oracle import key_of
+from coeval.reference.oracle import key_of, seen_by
 from coeval.spec.model import WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import Kind, Physical
@@ -43,15 +43,14 @@ class Kernel:
 
 def _view(view: WindowedView, cases: Sequence[Case]) -> list[Answers]:
     codes: dict[tuple[Physical, ...], int] = {}
-    events = [event for case in cases for event in good(case)]
+    source = catalog.stream_of(view)
+    events = seen_by(view, [event for case in cases for event in good(case)])
     keys = [codes.setdefault(key_of(view, event), len(codes)) for event in events]
     asked = [codes.setdefault(case.key, len(codes)) for case in cases]
-    columns = {
-        item.column for granularity in tile_plan(view, catalog.EVENTS).granularities for item in granularity.components
-    }
+    columns = {item.column for granularity in tile_plan(view, source).granularities for item in granularity.components}
     values = kernel.window_values(
         view,
-        catalog.EVENTS,
+        source,
         kernel.Events(
             _ints(keys),
             _ints([event.event_ts for event in events]),
@@ -66,7 +65,7 @@ def _view(view: WindowedView, cases: Sequence[Case]) -> list[Answers]:
 
 def _column(view: WindowedView, name: str, values: Sequence[Any]) -> kernel.Values:
     """Physical values as the kernel takes them; a column that is only counted needs none."""
-    kind = catalog.EVENTS.field(name).type
+    kind = catalog.stream_of(view).field(name).type
     counted_only = all(item.function == "count" for item in view.aggregates if item.column == name)
     dtype = np.int64 if counted_only or not (kind.kind is Kind.FLOAT64 or kind.is_wide) else np.float64
     if kind.is_wide and not counted_only:

@@ -18,7 +18,7 @@ from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import DAY
 from tests.support.contract import catalog
-from tests.support.contract.adapters import by_view, visible
+from tests.support.contract.adapters import by_view, seen
 from tests.support.contract.cases import Case
 from tests.support.contract.compare import Answers, everything, in_time
 from tests.support.contract.store import read_at_instants, shuffled_writes
@@ -55,7 +55,7 @@ class Online:
         for name, places in by_view(cases).items():
             view = catalog.VIEWS[name]
             assert writer.mark_ready(view, writer.incarnation(), "test")
-            histories = [visible(cases[place]) for place in places]
+            histories = [seen(cases[place]) for place in places]
             found = [item for step in _STEPS for item in _stream(view, histories, step)]
             if self.corrected:
                 found += _corrections(view, histories)

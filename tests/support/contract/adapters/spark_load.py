@@ -24,8 +24,9 @@ from coeval.spec.model import RowView, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import HOUR
 from coeval_pipelines.offline import online_load, tiles
+from coeval_pipelines.offline.seen import seen_by
 from tests.support.contract import catalog
-from tests.support.contract.adapters import by_view, visible
+from tests.support.contract.adapters import by_view, seen, visible
 from tests.support.contract.cases import Case, good
 from tests.support.contract.compare import Answers
 from tests.support.contract.frames import GROUP, event_frame
@@ -72,7 +73,7 @@ class SparkLoad:
             assert writer.mark_ready(view, writer.incarnation(), "test")
             loaded = self._load(view, frames[view.source])
             beside = [cases[place] for place in places if cases[place] not in self.alone]
-            streamed = [event for case in beside for event in visible(case)] if view.source == "events" else []
+            streamed = [event for case in beside for event in seen(case)] if view.source == "events" else []
             shuffled_writes(writer, view, loaded + updates(view, manifest, streamed) if streamed else loaded, rng)
         answers = read_at_instants(self.client, manifest, cases)
         # A key whose tiles were all too old to be loaded is unknown to the store: only values are compared.
@@ -98,18 +99,20 @@ class SparkLoad:
         return event_frame(self.spark, catalog.manifest().sources[source], events, groups).cache()
 
     def _load(self, view: View, events: DataFrame) -> list[Any]:
+        events = seen_by(view, catalog.source_of(view), events)
         if isinstance(view, RowView):
             alone = [(number, case.q) for case, number in self.alone.items() if case.view == view.name]
             frames = [tiles.latest_rows(view, events.where(f"{GROUP} = {number}"), q) for number, q in alone]
             frames.append(tiles.latest_rows(view, events.where(f"{GROUP} < {GROUPS}"), _EVER))
             return _encoded(frames, online_load.row_encoder(view))
         found: list[Any] = []
-        for granularity in tile_plan(view, catalog.EVENTS).granularities:
+        source = catalog.stream_of(view)
+        for granularity in tile_plan(view, source).granularities:
             frames = [
-                tiles.batch_tiles(view, catalog.EVENTS, granularity, events.where(f"{GROUP} = {group}"), cut)
+                tiles.batch_tiles(view, source, granularity, events.where(f"{GROUP} = {group}"), cut)
                 for group, cut in enumerate(self.cuts)
             ]
-            found += _encoded(frames, online_load.tile_encoder(view, catalog.EVENTS, granularity.hop, _RUN))
+            found += _encoded(frames, online_load.tile_encoder(view, source, granularity.hop, _RUN))
         return found
 
 
@@ -142,7 +145,7 @@ def loaded(case: Case, event: Event, hop: int, cut: int) -> bool:
         return True
     view = catalog.VIEWS[case.view]
     assert isinstance(view, WindowedView)
-    granularity = tile_plan(view, catalog.EVENTS).granularity(hop)
+    granularity = tile_plan(view, catalog.stream_of(view)).granularity(hop)
     first = cut // hop - granularity.slots + 1
     last = granularity.final_before(cut, catalog.EVENTS.allowed_lateness)
     return first <= event.event_ts // hop < last and event.available_at < cut
