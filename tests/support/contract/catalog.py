@@ -7,12 +7,14 @@ left out by their own rule (`check_aggregation`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from coeval.aggregations import AGGREGATIONS, check_aggregation
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import (
     Aggregate,
     BatchSource,
+    Computed,
     Entity,
     EventSource,
     Field,
@@ -24,6 +26,7 @@ from coeval.spec.model import (
 )
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND, duration, hop_of
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType
+from coeval_pipelines.catalog.expressions import parse_condition, parse_value
 
 FUNCTIONS = tuple(AGGREGATIONS)
 PARTITIONS = 2
@@ -97,6 +100,33 @@ def _windowed(name: str, key: tuple[Field, ...], spans: Iterable[tuple[str, str,
     return with_version(view, EVENTS)  # type: ignore[return-value]
 
 
+def _choosy(name: str, where: str, columns: dict[str, str], functions: Iterable[str]) -> tuple[WindowedView, RowView]:
+    """A windowed view and a row view of what a condition selects, over columns that are computed of each event."""
+    computed = tuple(
+        Computed(Field(column, parsed.type), parsed)
+        for column, text in columns.items()
+        for parsed in (parse_value(name, text, EVENTS.fields),)
+    )
+    condition = parse_condition(name, where, EVENTS.fields)
+    fields = tuple(item.field for item in computed)
+    aggregates = tuple(
+        Aggregate(f"{function}_{item.name}_1h", function, item.name, HOUR, hop_of(HOUR))
+        for item in fields
+        for function in functions
+        if takes(function, item)
+    )
+    features = tuple(
+        Field(item.feature, AGGREGATIONS[item.function].result(field.type))
+        for item in aggregates
+        for field in fields
+        if field.name == item.column
+    )
+    shared: dict[str, Any] = {"where": condition, "columns": computed, "partitions": PARTITIONS}
+    windows = WindowedView(f"{name}_windows", (CASE.name,), (CASE,), EVENTS.name, aggregates, features, **shared)
+    rows = RowView(f"{name}_rows", (CASE.name,), (CASE,), EVENTS.name, (*fields, NOTE), stream=True, **shared)
+    return with_version(windows, EVENTS), with_version(rows, EVENTS)  # type: ignore[return-value]
+
+
 def takes(function: str, field: Field) -> bool:
     """Whether a function can run over a column."""
     try:
@@ -120,6 +150,12 @@ def _row(name: str, key: tuple[Field, ...], *, stream: bool, ttl: int) -> RowVie
     return with_version(view, source)  # type: ignore[return-value]
 
 
+_CHOSEN, _CHOSEN_ROWS = _choosy(
+    "chosen",
+    "yes OR whole >= 0 AND note <> 'x'",
+    {"gross": "money * 2 + COALESCE(fee, 0)", "sign": "CASE WHEN whole < 0 THEN -1 WHEN whole > 0 THEN 1 END"},
+    ("count", "sum", "mean", "max", "last"),
+)
 _NAMED = {field.name: field for field in KEYS}
 _LENGTHS = (5 * MINUTE, HOUR, 11 * HOUR + 55 * MINUTE, 12 * HOUR, DAY, 7 * DAY, 12 * DAY, 30 * DAY)
 _SLIDES = ((MINUTE, SECOND), (10 * MINUTE, 30 * SECOND), (HOUR, 15 * MINUTE), (DAY, 6 * HOUR), (6 * DAY, 2 * DAY))
@@ -135,6 +171,7 @@ WINDOWED = (
     _windowed("slides", (CASE,), [(*item, window, slide) for window, slide in _SLIDES for item in _BASIC]),
     _windowed("by_pair", (CASE, _NAMED["a"], _NAMED["b"]), [(*item, 7 * DAY, None) for item in _COUNTED]),
     _windowed("by_kinds", (_NAMED["flag"], CASE, _NAMED["day"]), [(*item, HOUR, None) for item in _COUNTED]),
+    _CHOSEN,
     _windowed("by_text", (_NAMED["text"],), [(*item, DAY, None) for item in _BASIC]),
 )
 ROWS = (
@@ -142,6 +179,7 @@ ROWS = (
     _row("recent", (CASE,), stream=True, ttl=HOUR),
     _row("pair_latest", (_NAMED["b"], _NAMED["a"], CASE), stream=True, ttl=2 * DAY),
     _row("kinds_latest", (_NAMED["day"], _NAMED["flag"], CASE), stream=True, ttl=0),
+    _CHOSEN_ROWS,
     _row("fact", (CASE,), stream=False, ttl=0),
     _row("fresh_fact", (CASE, _NAMED["a"]), stream=False, ttl=2 * DAY),
 )

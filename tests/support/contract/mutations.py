@@ -36,6 +36,8 @@ _PARTIAL = "coeval.aggregations.partial"
 _ASOF, _WINDOWS, _TILES = (f"coeval_pipelines.offline.{name}" for name in ("asof", "windows", "tiles"))
 _COLUMNS, _INTERVALS = "coeval_pipelines.offline.columns", "coeval_pipelines.offline.intervals"
 _TYPED = ("of_whole", "of_money", "of_fee", "of_huge")
+_SEEN = "coeval_pipelines.offline.seen"
+_CHOSEN = ("chosen_windows", "chosen_rows")
 _WINDOWS_OF_ALL = ("spans", "slides", "of_whole")
 
 
@@ -205,6 +207,7 @@ KERNEL = (
     ),
 )
 SPARK = (
+    _spark("condition dropped", _SEEN, "if view.where:", "if view.where and False:", *_CHOSEN),
     _spark(
         "visibility (< to <=)", _ASOF, "(1, 0) if view.stream else (0, 1)", "(0, 1)", "latest", "recent", cheap=True
     ),
@@ -272,6 +275,7 @@ SPARK = (
     ),
 )
 LOAD = (
+    _load("condition dropped", _SEEN, "if view.where:", "if view.where and False:", *_CHOSEN),
     _load("cut (< to <=)", _TILES, "available_at < {cut}", "available_at <= {cut}", "spans", "of_whole", "slides"),
     _load("availability at the cut dropped", _TILES, " AND available_at < {cut}", "", "spans", "of_whole", "slides"),
     _load(
@@ -329,6 +333,7 @@ LOAD = (
     _load("key escaping dropped", _KEYS, "REPLACE(REPLACE({column}, '%', '%25'), '|', '%7C')", "{column}", "by_pair"),
 )
 STREAM = (
+    _flink("null in a condition counts as true", "IS TRUE", "IS NOT FALSE", "chosen_windows"),
     _flink(
         "late filter dropped",
         "WHERE available_at < (tile + 1)",
