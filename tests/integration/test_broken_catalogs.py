@@ -341,24 +341,34 @@ class Trap:
         return os.mkdir, (sys.argv[2],)
 
 registry = Registry.FromString(open(sys.argv[1], "rb").read())
-function = registry.on_demand_feature_views[0].spec.feature_transformation.user_defined_function
-function.body, function.body_text = pickle.dumps(Trap()), ""
+spec = registry.on_demand_feature_views[0].spec
+body, transformation = pickle.dumps(Trap()), spec.feature_transformation
+match sys.argv[3]:
+    case "function":
+        transformation.user_defined_function.body, transformation.user_defined_function.body_text = body, ""
+    case "ibis":
+        transformation.substrait_transformation.ibis_function = body
+        transformation.substrait_transformation.substrait_plan = b"x"
+        spec.mode = "substrait"
+    case "source":
+        transformation.user_defined_function.body_text = f"import os; os.mkdir({sys.argv[2]!r})"
 open(sys.argv[1], "wb").write(registry.SerializeToString())
-sys.stdout.buffer.write(function.body)
+sys.stdout.buffer.write(body)
 """
 
 
-def test_a_registry_that_plain_feast_filled_with_pickles_is_opened_without_loading_one(
-    server: FeastServer, applied: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["function", "ibis", "source"])
+def test_a_registry_that_holds_code_is_opened_without_running_any(
+    server: FeastServer, applied: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Feast loads every function that its registry holds; Coeval leaves them out before Feast sees them."""
+    """Feast runs every function that its registry holds; Coeval leaves them out before Feast sees them."""
     project = _made(applied, tmp_path, lambda project: None)
     trap, registry = tmp_path / "unpickled", project / "state" / "registry.db"
-    command = [sys.executable, "-W", "ignore", "-c", _SET_A_TRAP, str(registry), str(trap)]
+    command = [sys.executable, "-W", "ignore", "-c", _SET_A_TRAP, str(registry), str(trap), kind]
     body = subprocess.run(command, check=True, capture_output=True).stdout
     done = _apply(server, project)
     assert done.returncode == 0, done.stderr
-    assert "Left out of the registry: definitions with a pickled function." in done.stderr
+    assert "Left out of the registry: definitions that hold code (1)." in done.stderr
     assert not trap.exists()
     pickle.loads(body)
     assert trap.exists(), "the trap works"

@@ -13,6 +13,7 @@ from feast.protos.feast.core.Transformation_pb2 import UserDefinedFunctionV2
 from feast.transformation.pandas_transformation import PandasTransformation
 
 from coeval_pipelines.catalog import tags
+from coeval_pipelines.catalog.trust import stub
 
 
 class _Imported(PandasTransformation):
@@ -22,8 +23,7 @@ class _Imported(PandasTransformation):
         return object.__new__(cls)
 
     def __init__(self, path: str, outputs: Sequence[FeastField]) -> None:
-        name = path.rpartition(":")[2]
-        text = f'def {name}(inputs):\n    raise NotImplementedError("Coeval runs {path}")\n'
+        name, text = path.rpartition(":")[2], stub(path)
         scope: dict[str, Any] = {}
         exec(text, scope)  # noqa: S102  a stub of two lines, built above: Feast wants a function object
         super().__init__(udf=scope[name], udf_string=text)

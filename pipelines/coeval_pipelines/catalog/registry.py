@@ -31,6 +31,7 @@ from coeval_pipelines.catalog.locate import locate
 from coeval_pipelines.catalog.names import nearest
 from coeval_pipelines.catalog.removal import REMOVE, named_in, refusals
 from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
+from coeval_pipelines.catalog.trust import leave_out_code
 
 if TYPE_CHECKING:
     from feast.base_feature_view import BaseFeatureView
@@ -74,7 +75,9 @@ class CoevalRegistryStore(RegistryStore):
         registry = Registry()
         with contextlib.suppress(FileNotFoundError):
             registry.ParseFromString(self._path.read_bytes())
-        _leave_out_pickles(registry)
+        left = leave_out_code(registry)
+        if left:
+            print(f"Left out of the registry: definitions that hold code ({left}).", file=sys.stderr)
         return registry
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
@@ -158,27 +161,6 @@ def _project(registry: Registry) -> str:
             "Give each project its own COEVAL_HOME, or remove registry.db there and apply again.",
         )
     return str(names[0])
-
-
-def _leave_out_pickles(registry: Registry) -> None:
-    """Forget what plain Feast registered with a pickled function: Feast would load it, which may run anything.
-
-    Coeval registers none, so the files say what is to be registered instead; it counts as new.
-    """
-    for items in (registry.on_demand_feature_views, registry.stream_feature_views, registry.feature_views):
-        kept = [item for item in items if not _is_pickled(item.spec)]
-        if len(kept) < len(items):
-            print("Left out of the registry: definitions with a pickled function.", file=sys.stderr)
-            copies = [type(item).FromString(item.SerializeToString()) for item in kept]
-            del items[:]
-            items.extend(copies)
-
-
-def _is_pickled(spec: Any) -> bool:
-    known = spec.DESCRIPTOR.fields_by_name
-    functions = [spec.feature_transformation.user_defined_function]
-    functions += [spec.user_defined_function] if "user_defined_function" in known else []
-    return any(function.body for function in functions)
 
 
 def _as_declared(registry: Registry, declared: Mapping[str, BaseFeatureView]) -> None:
