@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coeval.spec.expressions import Expression
-from coeval.spec.model import Computed, Field
+from coeval.spec.model import RESERVED, Computed, Field
 from coeval.spec.operations import substituted
 from coeval.spec.signatures import ExpressionError
 from coeval_pipelines.catalog import tags
@@ -97,5 +97,7 @@ def _check_declaration(where: str, name: str, stated: Any, known: tuple[Field, .
     if not isinstance(stated, dict) or not stated.get("sql") or stated.keys() - set(_MEMBERS):
         fix = 'Use columns=[computed("name", "SQL", "What it is.", pii=...)].'
         raise DefinitionError(where, f"it is not an object of {', '.join(_MEMBERS)}", fix)
+    if name in RESERVED:
+        raise DefinitionError(where, "every event has a column of that name", "Call it something else.")
     if any(field.name == name for field in known):
         raise DefinitionError(where, "the source has a column of that name", "Call it something else.")

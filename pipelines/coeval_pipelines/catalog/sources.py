@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coeval.spec.keys import KEY_KINDS
-from coeval.spec.model import EVENT_COLUMNS, BatchSource, Entity, EventSource, Field
+from coeval.spec.model import RESERVED, BatchSource, Entity, EventSource, Field
 from coeval.spec.time import MINUTE, parse_duration
 from coeval.spec.types import TIMESTAMP, DataType
 from coeval_pipelines.catalog import tags
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from feast.protos.feast.core.DataSource_pb2 import DataSource
     from feast.protos.feast.core.Entity_pb2 import EntitySpecV2
 
-_ENVELOPE = frozenset({*EVENT_COLUMNS, "topic", "declared_ts", "batch"})
-"""Columns that the event log keeps beside the payload."""
 
 
 def compile_entity(spec: EntitySpecV2, defaults: Defaults, seen: DataType | None) -> Entity:
@@ -106,9 +104,9 @@ def _plain_columns(where: str, source: DataSource) -> None:
 
 def _no_envelope(where: str, fields: tuple[Field, ...], roles: dict[str, str]) -> None:
     for field in fields:
-        if field.name in _ENVELOPE and roles.get(field.name) != field.name:
+        if field.name in RESERVED and roles.get(field.name) != field.name:
             what = "every event of the log has a column of that name, with another meaning"
-            raise DefinitionError(f"{where}, column {field.name}", what, "Rename it in the topic.")
+            raise DefinitionError(f"{where}, column {field.name}", what, "Rename it where it is written.")
 
 
 def _check_history(where: str, source: DataSource) -> None:
@@ -142,6 +140,7 @@ def compile_batch_source(source: DataSource, defaults: Defaults, seen: tuple[Fie
     together(
         lambda: _check_time(where, fields, source.timestamp_field, required=True),
         lambda: _check_time(where, fields, created, required=False) if created else None,
+        lambda: _no_envelope(where, fields, {"event_ts": source.timestamp_field, "available_at": created}),
     )
     return BatchSource(
         name=source.name,

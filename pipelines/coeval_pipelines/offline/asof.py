@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coeval.spec.model import FeatureRef, RowView
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
-from coeval_pipelines.offline.tables import ORDER
+from coeval_pipelines.offline.tables import ORDER, logical_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,31 +29,33 @@ def row_features(view: RowView, events: DataFrame, spine: StagedSpine, knowledge
     known_at = "GREATEST(event_ts, available_at)" if knowledge == "available" else "event_ts"
     # Of equal instants the lower tag comes first: an event before the spine row sees it, one after does not.
     event_tag, spine_tag = (1, 0) if view.stream else (0, 1)
-    content = ", ".join(f"{quoted(field.name)} AS f{index}" for index, field in enumerate(view.features))
+    content = ", ".join(f"{logical_of(field)} AS f{index}" for index, field in enumerate(view.features))
     not_null = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     facts = (
         events.where(not_null)
         .where(f"{known_at} <= {spine.latest}")
         .selectExpr(
             *keys,
-            f"{known_at} AS at",
-            f"{event_tag} AS tag",
-            f"STRUCT({', '.join(map(quoted, ORDER))}, {content}) AS latest",
+            f"{known_at} AS __at",
+            f"{event_tag} AS __tag",
+            f"STRUCT({', '.join(map(quoted, ORDER))}, {content}) AS __latest",
             f"CAST(NULL AS BIGINT) AS {ROW}",
         )
     )
-    asked = spine.keyed(view.key).selectExpr(*keys, f"{Q} AS at", f"{spine_tag} AS tag", ROW)
-    so_far = Window.partitionBy(*keys).orderBy("at", "tag").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    asked = spine.keyed(view.key).selectExpr(*keys, f"{Q} AS __at", f"{spine_tag} AS __tag", ROW)
+    so_far = (
+        Window.partitionBy(*keys).orderBy("__at", "__tag").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    )
     answered = (
         facts.unionByName(asked, allowMissingColumns=True)
-        .withColumn("latest", F.max("latest").over(so_far))
+        .withColumn("__latest", F.max("__latest").over(so_far))
         .where(f"{ROW} IS NOT NULL")
     )
-    alive = f"latest.event_ts >= at - {view.ttl}" if view.ttl else "TRUE"
+    alive = f"__latest.event_ts >= __at - {view.ttl}" if view.ttl else "TRUE"
     return answered.selectExpr(
         ROW,
         *(
-            f"IF({alive}, latest.f{index}, NULL) AS {quoted(FeatureRef(view.name, field.name).full_name)}"
+            f"IF({alive}, __latest.f{index}, NULL) AS {quoted(FeatureRef(view.name, field.name).full_name)}"
             for index, field in enumerate(view.features)
         ),
     )

@@ -66,7 +66,7 @@ def read_rejects(spark: SparkSession, settings: Settings, manifest: Manifest, so
 
 
 def read_duplicates(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> DataFrame:
-    """The duplicates of a source, each with the flag `conflict`."""
+    """The duplicates of a source, each with the flag `__conflict`."""
     return read_table(spark, table_path(settings, manifest, "duplicates", source.name), duplicates_schema(source))
 
 
@@ -97,18 +97,18 @@ def _history(spark: SparkSession, settings: Settings, source: EventSource, keep:
         "available_at": instant,
         "topic": "''",
         "partition": f"{FILE_PARTITION}",
-        "offset": "ordinal",
+        "offset": "__ordinal",
         "declared_ts": instant,
         "batch": f"{_HISTORY}L",
     }
     raw = f"CAST(TO_JSON(STRUCT({', '.join(names)})) AS BINARY)"
     files = read_files(spark, settings, f"the history of {source.name}", source.history, source.fields)
     ordered = numbered(files, [quoted(source.event_ts), quoted(source.event_id), *names], keep)
-    return ordered.selectExpr("*", f"{_history_reason(source)} AS reason").selectExpr(
+    return ordered.selectExpr("*", f"{_history_reason(source)} AS __reason").selectExpr(
         *(f"{value} AS {quoted(name)}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
-        "reason",
-        f"IF(reason IS NULL, NULL, {raw}) AS value",
+        "__reason",
+        f"IF(__reason IS NULL, NULL, {raw}) AS __value",
     )
 
 
@@ -250,13 +250,18 @@ def _append_all(
 ) -> None:
     log_columns = envelope_and_payload(source)
     parts = (
-        ("rejects", "rejected", sum(report.rejected.values()), ["reason", "value", *_positions()]),
-        ("duplicates", "duplicate", report.duplicates, [*log_columns, "conflict"]),
+        (
+            "rejects",
+            "rejected",
+            sum(report.rejected.values()),
+            ["__reason AS reason", "__value AS value", *_positions()],
+        ),
+        ("duplicates", "duplicate", report.duplicates, [*log_columns, "__conflict"]),
         ("log", "good", report.good, log_columns),
     )
     for kind, fate, rows, columns in parts:
         if rows:
-            frame = sorted_out.where(f"fate = '{fate}'").selectExpr(*columns)
+            frame = sorted_out.where(f"__fate = '{fate}'").selectExpr(*columns)
             append(frame, table_path(settings, manifest, kind, source.name), *_transaction(batch))
 
 

@@ -148,7 +148,7 @@ def _feature(aggregate: Aggregate, source: EventSource, kernel: _Kernel, back: N
     column = aggregate_column(aggregate, source)
     aggregation = AGGREGATIONS[aggregate.function]
     state = {item.op.name: kernel.state(aggregate, item)[back] for item in aggregation.components(column)}
-    return aggregation.finalise_many(kernel.counted(aggregate)[back], state, column.type if column else None)
+    return aggregation.finalise(kernel.counted(aggregate)[back], state, column.type if column else None)
 
 
 def _component(component: Component, ranges: Ranges, values: Numbers, order: Ints | None) -> Numbers:

@@ -94,8 +94,8 @@ def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) 
             keys=batch.column(KEY).to_pylist(),
             tile=_ints(batch, "tile"),
             events=_ints(batch, "events"),
-            last_event_ts=_ints(batch, "last_event_ts"),
-            last_available_at=_ints(batch, "last_available_at"),
+            last_event_ts=_ints(batch, "newest_event_ts"),
+            last_available_at=_ints(batch, "newest_available_at"),
             states=states,
         )
         return encode_tiles(plan, hop, columns, epoch)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coeval.spec.dialects import render, render_condition
 from coeval.spec.model import BatchSource, EventSource, View
-from coeval_pipelines.offline.columns import logical_sql, physical_sql, quoted
-from coeval_pipelines.offline.tables import ENVELOPE
+from coeval_pipelines.offline.columns import logical_sql, quoted
+from coeval_pipelines.offline.tables import physical_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
 
 def seen_by(view: View, source: EventSource | BatchSource, events: DataFrame) -> DataFrame:
     """Good events (or the rows of a batch source) that the view selects, its computed columns beside the others."""
-    physical = _reader(source)
+
+    def physical(name: str) -> str:
+        return physical_of(source.field(name))
+
     if view.where:
         events = events.where(render_condition(view.where, "spark", physical))
     computed = (
@@ -24,14 +26,3 @@ def seen_by(view: View, source: EventSource | BatchSource, events: DataFrame) ->
         for item in view.columns
     )
     return events.selectExpr("*", *computed)
-
-
-def _reader(source: EventSource | BatchSource) -> Callable[[str], str]:
-    """How an expression reads a column, as a physical value: an envelope column of that name is one already."""
-
-    def read(name: str) -> str:
-        if name in ENVELOPE:
-            return "declared_ts" if name == source.event_ts else quoted(name)
-        return physical_sql(source.field(name), quoted(name))
-
-    return read

@@ -1,5 +1,7 @@
 """Sorting an ingest batch: good, rejected, duplicate, and what of the good came late. It knows Spark.
 
+Columns of our own begin with two underscores, which no declared column does.
+
 Everything here is deterministic in the batch and in what the log held before it, so that a batch can be run again.
 """
 
@@ -34,32 +36,36 @@ REJECTS_SCHEMA = ddl(
 
 def parsed_schema(source: EventSource) -> str:
     """A batch after validation: log columns, null in a reject, with its reason and raw bytes."""
-    return f"{log_schema(source)}, reason STRING, value BINARY"
+    return f"{log_schema(source)}, __reason STRING, __value BINARY"
 
 
 def duplicates_schema(source: EventSource) -> str:
     """Duplicates: log columns, and whether they contradict their original."""
-    return f"{log_schema(source)}, conflict BOOLEAN"
+    return f"{log_schema(source)}, __conflict BOOLEAN"
 
 
 def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None, keep: Keep) -> DataFrame:
-    """Add `fate` (good, rejected, duplicate) and `conflict` to a validated batch.
+    """Add `__fate` (good, rejected, duplicate) and `__conflict` to a validated batch.
 
     Of one identity, what the `log` holds counts, else the first by (available_at, partition, offset).
     """
     from pyspark.sql import functions as F
 
-    valid = parsed.where("reason IS NULL").withColumn("fresh", F.lit(True))
-    near = None if log is None else _near(log, valid).withColumn("fresh", F.lit(False))
+    valid = parsed.where("__reason IS NULL").withColumn("__fresh", F.lit(True))
+    near = None if log is None else _near(log, valid).withColumn("__fresh", F.lit(False))
     repeated = _repeated(valid, near, keep)
     if repeated is None:
-        return parsed.withColumn("fate", F.expr("IF(reason IS NULL, 'good', 'rejected')")).withColumn(
-            "conflict", F.lit(False)
+        return parsed.withColumn("__fate", F.expr("IF(__reason IS NULL, 'good', 'rejected')")).withColumn(
+            "__conflict", F.lit(False)
         )
     both = valid if near is None else valid.unionByName(near, allowMissingColumns=True)
-    judged = _judge(source, both.withColumn("same", F.expr(_SAME)).join(repeated, "same", "left_semi"))
-    single = parsed.withColumn("same", F.expr(f"IF(reason IS NULL, {_SAME}, NULL)")).join(repeated, "same", "left_anti")
-    single = single.selectExpr("*", "IF(reason IS NULL, 'good', 'rejected') AS fate", "FALSE AS conflict").drop("same")
+    judged = _judge(source, both.withColumn("__same", F.expr(_SAME)).join(repeated, "__same", "left_semi"))
+    single = parsed.withColumn("__same", F.expr(f"IF(__reason IS NULL, {_SAME}, NULL)")).join(
+        repeated, "__same", "left_anti"
+    )
+    single = single.selectExpr("*", "IF(__reason IS NULL, 'good', 'rejected') AS __fate", "FALSE AS __conflict").drop(
+        "__same"
+    )
     return single.unionByName(judged.select(single.columns))
 
 
@@ -78,10 +84,10 @@ def _near(log: DataFrame, valid: DataFrame) -> DataFrame:
 
 def _repeated(valid: DataFrame, near: DataFrame | None, keep: Keep) -> DataFrame | None:
     """The hashes of the identities that may stand more than once; None where there is none."""
-    hashes = valid.selectExpr(f"{_SAME} AS same")
+    hashes = valid.selectExpr(f"{_SAME} AS __same")
     if near is not None:
-        hashes = hashes.unionByName(near.selectExpr(f"{_SAME} AS same"))
-    repeated = keep(hashes.groupBy("same").count().where("count > 1").select("same"))
+        hashes = hashes.unionByName(near.selectExpr(f"{_SAME} AS __same"))
+    repeated = keep(hashes.groupBy("__same").count().where("count > 1").select("__same"))
     return repeated if repeated.head(1) else None
 
 
@@ -90,17 +96,17 @@ def _judge(source: EventSource, candidates: DataFrame) -> DataFrame:
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    same = Window.partitionBy("event_id", "declared_ts").orderBy("fresh", "available_at", "partition", "offset")
+    same = Window.partitionBy("event_id", "declared_ts").orderBy("__fresh", "available_at", "partition", "offset")
     content = F.struct(*(F.col(quoted(field.name)) for field in payload(source)))
     ranked = (
-        candidates.withColumn("rank", F.row_number().over(same))
-        .withColumn("original", F.first(F.struct(content.alias("content"), "partition")).over(same))
-        .where("fresh")
+        candidates.withColumn("__rank", F.row_number().over(same))
+        .withColumn("__original", F.first(F.struct(content.alias("content"), "partition")).over(same))
+        .where("__fresh")
     )
     # A history file and the topic may overlap: that is no fault of a producer.
-    moved = F.expr("partition <> original.partition AND original.partition >= 0")
-    return ranked.withColumn("fate", F.expr("IF(rank = 1, 'good', 'duplicate')")).withColumn(
-        "conflict", (F.col("rank") > 1) & (~content.eqNullSafe(F.col("original.content")) | moved)
+    moved = F.expr("partition <> __original.partition AND __original.partition >= 0")
+    return ranked.withColumn("__fate", F.expr("IF(__rank = 1, 'good', 'duplicate')")).withColumn(
+        "__conflict", (F.col("__rank") > 1) & (~content.eqNullSafe(F.col("__original.content")) | moved)
     )
 
 
@@ -119,19 +125,21 @@ def count(manifest: Manifest, source: EventSource, sorted_out: DataFrame, offset
     from pyspark.sql import functions as F
 
     late = late_conditions(manifest, source)
-    counted = sorted_out.groupBy("fate", "reason").agg(
+    counted = sorted_out.groupBy("__fate", "__reason").agg(
         F.count(F.lit(1)).alias("n"),
-        F.count_if("conflict").alias("conflicts"),
+        F.count_if("__conflict").alias("conflicts"),
         *(F.count_if(F.expr(condition)).alias(name) for name, condition in late.items()),
     )
     rows = [row.asDict() for row in counted.collect()]
-    by_fate = {fate: [row for row in rows if row["fate"] == fate] for fate in ("good", "rejected", "duplicate")}
+    by_fate = {fate: [row for row in rows if row["__fate"] == fate] for fate in ("good", "rejected", "duplicate")}
     good = by_fate["good"][0] if by_fate["good"] else {}
     return IngestReport(
         source=source.name,
         read=sum(row["n"] for row in rows),
         good=good.get("n", 0),
-        rejected={row["reason"]: row["n"] for row in sorted(by_fate["rejected"], key=lambda row: str(row["reason"]))},
+        rejected={
+            row["__reason"]: row["n"] for row in sorted(by_fate["rejected"], key=lambda row: str(row["__reason"]))
+        },
         duplicates=sum(row["n"] for row in by_fate["duplicate"]),
         conflicts=sum(row["conflicts"] for row in by_fate["duplicate"]),
         late={name: good.get(name, 0) for name in late},

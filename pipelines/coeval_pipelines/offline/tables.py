@@ -8,11 +8,14 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import structlog
+
 from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, Field
-from coeval_pipelines.offline.columns import quoted, sql_type
+from coeval.spec.types import Kind
+from coeval_pipelines.offline.columns import logical_sql, physical_sql, quoted, sql_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -30,6 +33,8 @@ ENVELOPE = {
 """Of every event: its identity, its times (microseconds UTC), its position in the log (files: '', partition -1)."""
 
 Keep: TypeAlias = "Callable[[DataFrame], DataFrame]"
+
+_LOG = structlog.get_logger()
 
 FILE_PARTITION = -1
 ORDER = ("event_ts", "available_at", "partition", "offset")
@@ -51,6 +56,20 @@ def payload(source: EventSource | BatchSource) -> tuple[Field, ...]:
                 "Rename the field.",
             )
     return tuple(field for field in source.fields if field.name not in ENVELOPE)
+
+
+_TIMES = {"event_ts": "declared_ts", "available_at": "available_at"}
+"""Where the log keeps a time field that is named as the envelope names it: as declared, in microseconds."""
+
+
+def physical_of(field: Field) -> str:
+    """The Spark SQL of a field's physical value in a log."""
+    return _TIMES[field.name] if field.name in _TIMES else physical_sql(field, quoted(field.name))
+
+
+def logical_of(field: Field) -> str:
+    """The Spark SQL of a field's logical value in a log."""
+    return logical_sql(field.type, _TIMES[field.name]) if field.name in _TIMES else quoted(field.name)
 
 
 def log_schema(source: EventSource | BatchSource) -> str:
@@ -163,7 +182,9 @@ def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
             f"{field.name} of {name} is declared {field.type}, but the files hold {is_type}.{hint}",
             "Write the files with the declared type, or correct the source's schema.",
         )
-    return f"CAST({quoted(field.name)} AS {wanted}) {quoted(field.name)}"
+    # There is one zero: what is read must not say which one a file held.
+    zero = " + 0D" if wanted == "DOUBLE" else ""
+    return f"CAST({quoted(field.name)} AS {wanted}){zero} AS {quoted(field.name)}"
 
 
 def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSource) -> DataFrame:
@@ -173,7 +194,15 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
 
     frame = read_files(spark, settings, source.name, source.path, source.fields, source.format or "parquet")
     times = [source.event_ts, source.available_at or source.event_ts]
-    frame = frame.where(F.col(times[0]).isNotNull() & F.col(times[1]).isNotNull())
+    valid = f"({_is_valid_row(source)})"
+    refused = frame.where(f"NOT {valid}").count()
+    if refused:
+        _LOG.warning(
+            "rows of a batch source are left out: a required value is null, or a number not finite",
+            source=source.name,
+            rows=refused,
+        )
+    frame = frame.where(valid)
     # Only rows of one time are told apart by their ordinal, so it counts within that time.
     ties = Window.partitionBy(F.col(quoted(times[0]))).orderBy(*(F.col(quoted(field.name)) for field in source.fields))
     envelope = {
@@ -182,18 +211,31 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
         "available_at": f"UNIX_MICROS({quoted(times[1])})",
         "topic": "''",
         "partition": f"{FILE_PARTITION}",
-        "offset": "ordinal",
+        "offset": "__ordinal",
         "declared_ts": f"UNIX_MICROS({quoted(times[0])})",
         "batch": "0L",
     }
-    return frame.withColumn("ordinal", F.row_number().over(ties) - 1).selectExpr(
+    return frame.withColumn("__ordinal", F.row_number().over(ties) - 1).selectExpr(
         *(f"CAST({value} AS {ENVELOPE[name]}) {name}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
     )
 
 
+def _is_valid_row(source: BatchSource) -> str:
+    """The validity rules that typed columns leave open."""
+    required = [field.name for field in source.fields if not field.nullable]
+    times = [source.event_ts, source.available_at or source.event_ts]
+    rules = [f"{quoted(name)} IS NOT NULL" for name in dict.fromkeys([*times, *required])]
+    rules += [
+        f"COALESCE(ABS({quoted(field.name)}) < DOUBLE('Infinity'), TRUE)"
+        for field in source.fields
+        if field.type.kind is Kind.FLOAT64
+    ]
+    return " AND ".join(rules)
+
+
 def numbered(frame: DataFrame, order: list[str], keep: Keep) -> DataFrame:
-    """Add `ordinal`, the position of each row in that order, from 0: a sort in ranges, and the sizes of the ranges."""
+    """Add `__ordinal`, the place of each row in that order, from 0: a sort in ranges, and the sizes of the ranges."""
     from pyspark.sql import functions as F
 
     ranged = frame.repartitionByRange(*map(F.col, order)).sortWithinPartitions(*map(F.col, order))
@@ -203,7 +245,9 @@ def numbered(frame: DataFrame, order: list[str], keep: Keep) -> DataFrame:
     # The id's upper bits are the partition, its lower 33 the row's place in it.
     starts = {part: sum(size for other, size in sizes.items() if other < part) for part in sizes}
     pairs = ", ".join(f"{part}, {start}L" for part, start in starts.items()) or "0, 0L"
-    return ranged.withColumn("ordinal", F.expr(f"MAP({pairs})[__part] + (__id & {2**33 - 1}L)")).drop("__part", "__id")
+    return ranged.withColumn("__ordinal", F.expr(f"MAP({pairs})[__part] + (__id & {2**33 - 1}L)")).drop(
+        "__part", "__id"
+    )
 
 
 @contextmanager

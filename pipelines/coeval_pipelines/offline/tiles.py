@@ -12,12 +12,12 @@ from coeval.aggregations.tiles import Granularity
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.offline.columns import physical_sql, quoted
-from coeval_pipelines.offline.tables import ORDER
+from coeval_pipelines.offline.tables import ORDER, physical_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-KEY = "key"
+KEY = "__key"
 _ORDER = OrderColumns("event_ts", "available_at", "`partition`", "`offset`")
 
 
@@ -26,8 +26,8 @@ def batch_tiles(
 ) -> DataFrame:
     """The tiles of a granularity that are final at the cut and still within its ring, of what was available before it.
 
-    Columns: key (encoded), tile, events, last_event_ts, last_available_at, then one per component. A function of the
-    log up to the cut alone, so that a load can be repeated, and explained.
+    Columns: __key (encoded), tile, events, newest_event_ts, newest_available_at, then one per component. A function of
+    the log up to the cut alone, so that a load can be repeated, and explained.
     """
     from pyspark.sql import functions as F
 
@@ -40,7 +40,7 @@ def batch_tiles(
         f"{encoded_key(view)} AS {KEY}",
         f"(event_ts - PMOD(event_ts, {hop}L)) DIV {hop}L AS tile",
         *_ORDER,
-        *(f"{physical_sql(source.field(name), quoted(name))} AS {quoted('value_' + name)}" for name in used),
+        *(f"{physical_of(source.field(name))} AS {quoted('value_' + name)}" for name in used),
     )
     states = [
         F.expr(component.sql(quoted("value_" + component.column), _ORDER)).alias(component.name)
@@ -48,19 +48,19 @@ def batch_tiles(
     ]
     return physical.groupBy(KEY, "tile").agg(
         F.count(F.lit(1)).alias("events"),
-        F.max("event_ts").alias("last_event_ts"),
-        F.max("available_at").alias("last_available_at"),
+        F.max("event_ts").alias("newest_event_ts"),
+        F.max("available_at").alias("newest_available_at"),
         *states,
     )
 
 
 def latest_rows(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
-    """The latest row of each key that is visible at `as_of`: key (encoded), the total order, physical values."""
+    """The latest row of each key that is visible at `as_of`: __key (encoded), the total order, physical values."""
     from pyspark.sql import functions as F
 
     limit = "available_at < " if view.stream else "GREATEST(event_ts, available_at) <= "
     present = " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
-    values = [f"{physical_sql(field, quoted(field.name))} AS v{index}" for index, field in enumerate(view.features)]
+    values = [f"{physical_of(field)} AS v{index}" for index, field in enumerate(view.features)]
     latest = f"MAX(STRUCT({', '.join(map(quoted, ORDER))}, {', '.join(values)}))"
     found = (
         events.where(f"{present} AND {limit}{as_of}")

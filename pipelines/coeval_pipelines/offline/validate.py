@@ -35,8 +35,8 @@ def parse_batch(source: EventSource, records: pa.RecordBatch, topic: str, batch:
     columns = {
         **_envelope(events, records, topic, batch),
         **_payload(source, events),
-        "reason": pa.array(reasons, pa.string()),
-        "value": pa.array(rejected, pa.binary()),
+        "__reason": pa.array(reasons, pa.string()),
+        "__value": pa.array(rejected, pa.binary()),
     }
     return pa.RecordBatch.from_pydict(columns)
 

@@ -13,10 +13,10 @@ from coeval.aggregations.tiles import tile_plan
 from coeval.spec.model import EventSource, FeatureRef, Field, WindowedView
 from coeval.spec.types import Kind
 from coeval_pipelines.arrow import physical_numpy
-from coeval_pipelines.offline.columns import finalised_array, physical_sql, quoted, sql_type
+from coeval_pipelines.offline.columns import finalised_array, quoted, sql_type
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine
-from coeval_pipelines.offline.tables import ddl
+from coeval_pipelines.offline.tables import ddl, physical_of
 from coeval_pipelines.offline.tiles import encoded_key
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _columns(view: WindowedView, source: EventSource) -> list[str]:
 def _physical(view: WindowedView, source: EventSource, name: str) -> str:
     counted_only = all(item.function == "count" for item in view.aggregates if item.column == name)
     column = quoted(name)
-    value = f"IF({column} IS NULL, NULL, 1L)" if counted_only else physical_sql(source.field(name), column)
+    value = f"IF({column} IS NULL, NULL, 1L)" if counted_only else physical_of(source.field(name))
     return f"{value} AS {quoted('value_' + name)}"
 
 

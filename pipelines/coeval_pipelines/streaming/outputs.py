@@ -17,7 +17,7 @@ from coeval_pipelines.streaming.literals import lines, physical_column, quote, s
 
 ROW_MARKER = 0
 """The first column of a changelog value that is a row."""
-TILE_COLUMNS = ("tile", "events", "last_event_ts", "last_available_at")
+TILE_COLUMNS = ("tile", "events", "newest_event_ts", "newest_available_at")
 """Of a changelog value that is a tile: what follows the hop, before the components."""
 ROW_COLUMNS = ("event_ts", "available_at", "log_partition", "log_offset")
 """Of a changelog value that is a row: what follows the marker, before the features."""
@@ -26,8 +26,8 @@ STRING_MARK = "="
 _ORDER = OrderColumns("event_ts", "available_at", "log_partition", "log_offset")
 _TILE_AGGREGATES = (
     "COUNT(*) AS events",
-    "MAX(event_ts) AS last_event_ts",
-    "MAX(available_at) AS last_available_at",
+    "MAX(event_ts) AS newest_event_ts",
+    "MAX(available_at) AS newest_available_at",
 )
 
 

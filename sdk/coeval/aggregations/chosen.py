@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coeval.aggregations.ops import Extreme, Picked
-from coeval.aggregations.partial import Aggregation, Component, Finalised, Merged, Number, count_component, never
+from coeval.aggregations.partial import Aggregation, Component, Finalised, Merged, count_component, never
 from coeval.aggregations.states import Ints, storage_of
 from coeval.spec.model import Field
 from coeval.spec.types import DataType
@@ -18,13 +18,10 @@ def _aggregation(op: Extreme | Picked) -> Aggregation:
         assert column is not None
         return column
 
-    def finalise(events: int, state: Merged, column: DataType | None) -> Number | None:
-        return state[op.name] if state["count"] else None
-
-    def finalise_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
+    def finalise(events: Ints, state: Merged, column: DataType | None) -> Finalised:
         return Finalised(state[op.name], state["count"] == 0, never(events))
 
-    return Aggregation(op.name, components, result, finalise, finalise_many)
+    return Aggregation(op.name, components, result, finalise)
 
 
 MIN = _aggregation(Extreme("min", greatest=False))

@@ -14,13 +14,9 @@ def _components(column: Field | None) -> tuple[Component, ...]:
     return () if column is None else (count_component(column),)
 
 
-def _finalise(events: int, state: Merged, column: DataType | None) -> int:
-    return events if column is None else int(state["count"])
-
-
-def _finalise_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
+def _finalise(events: Ints, state: Merged, column: DataType | None) -> Finalised:
     values = events if column is None else state["count"].astype(np.int64)
     return Finalised(values, never(events), never(events))
 
 
-COUNT = Aggregation("count", _components, lambda column: INT64, _finalise, _finalise_many)
+COUNT = Aggregation("count", _components, lambda column: INT64, _finalise)

@@ -17,14 +17,7 @@ from coeval.aggregations.total import components_with_sum
 from coeval.spec.types import FLOAT64, DataType, Kind
 
 
-def _finalise(events: int, state: Merged, column: DataType | None) -> float | None:
-    assert column is not None
-    if not state["count"]:
-        return None
-    return float(exact_total("sum", state) / (state["count"] * 10**column.scale))
-
-
-def _finalise_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
+def _finalise(events: Ints, state: Merged, column: DataType | None) -> Finalised:
     assert column is not None
     total, count = exact_total("sum", state), state["count"].astype(np.int64)
     null = count == 0
@@ -41,4 +34,4 @@ def scaled(counts: Ints, factor: int) -> Ints:
     return counts * factor if fits else as_objects(counts) * factor
 
 
-MEAN = Aggregation("mean", components_with_sum, lambda column: FLOAT64, _finalise, _finalise_many)
+MEAN = Aggregation("mean", components_with_sum, lambda column: FLOAT64, _finalise)

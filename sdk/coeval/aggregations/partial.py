@@ -29,7 +29,7 @@ from coeval.spec.types import DataType, Kind
 
 Number: TypeAlias = int | float
 Merged: TypeAlias = Mapping[str, Any]
-"""Merged components by operation name: exact integers or floats; arrays of them in the vector form."""
+"""Merged components by operation name: arrays of exact integers or floats, one entry per key."""
 
 NARROW_DIGITS = 9
 """Values of at most this many digits sum in 8 bytes: 9.2e9 events of the greatest value fit."""
@@ -73,15 +73,14 @@ class Finalised:
 class Aggregation:
     """A named aggregation: the components it keeps and how a merged state becomes a value.
 
-    `finalise` sees the events counted and the merged components by operation name, and gives the physical value, or
-    None for null; OVERFLOW is decided by the caller against the result type. `finalise_many` is the same over arrays.
+    `finalise` sees, for many keys, the events counted and the merged components by operation name, and the type of the
+    column (None: events are counted).
     """
 
     name: str
     components: Callable[[Field | None], tuple[Component, ...]]
     result: Callable[[DataType | None], DataType]
-    finalise: Callable[[int, Merged, DataType | None], Number | None]
-    finalise_many: Callable[[Ints, Merged, DataType | None], Finalised]
+    finalise: Callable[[Ints, Merged, DataType | None], Finalised]
 
 
 COUNT_OP = Counted()
@@ -135,17 +134,19 @@ def total_components(name: str, column: Field) -> tuple[Component, ...]:
     return Component(high, column.name, Storage.WIDE), Component(low, column.name, Storage.WIDE)
 
 
-def exact_total(name: str, state: Merged) -> Any:
-    """The total that `total_components` keep, of one key or of many."""
+def exact_total(name: str, state: Merged) -> Numbers:
+    """The total that `total_components` keep."""
     if name in state:
-        return state[name]
+        whole: Numbers = state[name]
+        return whole
     high, low = state[f"{name}_high"], state[f"{name}_low"]
-    return as_objects(high) * SPLIT + low
+    joined: Numbers = as_objects(high) * SPLIT + low
+    return joined
 
 
-def as_objects(values: Any) -> Any:
-    """Python integers, which nothing overflows; a single one is left as it is."""
-    return values.astype(object) if isinstance(values, np.ndarray) else values
+def as_objects(values: Numbers) -> Numbers:
+    """Python integers, which nothing overflows."""
+    return values.astype(object)
 
 
 def never(events: Ints) -> Mask:

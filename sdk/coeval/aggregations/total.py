@@ -7,7 +7,6 @@ from coeval.aggregations.partial import (
     Component,
     Finalised,
     Merged,
-    Number,
     beyond,
     count_component,
     exact_total,
@@ -29,15 +28,11 @@ def _result(column: DataType | None) -> DataType:
     return DataType(Kind.DECIMAL, 38, column.scale) if column.kind is Kind.DECIMAL else column
 
 
-def _finalise(events: int, state: Merged, column: DataType | None) -> Number | None:
-    return exact_total("sum", state) if state["count"] else None
-
-
-def _finalise_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
+def _finalise(events: Ints, state: Merged, column: DataType | None) -> Finalised:
     values = exact_total("sum", state)
     null = state["count"] == 0
     overflow = beyond(values, _result(column)) & ~null
     return Finalised(values, null | overflow, overflow)
 
 
-SUM = Aggregation("sum", components_with_sum, _result, _finalise, _finalise_many)
+SUM = Aggregation("sum", components_with_sum, _result, _finalise)

@@ -6,7 +6,6 @@ is its square root. Over float64 both come from rounded sums, and are as good as
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,7 @@ def _components(column: Field | None) -> tuple[Component, ...]:
     return count_component(column), *total_components("sum", column), *total_components("squares", column)
 
 
-def _variance(events: int, state: Merged, column: DataType | None) -> float | None:
-    assert column is not None
-    n, total, squares = state["count"], exact_total("sum", state), exact_total("squares", state)
-    if not n:
-        return None
-    if column.kind is Kind.FLOAT64:
-        return float(max(0.0, squares / n - (total / n) ** 2))
-    return float((n * squares - total * total) / (n * n * 100**column.scale))
-
-
-def _variance_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
+def _variance(events: Ints, state: Merged, column: DataType | None) -> Finalised:
     assert column is not None
     count = state["count"].astype(np.int64)
     null = count == 0
@@ -74,16 +63,11 @@ def _squared(n: Ints, factor: int) -> Any:
     return scaled(n * n, factor) if fits else as_objects(n) * n * factor
 
 
-def _stddev(events: int, state: Merged, column: DataType | None) -> float | None:
+def _stddev(events: Ints, state: Merged, column: DataType | None) -> Finalised:
     variance = _variance(events, state, column)
-    return None if variance is None else math.sqrt(variance)
-
-
-def _stddev_many(events: Ints, state: Merged, column: DataType | None) -> Finalised:
-    variance = _variance_many(events, state, column)
     values = np.sqrt(np.where(variance.null, 0.0, variance.values))
     return Finalised(values, variance.null, variance.overflow)
 
 
-VARIANCE = Aggregation("variance", _components, lambda column: FLOAT64, _variance, _variance_many)
-STDDEV = Aggregation("stddev", _components, lambda column: FLOAT64, _stddev, _stddev_many)
+VARIANCE = Aggregation("variance", _components, lambda column: FLOAT64, _variance)
+STDDEV = Aggregation("stddev", _components, lambda column: FLOAT64, _stddev)

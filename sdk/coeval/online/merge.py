@@ -49,7 +49,7 @@ def _merge_window(
         # A tile may hold events without a value of this column: its other components then mean nothing.
         mask &= ring[Component(COUNT_OP, column.name).name] > 0
     state: dict[str, Numbers] = {item.op.name: item.op.reduce(ring[item.name], mask, index) for item in needed}
-    return AGGREGATIONS[aggregate.function].finalise_many(events, state, column.type if column else None)
+    return AGGREGATIONS[aggregate.function].finalise(events, state, column.type if column else None)
 
 
 def _column(field: Field, finalised: Finalised, stored: Mask) -> Column:

@@ -85,13 +85,20 @@ def tolerance(function: str, values: Sequence[int | float], column: DataType | N
     if column is None or column.kind is not Kind.FLOAT64 or not values:
         return 0.0
     magnitudes = [abs(float(value)) for value in values]
+    try:
+        return _tolerance(function, magnitudes)
+    except OverflowError:
+        return math.inf
+
+
+def _tolerance(function: str, magnitudes: Sequence[float]) -> float:
     match function:
         case "sum":
             return 1e-9 * math.fsum(magnitudes)
         case "mean":
-            return 1e-9 * math.fsum(magnitudes) / len(values)
+            return 1e-9 * math.fsum(magnitudes) / len(magnitudes)
         case "variance" | "stddev":
-            return 1e-9 * math.fsum(value * value for value in magnitudes) / len(values)
+            return 1e-9 * math.fsum(value * value for value in magnitudes) / len(magnitudes)
     return 0.0
 
 

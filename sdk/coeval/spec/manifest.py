@@ -26,7 +26,7 @@ from coeval.spec.model import (
 )
 from coeval.spec.types import DataType
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PRESENTATION = frozenset(
     {"description", "owner", "sla", "version", "pii", "history", "path", "format", "deprecated", "expected"}
 )
@@ -122,12 +122,15 @@ def with_version(view: View, source: EventSource | BatchSource) -> View:
 def view_version(view: View, source: EventSource | BatchSource) -> str:
     """Eight hex digits of the hash of a view's values: its own definition and what it reads of its source.
 
-    A source's unrelated fields are left out, so that adding a column to a topic does not restate every view.
+    A source's other fields are left out unless they are required, and so reject events: adding an optional column to a
+    topic does not restate every view. What files contain is not part of it, nor what entities are called.
     """
     used = columns_read(view)
     document = {"view": _without_presentation(_plain(view)), "source": _without_presentation(_plain(source))}
-    identity = {getattr(source, name, "") for name in ("event_id", "event_ts", "available_at")}
-    document["source"]["fields"] = [field for field in document["source"]["fields"] if field["name"] in used | identity]
+    document["view"].pop("entities")
+    needed = used | {getattr(source, name, "") for name in ("event_id", "event_ts", "available_at")}
+    fields = document["source"]["fields"]
+    document["source"]["fields"] = [item for item in fields if item["name"] in needed or item.get("nullable") is False]
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:8]
 
 

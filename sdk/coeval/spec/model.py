@@ -14,6 +14,8 @@ from coeval.spec.types import DataType
 
 EVENT_COLUMNS = ("event_id", "event_ts", "available_at", "partition", "offset")
 """The envelope of every event, in every engine."""
+RESERVED = frozenset({*EVENT_COLUMNS, "topic", "declared_ts", "batch"})
+"""The columns that an event log keeps beside the payload: no other column may be called so."""
 
 
 @dataclass(frozen=True, slots=True)
