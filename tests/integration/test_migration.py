@@ -189,3 +189,13 @@ def test_what_cannot_come_along_is_named_each_with_its_way_and_nothing_is_run(ap
     ) in done.stderr
     assert "nobody runs this" not in done.stderr + done.stdout
     assert not (tmp_path / "state" / "manifest.json").exists()
+
+
+def test_names_that_no_engine_would_take_are_refused_where_they_are_written(apply: Apply, tmp_path: Path) -> None:
+    """Nothing else declares the columns of such a source: the names of its views become columns everywhere."""
+    done = apply(acc_rate="acc__rate", city="Home City")
+    assert done.returncode == 2, done.stdout
+    for name in ("acc__rate", "Home City"):
+        assert f"view driver_hourly_stats, field {name}: '{name}' cannot be a name." in done.stderr
+    assert "Use lower-case letters, digits and single underscores" in done.stderr
+    assert not (tmp_path / "state").exists()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from coeval.spec.model import Entity, Field
 from coeval.spec.types import DataType
 from coeval_pipelines.catalog import tags
-from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError
+from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, gather
 from coeval_pipelines.catalog.fields import FEAST_TYPES, Defaults, compile_field, enum_name
+from coeval_pipelines.catalog.names import check_name, check_names
 from coeval_pipelines.catalog.schema import from_json_schema
 from coeval_pipelines.catalog.sources import time_columns
 
@@ -52,9 +53,10 @@ def columns_seen(
     """The columns of a file source as the views on it name them: keys, then its times, then features by name.
 
     Raises:
-        DefinitionError: two views give a column two types.
+        BrokenCatalogError: two views give a column two types, or one gives it a name that cannot be one.
     """
     specs = [spec for spec in of_project(project, registry.feature_views) if spec.batch_source.name == source.name]
+    gather(lambda named: check_name(*named), _names_given(specs))
     keys: dict[str, Field] = {}
     features: dict[str, Field] = {}
     for spec in specs:
@@ -66,8 +68,14 @@ def columns_seen(
                 fix = "Declare the columns of the source: tags=batch_tags(column(...), ...)."
                 raise DefinitionError(f"source {source.name}, column {field.name}", what, fix)
     times = {field.name: field for field in time_columns(source)}
+    check_names(f"source {source.name}, a time column", times)
     rest = {name: features[name] for name in sorted(features) if name not in keys | times}
     return (*keys.values(), *(times[name] for name in times if name not in keys), *rest.values())
+
+
+def _names_given(specs: Iterable[Any]) -> list[tuple[str, str]]:
+    """Where views name a column of their source, and the name: nothing else declares it."""
+    return [(f"view {spec.name}, field {item.name}", item.name) for spec in specs for item in spec.features]
 
 
 def _features(spec: Any, defaults: Defaults) -> Iterator[Field]:
