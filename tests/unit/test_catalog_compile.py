@@ -19,7 +19,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import Aggregate, EventSource, Field, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import INT64, STRING, TIMESTAMP, DataType, Kind
-from coeval_pipelines.catalog.compile import compile_project, compile_registry
+from coeval_pipelines.catalog.compile import compile_project
 from coeval_pipelines.catalog.errors import BrokenCatalogError
 from tests.support.fast_feast import import_feast
 
@@ -153,7 +153,10 @@ def _specified(registry: Registry) -> list[Any]:
 
 
 def _compiled(registry: Registry) -> Manifest:
-    return compile_registry(registry, PROJECT)
+    done = compile_project(registry, PROJECT)
+    if done.problems:
+        raise BrokenCatalogError(done.problems)
+    return done.manifest
 
 
 def _named(items: Any, name: str) -> Any:
@@ -315,9 +318,9 @@ stub = types.ModuleType("feast")
 stub.__path__ = list(find_spec("feast").submodule_search_locations)
 sys.modules["feast"] = stub  # the protos alone: Feast itself takes seconds to import
 from feast.protos.feast.core.Registry_pb2 import Registry
-from coeval_pipelines.catalog.compile import compile_registry
+from coeval_pipelines.catalog.compile import compile_project
 registry = Registry.FromString(open(sys.argv[1], "rb").read())
-print(compile_registry(registry, sys.argv[2]).hash)
+print(compile_project(registry, sys.argv[2]).manifest.hash)
 assert "feast.feature_store" not in sys.modules and "dill" not in sys.modules
 """
 
@@ -664,3 +667,14 @@ def test_a_tenant_is_a_tag_of_the_project(registry: Registry) -> None:
     project.spec.tags["coeval.io/tenant"] = "acme"
     compiled = _compiled(registry)
     assert (compiled.project, compiled.tenant) == (PROJECT, "acme")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("card_spend", "view"), ("unusual", "derived view")])
+def test_a_service_has_a_name_of_its_own(registry: Registry, name: str, kind: str) -> None:
+    registry.feature_services[0].spec.name = name
+    done = compile_project(registry, PROJECT)
+    assert [(item.where, item.what) for item in done.problems] == [
+        (f"service {name}", f"a {kind} has the same name"),
+    ]
+    assert done.problems[0].fix.startswith("Give it another name")
+    assert {(kind, name), ("service", name)} <= done.defined

@@ -11,15 +11,30 @@ import pytest
 
 from coeval.spec.expressions import Expression
 from coeval.spec.manifest import Manifest, with_version
-from coeval.spec.model import Computed, Field, RowView, View, WindowedView
+from coeval.spec.model import (
+    BatchSource,
+    Computed,
+    DerivedView,
+    Expected,
+    FeatureService,
+    Field,
+    RowView,
+    ServiceView,
+    Sla,
+    View,
+    WindowedView,
+)
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import BOOL, INT64
+from coeval_pipelines.catalog.costs import KEY_BYTES, planned_bytes
 from coeval_pipelines.catalog.deployed import Deployed, Online, Stored
 from coeval_pipelines.catalog.differences import view_differences
 from coeval_pipelines.catalog.errors import Problem
-from coeval_pipelines.catalog.plan import Kind, Plan, Step, make_plan, planned_bytes
+from coeval_pipelines.catalog.plan import Kind, Plan, Step, make_plan
 from coeval_pipelines.catalog.plan_text import amount, as_document, lines, weight
+from coeval_pipelines.catalog.removal import refusals
 from coeval_pipelines.catalog.report import Report
+from coeval_pipelines.catalog.summary import Key, detail, objects
 from tests.support.catalog import PAYMENTS, manifest
 
 BEFORE = manifest()
@@ -48,9 +63,12 @@ def edited(name: str, edit: Edit, source: Edit = lambda source: source) -> Manif
     )
 
 
-def report(new: Manifest, *problems: Problem, defined: frozenset[str] | None = None) -> Report:
-    names = {*new.views, *(view.name for view in new.derived_views), *(service.name for service in new.services)}
-    return Report(new, frozenset(names) if defined is None else defined, problems)
+def report(new: Manifest, *problems: Problem, defined: frozenset[Key] | None = None) -> Report:
+    return Report(new, frozenset(objects(new)) if defined is None else defined, problems)
+
+
+def without(*names: str) -> frozenset[Key]:
+    return frozenset(key for key in objects(BEFORE) if key[1] not in names)
 
 
 def plan_of(new: Manifest, there: Deployed, *problems: Problem, **more: Any) -> Plan:
@@ -161,7 +179,7 @@ def test_a_new_version_takes_the_keys_of_the_one_before_and_scales_their_bytes()
     assert cost is not None
     assert (cost.keys, cost.keys_margin, cost.keys_from) == (8_100_000, 90_000, "as card_spend has now")
     share = planned_bytes(after.views["card_spend"], after) / planned_bytes(SPEND, BEFORE)
-    assert cost.bytes_per_key == round(5_000 * share)
+    assert cost.bytes_per_key == round(KEY_BYTES + (5_000 - KEY_BYTES) * share)
     assert cost.redis_bytes == 8_100_000 * cost.bytes_per_key
     assert cost.events == 41_200_000
     text = "\n".join(line for line, _ in lines(plan_of(after, there)))
@@ -203,7 +221,7 @@ def test_the_tile_plan_is_part_of_the_cost() -> None:
 def test_broken_views_are_refused_with_line_and_fix_and_the_others_planned() -> None:
     after = replace(edited("latest_payment", lambda view: replace(view, ttl=DAY)), windowed_views=())
     problem = Problem("view card_spend, field lat", "it has no PII class", "Add one.", "feature_repo/cards.py:41")
-    defined = frozenset({"card_spend", "card_merchant", "latest_payment", "against_usual", "risk"})
+    defined = without()
     plan = plan_of(after, Deployed(registered=BEFORE), problem, defined=defined)
     assert plan.refused
     assert step(plan, "card_spend").kind is Kind.REFUSED
@@ -223,7 +241,7 @@ def test_a_problem_of_a_source_is_shown_too() -> None:
 
 def test_a_removed_view_is_refused_unless_it_is_named() -> None:
     after = replace(BEFORE, row_views=(), services=())
-    defined = frozenset({"card_spend", "card_merchant", "against_usual"})
+    defined = without("latest_payment", "risk")
     gone = [Problem("view latest_payment", "it is registered, and no file defines it any more", "Put it back.")]
     refused = make_plan(report(after, *gone, defined=defined), Deployed(registered=BEFORE))
     assert refused.refused
@@ -250,3 +268,119 @@ def test_amounts_read_at_a_glance(number: int, text: str) -> None:
 
 def test_weights_read_at_a_glance() -> None:
     assert [weight(size) for size in (800, 1_400_000, 23_000_000_000)] == ["800 B", "1.4 MB", "23.0 GB"]
+
+
+def _last(new: Manifest) -> str:
+    return [text for text, _ in lines(plan_of(new, Deployed(released=BEFORE, registered=BEFORE)))][-1]
+
+
+GROUND: dict[str, tuple[Edit, str, tuple[str, ...]]] = {
+    "history": (
+        lambda m: replace(m, event_sources=(replace(PAYMENTS, history="elsewhere"),)), "payments",
+        ("history elsewhere, was none",),
+    ),
+    "a required column": (
+        lambda m: replace(m, event_sources=(replace(PAYMENTS, fields=(*PAYMENTS.fields, Field("z", INT64, False))),)),
+        "payments", ("new column z: int64 required",),
+    ),
+    "description of an entity": (
+        lambda m: replace(m, entities=(replace(m.entities[0], description="new"), *m.entities[1:])),
+        BEFORE.entities[0].name, ("description",),
+    ),
+    "project": (lambda m: replace(m, project="other"), "other", (f"project other, was {BEFORE.project}",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "name", "words"), GROUND.values(), ids=GROUND.keys())
+def test_what_changes_the_manifest_alone_is_said_and_applied(edit: Edit, name: str, words: tuple[str, ...]) -> None:
+    after = edit(BEFORE)
+    there = Deployed(released=BEFORE, registered=BEFORE)
+    plan = plan_of(after, there)
+    (changed,) = [item for item in plan.steps if item.kind is not Kind.UNCHANGED]
+    assert (changed.name, changed.kind, changed.why) == (name, Kind.IN_PLACE, words)
+    assert plan.next == ("coeval apply", "coeval stream deploy")
+    assert _last(after) == "Next: coeval apply && coeval stream deploy"
+    assert plan_of(after, replace(there, registered=after)).next == ("coeval stream deploy",)
+
+
+def test_a_new_source_and_one_that_goes_are_steps_and_a_broken_one_is_not_gone() -> None:
+    stock = BatchSource("stock", "stock", "parquet", (Field("at", INT64),), "at")
+    with_stock = replace(BEFORE, batch_sources=(stock,))
+    assert step(plan_of(with_stock, Deployed(registered=BEFORE)), "stock").kind is Kind.NEW
+    assert step(plan_of(BEFORE, Deployed(registered=with_stock)), "stock").kind is Kind.REMOVED
+    broken = plan_of(BEFORE, Deployed(registered=with_stock), Problem("source stock", "it is broken", "Mend it."))
+    assert [(item.kind, item.subject) for item in broken.problems] == [("source", "stock")]
+    assert "stock" not in {item.name for item in broken.steps}
+
+
+def test_another_tenant_makes_everything_new_and_says_so_loudly() -> None:
+    after = replace(BEFORE, tenant="other")
+    plan = plan_of(after, Deployed(released=BEFORE, registered=BEFORE))
+    assert {item.kind for item in plan.steps} == {Kind.NEW}
+    assert plan.next[:3] == (
+        "coeval apply", "coeval stream deploy", "coeval backfill run card_merchant card_spend latest_payment",
+    )  # fmt: skip
+    (said,) = [style for text, style in lines(plan) if f"tenant other, was {BEFORE.tenant}" in text]
+    assert "red" in said
+    assert any("EVERYTHING IS NEW" in text for text, _ in lines(plan))
+
+
+def test_a_service_that_had_the_name_of_a_view_does_not_vanish_behind_it() -> None:
+    spend = BEFORE.views["card_spend"]
+    twin = FeatureService("card_spend", (ServiceView("card_spend", spend.version, ("count_1h",)),))
+    old = replace(BEFORE, services=(*BEFORE.services, twin))
+    (refused,) = refusals((old,), frozenset(objects(BEFORE)), ())
+    assert refused.where == "service card_spend"
+    assert list(refusals((old,), frozenset(objects(BEFORE)), ["card_spend"])) == []
+    plan = plan_of(BEFORE, Deployed(registered=old), refused)
+    found = {item.object: item for item in plan.steps if item.name == "card_spend"}
+    assert (found["view"].kind, found["service"].kind) == (Kind.UNCHANGED, Kind.REMOVED)
+    assert found["service"].problems == (refused,)
+
+
+def test_a_view_that_a_derived_view_replaces_is_a_removal() -> None:
+    instead = DerivedView("latest_payment", "bank:f", (), (), ())
+    after = replace(BEFORE, row_views=(), derived_views=(*BEFORE.derived_views, instead), services=())
+    missed = {item.where for item in refusals((BEFORE,), frozenset(objects(after)), ())}
+    assert missed == {"view latest_payment", "service risk"}
+    plan = plan_of(after, Deployed(registered=BEFORE))
+    found = {item.object: item.kind for item in plan.steps if item.name == "latest_payment"}
+    assert found == {"view": Kind.REMOVED, "derived view": Kind.NEW}
+
+
+def test_what_runs_is_missed_too_when_it_vanishes() -> None:
+    registered = replace(BEFORE, row_views=(), services=())
+    missed = {item.where for item in refusals((registered, BEFORE), frozenset(objects(registered)), ())}
+    assert missed == {"view latest_payment", "service risk"}
+
+
+def test_a_row_is_costed_with_its_key_and_its_texts_are_not_promised_away() -> None:
+    plan = plan_of(BEFORE, Deployed(online=ONLINE, registered=BEFORE))
+    cost = step(plan, "latest_payment").cost
+    assert cost is not None
+    assert cost.texts is True
+    assert cost.bytes_per_key == cost.planned_bytes + KEY_BYTES, "a windowed view lends its keys, not their weight"
+    text = "\n".join(line for line, _ in lines(plan_of(BEFORE, Deployed())))
+    assert f"at most {cost.planned_bytes} B of state and its texts a key" in text
+    spend = step(plan, "card_spend").cost
+    assert spend is not None
+    assert spend.texts is False
+
+
+def test_show_says_all_that_is_registered_of_a_view() -> None:
+    same = Computed(Field("same", INT64, pii="none"), POINTS)
+    bounded = lambda view: tuple(replace(item, expected=Expected("0", "9")) for item in view.features)  # noqa: E731
+    after = edited(
+        "card_spend",
+        lambda view: replace(
+            view, where=HAS_POINTS, columns=(same,), features=bounded(view), deprecated="Use another.",
+            sla=Sla(p99_ms=20, availability=0.999),
+        ),
+    )  # fmt: skip
+    found = detail(after, "card_spend")
+    assert found is not None
+    assert found["where"] == "points IS NOT NULL"
+    assert [(item["name"], item["sql"]) for item in found["columns"]] == [("same", "points")]
+    assert (found["p99 ms"], found["availability"], found["late share"]) == (20, 0.999, 0.05)
+    assert (found["freshness"], found["partitions"], found["deprecated"]) == ("24h", 4, "Use another.")
+    assert {item["expected"] for item in found["features"]} == {"0 to 9"}

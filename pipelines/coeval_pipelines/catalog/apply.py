@@ -1,4 +1,4 @@
-"""Runs `feast apply` as a child process and says what it changed. It knows processes and the manifest, not Feast."""
+"""Runs `feast apply` as a child process and takes its report. It knows processes, not Feast."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
-from coeval.client import read_manifest
-from coeval.errors import CatalogError, ManifestError, UsageError
+from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
-from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog.errors import BrokenCatalogError
 from coeval_pipelines.catalog.removal import REMOVE
 from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
-from coeval_pipelines.catalog.summary import Change, changes
 
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)')
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The manifest that the catalog compiles to, what it changes, and what is worth knowing of it."""
-
-    manifest: Manifest
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...] = ()
 
 
 def find_repository(given: Path | None) -> Path:
@@ -49,18 +36,14 @@ def find_repository(given: Path | None) -> Path:
 
 def apply(
     settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()
-) -> Outcome:
+) -> Report:
     """Register the catalog and compile the manifest; `progress` hears the lines that Feast prints.
 
     Raises:
         BrokenCatalogError: definitions cannot be compiled, or vanished without being named; nothing was changed.
         CatalogError: a file of the repository does not run.
     """
-    before = registered(settings)
-    report = _feast_apply(settings, repository, remove, {}, progress)
-    if report.problems:
-        raise BrokenCatalogError(report.problems)
-    return Outcome(report.manifest, changes(before, report.manifest), report.notes)
+    return _sound(_feast_apply(settings, repository, remove, {}, progress))
 
 
 def read(settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()) -> Report:
@@ -72,24 +55,21 @@ def read(settings: Settings, repository: Path, progress: Callable[[str], None], 
     return _feast_apply(settings, repository, remove, {DRY_RUN: "1"}, progress)
 
 
-def validate(settings: Settings, repository: Path, progress: Callable[[str], None]) -> Outcome:
+def validate(
+    settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()
+) -> Report:
     """Compile the catalog as `apply` does, and commit nothing.
 
     Raises:
-        BrokenCatalogError: definitions cannot be compiled.
+        BrokenCatalogError: definitions cannot be compiled, or vanished without being named.
     """
-    report = read(settings, repository, progress)
+    return _sound(read(settings, repository, progress, remove))
+
+
+def _sound(report: Report) -> Report:
     if report.problems:
         raise BrokenCatalogError(report.problems)
-    return Outcome(report.manifest, changes(registered(settings), report.manifest), report.notes)
-
-
-def registered(settings: Settings) -> Manifest | None:
-    """The manifest that was applied last."""
-    try:
-        return read_manifest(settings.manifest_path)
-    except ManifestError:  # There is none yet, or one that an older release wrote: everything counts as new.
-        return None
+    return report
 
 
 def _feast_apply(
@@ -103,15 +83,17 @@ def _feast_apply(
     said: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "report.json"
-        paths = {"COEVAL_HOME": str(settings.home.resolve()), REPORT: str(path), "PYTHONUNBUFFERED": "1"}
+        paths = {"COEVAL_HOME": str(settings.home), REPORT: str(path), "PYTHONUNBUFFERED": "1"}
         named = {REMOVE: ",".join(remove)} if remove else {}
+        # Whether this run commits is said here, and by nobody's environment.
+        inherited = {name: value for name, value in os.environ.items() if name != DRY_RUN}
         with subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=os.environ | paths | named | extra,
+            env=inherited | paths | named | extra,
         ) as child:
             assert child.stdout is not None
             for line in child.stdout:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,8 @@ from coeval_pipelines.catalog import look_commands as look
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coeval_pipelines.catalog.apply import Outcome
+    from coeval_pipelines.catalog.plan import Plan
+    from coeval_pipelines.catalog.report import Report
 
 AsJson = look.AsJson
 Repository = Annotated[Path | None, typer.Option("--repo", help="The feature repository (default: feature_repo/).")]
@@ -48,9 +49,11 @@ def init(
     """
     from coeval_pipelines.catalog.starter import start
 
-    for written in start(name, path or Path(name)):
+    with look.writing(path or Path(name)):
+        files = start(name, path or Path(name))
+    for written in files:
         print(written)
-    print(f"Next: cd {path or name} && coeval plan", file=sys.stderr)
+    print(f"Next: cd {shlex.quote(str(path or name))} && coeval plan", file=sys.stderr)
 
 
 def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
@@ -58,16 +61,17 @@ def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False
 
     Example: coeval plan --remove card_geo
     """
-    from coeval.settings import load_settings
     from coeval_pipelines.catalog import apply as work
+    from coeval_pipelines.catalog.baseline import registered, released, settings_of
     from coeval_pipelines.catalog.deployed import look as look_around
     from coeval_pipelines.catalog.plan import make_plan
     from coeval_pipelines.catalog.plan_text import as_document, lines
 
-    settings = load_settings()
-    named = tuple(remove or ())
-    report = _reading(repo, lambda repository, progress: work.read(settings, repository, progress, named))
-    found = make_plan(report, look_around(settings, work.registered(settings), report.manifest), named)
+    repository = work.find_repository(repo)
+    settings, named = settings_of(repository), tuple(remove or ())
+    before = registered(settings), released(settings)
+    report = _reading(repository, lambda progress: work.read(settings, repository, progress, named))
+    found = make_plan(report, look_around(settings, *before, report.manifest), named)
     if as_json:
         print(json.dumps(as_document(found), indent=2))
     else:
@@ -78,58 +82,62 @@ def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False
 
 def apply(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
     """Register the feature repository with Feast and compile the manifest, as `feast apply` does there."""
-    from coeval.settings import load_settings
-    from coeval_pipelines.catalog import apply as work
+    from coeval_pipelines.catalog.apply import apply as work
 
-    settings, named = load_settings(), tuple(remove or ())
-    done = _reading(repo, lambda repository, progress: work.apply(settings, repository, progress, named))
-    _report(done, "Applied", as_json)
+    _compile(work, repo, tuple(remove or ()), "Applied", as_json)
 
 
-def validate(repo: Repository = None, as_json: AsJson = False) -> None:
+def validate(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
     """Check the feature repository as `coeval apply` would, and say what applying it would change. Changes nothing."""
-    from coeval.settings import load_settings
-    from coeval_pipelines.catalog import apply as work
+    from coeval_pipelines.catalog.apply import validate as work
 
-    settings = load_settings()
-    done = _reading(repo, lambda repository, progress: work.validate(settings, repository, progress))
-    _report(done, "Valid", as_json)
+    _compile(work, repo, tuple(remove or ()), "Valid", as_json)
 
 
-def _reading(repo: Path | None, action: Callable[[Path, Callable[[str], None]], Any]) -> Any:
+def _compile(work: Callable[..., Report], repo: Path | None, named: tuple[str, ...], verb: str, as_json: bool) -> None:
+    from coeval_pipelines.catalog.apply import find_repository
+    from coeval_pipelines.catalog.baseline import registered, released, settings_of
+    from coeval_pipelines.catalog.deployed import Deployed
+    from coeval_pipelines.catalog.plan import make_plan
+
+    repository = find_repository(repo)
+    settings = settings_of(repository)
+    before = registered(settings)
+    released(settings)  # The guard reads it too, in the process of Feast: what cannot be read is better said here.
+    report = _reading(repository, lambda progress: work(settings, repository, progress, named))
+    _report(report, make_plan(report, Deployed(registered=before), named), verb, as_json)
+
+
+def _reading(repository: Path, action: Callable[[Callable[[str], None]], Report]) -> Report:
     """Run an action that reads the repository, saying so; what Feast printed is shown where a file does not run."""
     from rich.console import Console
 
     from coeval.errors import CatalogError
-    from coeval_pipelines.catalog.apply import find_repository
 
-    repository = find_repository(repo)
     console = Console(stderr=True)
     said: list[str] = []
     try:
         with console.status(f"feast reads {repository} (its start takes some seconds)"):
-            return action(repository, said.append)
+            return action(said.append)
     except CatalogError as error:
         if error.reason.startswith("feast apply failed"):
             print("\n".join(said), file=sys.stderr)
         raise
 
 
-def _report(outcome: Outcome, verb: str, as_json: bool) -> None:
+def _report(report: Report, plan: Plan, verb: str, as_json: bool) -> None:
+    from coeval_pipelines.catalog.plan_text import changed, short
     from coeval_pipelines.catalog.summary import counts
 
-    manifest = outcome.manifest
+    manifest = report.manifest
     if as_json:
-        changed = [asdict(change) for change in outcome.changes]
-        document = {"manifest": manifest.hash, "counts": counts(manifest), "changes": changed, "notes": outcome.notes}
-        look.print_json(document)
+        head = {"manifest": manifest.hash, "counts": counts(manifest)}
+        look.print_json(head | {"changes": changed(plan), "notes": report.notes})
         return
     amounts = ", ".join(f"{number} {kind}" for kind, number in counts(manifest).items())
     print(f"{verb}: {amounts}; manifest {manifest.hash[:12]}")
-    for change in outcome.changes or ("  no changes",):
-        print(f"  {change}".rstrip() if outcome.changes else change)
-    for note in outcome.notes:
-        print(f"  note: {note}")
+    for line in (*short(plan), *(f"note: {note}" for note in report.notes)):
+        print(f"  {line}")
 
 
 def _print_lines(styled: Any) -> None:

@@ -29,6 +29,7 @@ from coeval_pipelines.catalog.names import check_tenant
 from coeval_pipelines.catalog.notes import notes_of
 from coeval_pipelines.catalog.services import compile_derived, compile_service
 from coeval_pipelines.catalog.sources import compile_batch_source, compile_entity, compile_event_source
+from coeval_pipelines.catalog.summary import Key
 from coeval_pipelines.catalog.views import Known, Source, compile_view
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _INSTEAD = {
 }
 """What to use for sources that have a counterpart here."""
 
+_ANOTHER = "Give it another name: features, plans and removals are named by it."
+
 _Object = TypeVar("_Object")
 _Named = TypeVar("_Named", Entity, EventSource, BatchSource, WindowedView, RowView, DerivedView, FeatureService)
 
@@ -50,25 +53,13 @@ _Named = TypeVar("_Named", Entity, EventSource, BatchSource, WindowedView, RowVi
 class Compilation:
     """What a project compiles to: the manifest of all that is sound, every mistake, and what is worth knowing.
 
-    `defined` names the views, derived views and services that the files define, broken ones included.
+    `defined` holds (kind, name) of the views, derived views and services that the files define, broken ones included.
     """
 
     manifest: Manifest
-    defined: frozenset[str] = frozenset()
+    defined: frozenset[Key] = frozenset()
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def compile_registry(registry: Registry, project: str) -> Manifest:
-    """The manifest of what a project of the registry defines.
-
-    Raises:
-        BrokenCatalogError: definitions cannot be compiled; it names object, field and fix of each.
-    """
-    done = compile_project(registry, project)
-    if done.problems:
-        raise BrokenCatalogError(done.problems)
-    return done.manifest
 
 
 def compile_project(registry: Registry, project: str) -> Compilation:
@@ -89,7 +80,7 @@ def compile_project(registry: Registry, project: str) -> Compilation:
         of_project(project, registry.on_demand_feature_views), lambda spec: _derived(spec, views, defaults)
     )
     services = run.every(
-        of_project(project, registry.feature_services), lambda spec: compile_service(spec, views, derived, defaults)
+        of_project(project, registry.feature_services), lambda spec: _service(spec, views, derived, defaults)
     )
     run.every(of_project(project, registry.label_views), _refuse_labels)
     manifest = Manifest(
@@ -103,7 +94,8 @@ def compile_project(registry: Registry, project: str) -> Compilation:
         derived_views=_only(DerivedView, derived),
         services=_only(FeatureService, services),
     )
-    defined = frozenset(views) | frozenset(derived) | frozenset(services)
+    kinds: dict[str, Mapping[str, object]] = {"view": views, "derived view": derived, "service": services}
+    defined = frozenset((kind, name) for kind, items in kinds.items() for name in items)
     return Compilation(manifest, defined, tuple(run.problems), notes_of(registry, manifest))
 
 
@@ -197,6 +189,14 @@ def _sources(
 
 def _derived(spec: Any, views: Mapping[str, View | None], defaults: Defaults) -> DerivedView:
     if spec.name in views:
-        what = "a view has the same name, and a feature is named view__feature"
-        raise DefinitionError(f"derived view {spec.name}", what, "Rename one of the two.")
+        raise DefinitionError(f"derived view {spec.name}", "a view has the same name", _ANOTHER)
     return compile_derived(spec, views, defaults)
+
+
+def _service(
+    spec: Any, views: Mapping[str, View | None], derived: Mapping[str, DerivedView | None], defaults: Defaults
+) -> FeatureService:
+    for kind, items in (("view", views), ("derived view", derived)):
+        if spec.name in items:
+            raise DefinitionError(f"service {spec.name}", f"a {kind} has the same name", _ANOTHER)
+    return compile_service(spec, views, derived, defaults)

@@ -1,6 +1,6 @@
-"""What is there already: the released and the registered manifest, keys online, events in the log. It only reads.
+"""What is there already: keys online, events in the log, beside what was registered and released. It only reads.
 
-It knows the control plane, Redis, the ingest journal and Parquet footers. What does not answer is unknown, not guessed.
+It knows Redis, the ingest journal and Parquet footers. What does not answer is unknown, not guessed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coeval.errors import ManifestError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource
@@ -62,26 +61,10 @@ class Deployed:
         return self.released or self.registered
 
 
-def look(settings: Settings, registered: Manifest | None, catalog: Manifest) -> Deployed:
+def look(settings: Settings, registered: Manifest | None, released: Manifest | None, catalog: Manifest) -> Deployed:
     """Look at everything that is there, for a catalog that may replace it."""
     online = count_keys(settings, catalog.tenant)
-    return Deployed(released(settings), registered, online, count_events(settings, catalog))
-
-
-def released(settings: Settings) -> Manifest | None:
-    """The manifest that the control plane says is to run; None where none was released, or nothing is deployed."""
-    url = settings.control_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return None  # Opening would create it, and a plan changes nothing.
-    from contextlib import closing
-
-    from coeval_pipelines.control import ControlPlane
-
-    with closing(ControlPlane.open(settings)) as control:
-        try:
-            return control.released()
-        except ManifestError:  # An older release wrote it: to this one it says nothing.
-            return None
+    return Deployed(released, registered, online, count_events(settings, catalog))
 
 
 def count_events(settings: Settings, manifest: Manifest) -> dict[str, int]:
@@ -115,14 +98,10 @@ def count_keys(settings: Settings, tenant: str) -> Online:
     """How many keys of each view version of a tenant are online, and what they weigh."""
     import redis
 
-    password = settings.redis.password.get_secret_value() if settings.redis.password else None
-    client = redis.Redis.from_url(
-        settings.redis.url,
-        password=password,
-        socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=_ANSWER_SECONDS,
-        protocol=2,
-    )
+    try:
+        client = _client(settings)
+    except ValueError as error:  # Of the URL: what is wrong with it is said without the password in it.
+        return Online(silent=f"the online store's address {settings.redis.shown} cannot be read ({error})")
     try:
         return Online(_stored(client, tenant))
     except redis.RedisError:
@@ -131,10 +110,24 @@ def count_keys(settings: Settings, tenant: str) -> Online:
         client.close()
 
 
+def _client(settings: Settings) -> redis.Redis:
+    import redis
+
+    password = settings.redis.password.get_secret_value() if settings.redis.password else None
+    return redis.Redis.from_url(
+        settings.redis.url,
+        password=password,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_ANSWER_SECONDS,
+        protocol=2,
+    )
+
+
 def _stored(client: redis.Redis, tenant: str) -> dict[tuple[str, str], Stored]:
     total: Any = client.dbsize()
     if total <= SCANNED:
-        keys = list(client.scan_iter(match=f"{tenant}:{{*", count=5_000))
+        # A scan may give a key twice, as Redis moves it meanwhile.
+        keys = list(set(client.scan_iter(match=f"{tenant}:{{*", count=5_000)))
         share, drawn = 1.0, len(keys)
     else:
         keys = _drawn(client)

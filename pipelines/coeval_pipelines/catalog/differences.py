@@ -162,3 +162,29 @@ def _parts(before: Any, after: Any) -> Iterator[str]:
         yield from (f"no longer takes {name}:{feature}" for feature in sorted(gone))
         if old[name].version != new[name].version:
             yield f"{name} {old[name].version} -> {new[name].version}"
+
+
+def project_differences(before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """How two projects differ; another tenant shares nothing with the one before."""
+    said = list(_moved("project", before.project, after.project))
+    if before.tenant != after.tenant:
+        what = "EVERYTHING IS NEW: no key, topic or path is shared with what is there"
+        said += [*_moved("tenant", before.tenant, after.tenant), what]
+    return tuple(said)
+
+
+def ground_differences(before: Any, after: Any) -> tuple[str, ...]:
+    """How two sources, or two entities, differ; whether a view is computed anew is said at the view."""
+    if type(before) is not type(after):
+        return (f"a {type(after).__name__}, was a {type(before).__name__}",)
+    simple = [
+        item.name for item in fields(before) if item.name not in ("name", "fields", "key", "description", "owner")
+    ]
+    said: list[str] = []
+    for name in simple:
+        old, new = getattr(before, name), getattr(after, name)
+        shown = (duration(old), duration(new)) if name in _LENGTHS else (old or "none", new or "none")
+        said += _moved(_LENGTHS.get(name, name), *shown)
+    columns = [item.fields if hasattr(item, "fields") else (item.key,) for item in (before, after)]
+    said += _members("column", *({field.name: _column(field) for field in items} for items in columns))
+    return (*said, *(text for text in metadata_differences(before, after) if text not in simple))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from coeval.spec.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -43,7 +46,7 @@ def show(
     if as_json:
         print_json(document)
         return
-    tables = ("features", "request")
+    tables = ("features", "columns", "request")
     for key, value in document.items():
         if key not in tables:
             print(f"{key:<13}{_text(value)}")
@@ -64,17 +67,21 @@ def lineage(
 
     With a name, all that leads to it and all that it leads to.
     """
+    from coeval.errors import UsageError
     from coeval_pipelines.catalog import lineage as graphs
     from coeval_pipelines.catalog.docs import deprecated
     from coeval_pipelines.catalog.picture import svg
 
+    if (as_json, as_mermaid, picture is not None).count(True) > 1:
+        raise UsageError("Two forms of one picture were asked for.", "Give one of --json, --mermaid and --svg.")
     manifest = _manifest()
     whole = graphs.lineage(manifest)
     graph = graphs.around(whole, name) if name else whole
     if not graph.nodes:
         raise _unknown(name, manifest)
     if picture:
-        picture.write_text(svg(graph, old=deprecated(manifest)), encoding="utf-8")
+        with writing(picture):
+            picture.write_text(svg(graph, old=deprecated(manifest)), encoding="utf-8")
         print(picture)
     elif as_json:
         print_json(graph.document())
@@ -86,8 +93,23 @@ def docs(out: Annotated[Path, typer.Option("--out", help="The directory to write
     """Write the registered catalog as a page to browse, search and print: it loads nothing from anywhere."""
     from coeval_pipelines.catalog.docs import write_docs
 
-    for path in write_docs(_manifest(), out):
+    manifest = _manifest()
+    with writing(out):
+        written = write_docs(manifest, out)
+    for path in written:
         print(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say it as an error of usage where a path that was asked for cannot be written."""
+    from coeval.errors import UsageError
+
+    try:
+        yield
+    except OSError as error:
+        reason = f"{path} cannot be written: {error.strerror or error} ({error.filename or path})."
+        raise UsageError(reason, "Give a path in a directory that is there and may be written to.") from error
 
 
 def _unknown(name: str, manifest: Manifest) -> Exception:
@@ -100,10 +122,15 @@ def _unknown(name: str, manifest: Manifest) -> Exception:
 
 
 def _manifest() -> Manifest:
-    from coeval.client import read_manifest
+    from coeval.errors import ManifestError
     from coeval.settings import load_settings
+    from coeval_pipelines.catalog.baseline import registered
 
-    return read_manifest(load_settings().manifest_path)
+    settings = load_settings()
+    manifest = registered(settings)
+    if manifest is None:
+        raise ManifestError(f"No manifest at {settings.manifest_path}.", "Register the catalog: coeval apply")
+    return manifest
 
 
 def _text(value: object) -> str:

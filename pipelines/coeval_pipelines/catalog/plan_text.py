@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from coeval_pipelines.catalog.costs import Cost
 from coeval_pipelines.catalog.errors import Problem
-from coeval_pipelines.catalog.plan import Cost, Kind, Plan, Step
+from coeval_pipelines.catalog.plan import Kind, Plan, Step
 
 _MARKS = {
     Kind.UNCHANGED: "dim",
@@ -23,6 +24,25 @@ _INDENT = 26
 def as_document(plan: Plan) -> dict[str, Any]:
     """The plan as JSON-ready values; bytes, events and keys are plain numbers, null where they are not known."""
     return asdict(plan) | {"refused": plan.refused}
+
+
+def changed(plan: Plan) -> list[dict[str, Any]]:
+    """What changes, as JSON-ready values; what it costs is left to the plan."""
+    return [
+        {"name": step.name, "object": step.object, "kind": str(step.kind), "before": step.before, "after": step.after}
+        for step in plan.steps
+        if step.kind is not Kind.UNCHANGED
+    ]
+
+
+def short(plan: Plan) -> list[str]:
+    """What changes, a line each."""
+    found = []
+    for item in changed(plan):
+        versions = " -> ".join(dict.fromkeys(filter(None, (item["before"], item["after"]))))
+        label = item["name"] if item["object"] == "view" else f"{item['object']} {item['name']}"
+        found.append(f"{label:<{_INDENT}} {item['kind']:<18}{versions}".rstrip())
+    return found or ["no changes"]
 
 
 def lines(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -56,10 +76,15 @@ def _step(step: Step) -> Iterator[tuple[str, str]]:
     versions = " -> ".join(f"v{item}" for item in (step.before, step.after) if item) if step.needs_backfill else ""
     head = f"{step.kind} {versions}".rstrip() if step.kind is Kind.NEW else versions or str(step.kind)
     first = f"{head}   {why.pop(0)}" if why else head
-    yield f"  {step.name:<{_INDENT - 4}}  {first}", _MARKS[step.kind]
+    loud = step.object == "project" and step.kind is Kind.NEW
+    yield f"  {_label(step):<{_INDENT - 4}}  {first}", "bold red" if loud else _MARKS[step.kind]
     yield from ((" " * _INDENT + item, "") for item in why)
     if step.needs_backfill and step.cost:
         yield from _cost(step.cost)
+
+
+def _label(step: Step) -> str:
+    return f"{step.object} {step.name}" if step.object in ("project", "source", "entity") else step.name
 
 
 def _refused(step: Step) -> Iterator[tuple[str, str]]:
@@ -88,7 +113,7 @@ def _cost(cost: Cost) -> Iterator[tuple[str, str]]:
     yield f"{indent}needs: backfill of {events} -> {_keys(cost)}", ""
     plan = ", ".join(f"{item.slots} x {item.length}" for item in cost.tiles)
     tiles = f"tiles {plan}; " if plan else ""
-    most = f"at most {cost.planned_bytes:,} B of state a key"
+    most = f"at most {cost.planned_bytes:,} B of state{' and its texts' if cost.texts else ''} a key"
     yield f"{indent}{tiles}{most}; {cost.partitions} changelog partitions", "dim"
 
 
@@ -113,10 +138,10 @@ def _next(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.refused:
         yield "Nothing can be applied before what is refused is mended. Then: coeval plan", "bold"
     elif plan.next:
-        *first, last = plan.next
-        yield f"Next: {' && '.join(first) or last}", "bold"
-        if first:
-            yield f"Then: {last}     # the gate before anything reads the new values", ""
+        gates = [command for command in plan.next if command.startswith("coeval parity")]
+        yield f"Next: {' && '.join(command for command in plan.next if command not in gates)}", "bold"
+        for gate in gates:
+            yield f"Then: {gate}     # the gate before anything reads the new values", ""
     else:
         yield "Nothing to do.", "bold"
 

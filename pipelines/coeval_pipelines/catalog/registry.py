@@ -7,7 +7,6 @@ or not at all. It knows Feast's registry files and the settings.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from coeval.client import read_manifest
 from coeval.derived import load_function
-from coeval.errors import CatalogError, ManifestError
-from coeval.settings import load_settings
+from coeval.errors import CatalogError, CoevalError
 from coeval.spec.manifest import Manifest
+from coeval_pipelines.catalog.baseline import registered, released, settings_of
 from coeval_pipelines.catalog.compile import compile_project
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
 from coeval_pipelines.catalog.lenient import read_on
@@ -52,19 +51,13 @@ def declare(views: Iterable[Any]) -> None:
     _DECLARED[:] = [{view.name: view for view in views}]
 
 
-def state_directory(repository: Path) -> Path:
-    """COEVAL_HOME (or `home` in coeval.toml), counted from the directory that holds the feature repository."""
-    project_root = repository.resolve().parent
-    with contextlib.chdir(project_root):  # Feast has moved into the repository; coeval.toml stands beside it.
-        return project_root / load_settings().home
-
-
 class CoevalRegistryStore(RegistryStore):
     """Keeps the registry in a file under the state directory, and the manifest beside it."""
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path | None) -> None:
         self._repository = Path(repo_path or Path.cwd())
-        self._home = state_directory(self._repository)
+        self._settings = settings_of(self._repository)
+        self._home = self._settings.home
         self._path = self._home / registry_config.path
         self._draft: Registry | None = None
 
@@ -72,13 +65,22 @@ class CoevalRegistryStore(RegistryStore):
         """The committed registry; an empty one where nothing is committed yet."""
         if self._draft is not None:
             return self._draft
-        registry = Registry()
-        with contextlib.suppress(FileNotFoundError):
-            registry.ParseFromString(self._path.read_bytes())
+        registry = self._read()
         left = leave_out_code(registry)
         if left:
             print(f"Left out of the registry: definitions that hold code ({left}).", file=sys.stderr)
         return registry
+
+    def _read(self) -> Registry:
+        try:
+            registry = Registry()
+            registry.ParseFromString(self._path.read_bytes())
+            return registry
+        except FileNotFoundError:
+            return Registry()
+        except (OSError, DecodeError) as error:
+            fix = "Restore it, or move it away: it is written anew from the files."
+            raise DefinitionError("registry", f"{self._path} cannot be read: {error}", fix) from error
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
         """Compile, then commit registry and manifest; outside an apply, the registry alone.
@@ -123,14 +125,15 @@ class CoevalRegistryStore(RegistryStore):
         named = named_in(os.environ.get(REMOVE, ""))
         problems = [*done.problems, *self._missing_functions(done.manifest)]
         located = [replace(item, location=item.location or locate(self._repository, item)) for item in problems]
-        refused = refusals(self._registered(), done.defined, named)
+        refused = refusals(self._there(), done.defined, named)
         return Report(done.manifest, done.defined, (*located, *refused), done.notes)
 
-    def _registered(self) -> Manifest | None:
+    def _there(self) -> tuple[Manifest | None, Manifest | None]:
+        """What is registered and what runs: either would miss what vanished."""
         try:
-            return read_manifest(self._home / "manifest.json")
-        except ManifestError:  # There is none yet, or one that an older release wrote.
-            return None
+            return registered(self._settings), released(self._settings)
+        except CoevalError as error:
+            raise DefinitionError("registry", error.reason.rstrip("."), error.instruction) from error
 
     def _missing_functions(self, manifest: Manifest) -> Iterator[Problem]:
         # Imported, not called: a misspelt path must not wait for the first request to be found out.

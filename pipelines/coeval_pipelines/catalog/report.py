@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coeval.spec.manifest import Manifest, canonical_json
 from coeval_pipelines.catalog.errors import Problem
+from coeval_pipelines.catalog.summary import Key
 
 REPORT = "COEVAL_CATALOG_REPORT"
 """Environment variable of the feast process: where to write its report."""
@@ -18,11 +19,11 @@ DRY_RUN = "COEVAL_CATALOG_DRY_RUN"
 class Report:
     """The manifest of all that is sound, what the files define, every mistake with its line, and what is worth knowing.
 
-    `defined` names the views, derived views and services of the files, broken ones included.
+    `defined` holds (kind, name) of the views, derived views and services of the files, broken ones included.
     """
 
     manifest: Manifest
-    defined: frozenset[str]
+    defined: frozenset[Key]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -42,7 +43,7 @@ class Report:
         document = json.loads(text)
         return Report(
             Manifest.from_json(document["manifest"]),
-            frozenset(document["defined"]),
+            frozenset((kind, name) for kind, name in document["defined"]),
             tuple(Problem.of(item) for item in document["problems"]),
             tuple(document["notes"]),
         )

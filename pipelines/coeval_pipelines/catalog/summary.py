@@ -1,50 +1,26 @@
-"""What a manifest holds and how two differ, as plain documents for tables and JSON. Pure."""
+"""What a manifest holds, as plain documents for tables and JSON. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from coeval.aggregations.tiles import tile_plan
+from coeval.spec.expressions import to_text
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import DerivedView, FeatureService, Field, View, WindowedView
 from coeval.spec.time import duration
 
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of a view or service: new, removed, restated (its values change: a backfill), or described anew."""
-
-    name: str
-    kind: str
-    before: str = ""
-    after: str = ""
-
-    def __str__(self) -> str:
-        versions = " -> ".join(version for version in (self.before, self.after) if version)
-        return f"{self.name:<24}{self.kind:<12}{versions}"
+Key = tuple[str, str]
+"""What an object is (`view`, `derived view` or `service`) and its name: a name alone says it only where one is new."""
 
 
-def changes(old: Manifest | None, new: Manifest) -> tuple[Change, ...]:
-    """How the views and services of a manifest differ from those of the one before, by name."""
-    before, after = _objects(old) if old else {}, _objects(new)
-    found = (_change(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys()))
-    return tuple(change for change in found if change)
-
-
-def _objects(manifest: Manifest) -> dict[str, View | DerivedView | FeatureService]:
-    derived = {view.name: view for view in manifest.derived_views}
-    services = {service.name: service for service in manifest.services}
-    return {**manifest.views, **derived, **services}
-
-
-def _change(name: str, old: object, new: object) -> Change | None:
-    before, after = str(getattr(old, "version", "")), str(getattr(new, "version", ""))
-    if old == new:
-        return None
-    if old is None or new is None:
-        return Change(name, "new" if old is None else "removed", before, after)
-    return Change(name, "restated" if before != after else "changed", before, after)
+def objects(manifest: Manifest) -> dict[Key, View | DerivedView | FeatureService]:
+    """Every view, derived view and service."""
+    views: dict[Key, View | DerivedView | FeatureService] = {
+        ("view", view.name): view for view in manifest.views.values()
+    }
+    derived = {("derived view", view.name): view for view in manifest.derived_views}
+    return views | derived | {("service", service.name): service for service in manifest.services}
 
 
 def counts(manifest: Manifest) -> dict[str, int]:
@@ -104,21 +80,14 @@ def _windows(view: View) -> list[str]:
     return [f"ttl {duration(view.ttl)}"] if view.ttl else []
 
 
-def kinds(manifest: Manifest) -> dict[str, str]:
-    """What every view, derived view and service is: `view`, `derived view`, `service`."""
-    found = dict.fromkeys(manifest.views, "view")
-    found |= {view.name: "derived view" for view in manifest.derived_views}
-    return found | {service.name: "service" for service in manifest.services if service.name not in found}
-
-
 def names(manifest: Manifest) -> list[str]:
     """Every view, derived view and service."""
-    return list(_objects(manifest))
+    return list(dict.fromkeys(name for _, name in objects(manifest)))
 
 
 def detail(manifest: Manifest, name: str) -> dict[str, Any] | None:
     """All that the manifest says of a view, derived view or service; None where there is none of that name."""
-    item = _objects(manifest).get(name)
+    item = next((item for (_, known), item in objects(manifest).items() if known == name), None)
     match item:
         case None:
             return None
@@ -130,15 +99,15 @@ def detail(manifest: Manifest, name: str) -> dict[str, Any] | None:
             request = [_field(field) for field in item.request]
             return head | _owned(item) | {"inputs": inputs, "request": request, "features": _fields(item.features)}
         case _:
-            return _view_line(item) | _owned(item) | _size(manifest, item) | {"features": _view_fields(item)}
+            more = _owned(item) | _seen(item) | _promised(item) | _size(manifest, item)
+            return _view_line(item) | more | {"features": _view_fields(item)}
 
 
 def _service(manifest: Manifest, service: FeatureService) -> dict[str, Any]:
-    objects = _objects(manifest)
+    views = manifest.views | {view.name: view for view in manifest.derived_views}
     features = []
     for taken in (*service.views, *service.derived):
-        view = objects[taken.view]
-        assert not isinstance(view, FeatureService)
+        view = views[taken.view]
         known = {field.name: field for field in view.features}
         features += [_field(known[name]) | {"name": f"{taken.view}__{name}"} for name in taken.features]
     versions = {taken.view: taken.version for taken in service.views}
@@ -147,7 +116,22 @@ def _service(manifest: Manifest, service: FeatureService) -> dict[str, Any]:
 
 
 def _owned(item: View | DerivedView | FeatureService) -> dict[str, Any]:
-    return {"description": item.description, "owner": item.owner}
+    deprecated = getattr(item, "deprecated", "")  # A derived view cannot be.
+    return {"description": item.description, "owner": item.owner} | ({"deprecated": deprecated} if deprecated else {})
+
+
+def _seen(view: View) -> dict[str, Any]:
+    """Which events it sees, and what it computes of each, as SQL."""
+    where = {"where": to_text(view.where)} if view.where else {}
+    columns = [_field(item.field) | {"sql": to_text(item.expression)} for item in view.columns]
+    return where | ({"columns": columns} if columns else {})
+
+
+def _promised(view: View) -> dict[str, Any]:
+    sla = view.sla
+    stated = {"p99 ms": sla.p99_ms, "availability": sla.availability}
+    promised = {name: value for name, value in stated.items() if value}
+    return promised | {"late share": sla.late_share, "partitions": view.partitions}
 
 
 def _size(manifest: Manifest, view: View) -> dict[str, Any]:
@@ -168,4 +152,17 @@ def _fields(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
 
 
 def _field(field: Field) -> dict[str, Any]:
-    return {"name": field.name, "type": str(field.type), "pii": field.pii, "description": field.description}
+    return {
+        "name": field.name,
+        "type": str(field.type),
+        "pii": field.pii,
+        "expected": _expected(field),
+        "description": field.description,
+    }
+
+
+def _expected(field: Field) -> str:
+    """`0.00 to 10.00`, `at least 0`, `one of a, b`; '' where nothing is said."""
+    low, high, allowed = field.expected.low, field.expected.high, field.expected.allowed
+    bounds = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""
+    return "; ".join(filter(None, (bounds, f"one of {', '.join(allowed)}" if allowed else "")))
