@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from coeval.client import read_manifest
+from coeval.settings import Settings
+from coeval_pipelines.control import ControlPlane
 from tests.support.feast_server import ROOT, environment
 
 FEAST = [str(Path(sys.executable).with_name("feast"))]
@@ -41,12 +44,15 @@ def _feast(
     )
 
 
-def _coeval(project: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _coeval(project: Path, home: Path | None, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     code = "from coeval.cli import main; main()"
+    environ = environment(home or project, **extra)
+    if home is None:
+        del environ["COEVAL_HOME"]
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=project,
-        env=environment(home),
+        env=environ,
         capture_output=True,
         text=True,
         check=False,
@@ -167,6 +173,7 @@ def test_a_plan_plans_what_is_sound_and_refuses_the_rest(copy: tuple[Path, Path]
         "coupon_propensity": "refused",
         "household_coupons": "new version",
         "household_profile": "unchanged",
+        "household_savings": "unchanged",
         "household_spend": "unchanged",
         "household_store": "unchanged",
         "latest_basket": "changed in place",
@@ -212,9 +219,9 @@ def test_an_edit_reaches_the_manifest_even_where_feast_sees_no_change(copy: tupl
     after = read_manifest(home / "manifest.json").views
     assert [field.name for field in after["household_store"].key] == ["store_id", "household_id"]
     assert {change["name"]: change["kind"] for change in json.loads(done.stdout)["changes"]} == {
-        "coupon_propensity": "changed",
-        "household_store": "restated",
-        "latest_basket": "restated",
+        "coupon_propensity": "changed in place",
+        "household_store": "new version",
+        "latest_basket": "new version",
     }
     assert {name for name in after if after[name].version != before[name].version} == {
         "household_store",
@@ -228,7 +235,7 @@ def test_validate_says_what_would_change_and_changes_nothing(copy: tuple[Path, P
     _replace("coupons.py", 'per=("7d", "30d")', 'per=("7d", "30d", "24h")')(project)
     done = _coeval(project, home, "catalog", "validate")
     assert done.returncode == 0, done.stderr
-    assert "household_coupons       restated" in done.stdout
+    assert "household_coupons          new version" in done.stdout
     assert _state(home) == before
 
 
@@ -240,3 +247,97 @@ def test_list_and_show_read_the_manifest(applied: tuple[Path, Path]) -> None:
     shown = _coeval(project, home, "catalog", "show", "household_spend").stdout
     assert "sum(amount) over 30d by 24h" in shown
     assert "personal" in _coeval(project, home, "catalog", "show", "coupon_propensity").stdout
+
+
+def test_apply_commits_whatever_the_environment_says_of_dry_runs(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    _replace("households.py", "30 days old.", "a month old.")(project)
+    done = _coeval(project, home, "apply", COEVAL_CATALOG_DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    assert "a month old." in (home / "manifest.json").read_text()
+
+
+def test_a_repository_keeps_its_state_beside_it_wherever_the_command_is_typed(
+    copy: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """By its own coeval.toml, for `coeval apply --repo` and `feast -c` alike; what stands where it is typed is not."""
+    project, home = copy
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "coeval.toml").write_text('home = "wrong"')
+    (project / "coeval.toml").write_text('home = "mine"')
+    done = _coeval(elsewhere, None, "apply", "--repo", str(project / "feature_repo"))
+    assert done.returncode == 0, done.stderr
+    assert (project / "mine" / "manifest.json").read_bytes() == (home / "manifest.json").read_bytes()
+    (project / "mine" / "manifest.json").unlink()
+    environ = environment(home)
+    del environ["COEVAL_HOME"]
+    command = [*FAST, "-c", str(project / "feature_repo"), "apply"]
+    done = subprocess.run(command, cwd=elsewhere, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (project / "mine" / "manifest.json").exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["coeval.toml"]
+
+
+def test_what_cannot_be_read_stops_every_command_and_is_never_nothing(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    good = (home / "manifest.json").read_bytes()
+    (home / "manifest.json").write_bytes(good[:-9])
+    before = _state(home)
+    for arguments in (("plan",), ("apply",), ("catalog", "validate"), ("catalog", "list")):
+        done = _coeval(project, home, *arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "cannot be read" in done.stderr
+        assert "move it away" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = _feast_apply(project, home, project)
+    assert done.returncode == 2, done.stdout
+    assert "Error: registry: The registered manifest" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _state(home) == before
+    (home / "manifest.json").write_bytes(good)
+    (home / "registry.db").write_bytes(b"\xff" * 50)
+    done = _coeval(project, home, "plan")
+    assert done.returncode == 2, done.stdout
+    assert "registry.db cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_runs_is_missed_although_it_is_registered_no_more(copy: tuple[Path, Path]) -> None:
+    project, home = copy
+    manifest = read_manifest(home / "manifest.json")
+    with closing(ControlPlane.open(Settings(home=home))) as control:
+        control.save_manifest(manifest, 1)
+        control.release(manifest.hash, 2)
+    (home / "manifest.json").unlink()
+    (home / "registry.db").unlink()
+    (project / "feature_repo" / "services.py").unlink()
+    done = _feast_apply(project, home, project)
+    assert done.returncode == 2, done.stdout
+    assert "service coupon_propensity: it is registered, and no file defines it any more." in done.stderr
+    done = _coeval(project, home, "catalog", "validate", "--remove", "coupon_propensity")
+    assert done.returncode == 0, done.stderr
+    assert _state(home) == {}
+
+
+def test_a_path_that_cannot_be_written_is_said_and_so_are_two_forms_at_once(
+    applied: tuple[Path, Path], tmp_path: Path
+) -> None:
+    project, home = applied
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for arguments in (
+        ("init", "taxi", "--path", str(file)),
+        ("catalog", "docs", "--out", str(file)),
+        ("catalog", "lineage", "--svg", str(tmp_path / "none" / "a.svg")),
+    ):
+        done = _coeval(project, home, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = _coeval(project, home, "catalog", "lineage", "--json", "--svg", str(tmp_path / "a.svg"))
+    assert done.returncode == 2
+    assert "Give one of --json, --mermaid and --svg." in done.stderr
+    assert not (tmp_path / "a.svg").exists()
+    done = _coeval(project, home, "init", "taxi", "--path", str(tmp_path / "my taxi"))
+    assert f"cd '{tmp_path / 'my taxi'}' && coeval plan" in done.stderr
