@@ -48,9 +48,11 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: there is none, or it cannot be read.
     """
     try:
-        return Manifest.from_json(path.read_text())
+        return Manifest.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ManifestError(f"No manifest at {path}.", "Register the catalog: coeval apply") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"The manifest {path} cannot be read: {error}.", "Restore it, or move it away.") from error
 
 
 def open_redis(settings: Settings) -> redis.Redis:
