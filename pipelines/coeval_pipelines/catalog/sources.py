@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from feast.protos.feast.core.Entity_pb2 import EntitySpecV2
 
 
-
 def compile_entity(spec: EntitySpecV2, defaults: Defaults, seen: DataType | None) -> Entity:
     """An entity and its key; `seen` is the type of that column in the sources and views that use it.
 
