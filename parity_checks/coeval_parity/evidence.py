@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,10 +11,10 @@ from coeval.aggregations.ops import Additive
 from coeval.aggregations.partial import Component
 from coeval.aggregations.states import Storage
 from coeval.aggregations.tiles import Granularity, aggregate_column
+from coeval.reference.aggregate import tolerance
 from coeval.spec.model import Aggregate, BatchSource, EventSource, View
 from coeval.spec.records import Event
-from coeval.spec.types import Physical
-from coeval_parity.compare import TOLERANCE
+from coeval.spec.types import FLOAT64, Physical
 
 Order = tuple[int, int, int, int]
 """(event_ts, available_at, partition, offset): the total order."""
@@ -136,5 +135,5 @@ def _agrees(component: Component, stored: float, folded: float, events: Sequence
     """Exact, but for sums of doubles, which depend on the order: within the tolerance of their magnitudes."""
     if not isinstance(component.op, Additive) or component.storage is not Storage.FLOAT:
         return stored == folded
-    magnitudes = (abs(component.op.lift(float(value or 0))) for _, value in _values(component, events))
-    return abs(stored - folded) <= TOLERANCE * math.fsum(magnitudes)
+    lifted = [component.op.lift(value) for _, value in _values(component, events)]
+    return abs(stored - folded) <= tolerance("sum", lifted, FLOAT64)

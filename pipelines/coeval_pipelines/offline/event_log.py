@@ -14,8 +14,6 @@ from coeval.errors import BrokerError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval.spec.records import Reason
-from coeval.spec.types import Kind
 from coeval_pipelines.journal import BatchPlan, IngestReport, Journal, Range, ingest_journal
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.sorting import (
@@ -39,6 +37,7 @@ from coeval_pipelines.offline.tables import (
     read_log,
     read_table,
     table_path,
+    typed_reason,
 )
 from coeval_pipelines.offline.validate import validator
 
@@ -104,27 +103,12 @@ def _history(spark: SparkSession, settings: Settings, source: EventSource, keep:
     raw = f"CAST(TO_JSON(STRUCT({', '.join(names)})) AS BINARY)"
     files = read_files(spark, settings, f"the history of {source.name}", source.history, source.fields)
     ordered = numbered(files, [quoted(source.event_ts), quoted(source.event_id), *names], keep)
-    return ordered.selectExpr("*", f"{_history_reason(source)} AS __reason").selectExpr(
+    return ordered.selectExpr("*", f"{typed_reason(source)} AS __reason").selectExpr(
         *(f"{value} AS {quoted(name)}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
         "__reason",
         f"IF(__reason IS NULL, NULL, {raw}) AS __value",
     )
-
-
-def _history_reason(source: EventSource) -> str:
-    """The validity rules that typed columns leave open, in the order of the fields."""
-    rules = [
-        f"WHEN {quoted(field.name)} IS NULL THEN '{Reason.NULL_REQUIRED}'"
-        for field in source.fields
-        if not field.nullable
-    ]
-    rules += [
-        f"WHEN ABS({quoted(field.name)}) IN (DOUBLE('NaN'), DOUBLE('Infinity')) THEN '{Reason.BAD_LITERAL}'"
-        for field in source.fields
-        if field.type.kind is Kind.FLOAT64
-    ]
-    return f"CASE {' '.join(rules)} END" if rules else "CAST(NULL AS STRING)"
 
 
 def ingest_topic(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> IngestReport:

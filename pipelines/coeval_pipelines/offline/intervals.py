@@ -32,13 +32,14 @@ class Ranges:
         return self if valid.all() else Ranges(self.start[valid], self.end[valid], self.rows)
 
 
-def chosen(ranges: Ranges, ranks: Ints, values: Numbers, by_rank: Ints, greatest: bool) -> Numbers:
-    """Per row, the value of the greatest (or least) rank among the events it sees; anything where there is none."""
+def chosen(ranges: Ranges, values: Numbers, *, by: Numbers, greatest: bool) -> Numbers:
+    """Per row, the value with the greatest (or least) `by` among the events it sees; anything where there is none."""
     if not len(values):
         return np.zeros(ranges.rows, dtype=values.dtype)
-    found = extreme(ranges, ranks, -1 if greatest else len(ranks), np.maximum if greatest else np.minimum)
-    seen = (found >= 0) & (found < len(by_rank))
-    taken: Numbers = values[by_rank[np.where(seen, found, 0)]]
+    _, at, ranks = np.unique(by, return_index=True, return_inverse=True)
+    none = -1 if greatest else len(at)
+    found = extreme(ranges, ranks.astype(np.int64), none, np.maximum if greatest else np.minimum)
+    taken: Numbers = values[at[np.where(found == none, 0, found)]]
     return taken
 
 

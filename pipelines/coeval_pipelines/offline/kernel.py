@@ -164,11 +164,7 @@ def _component(component: Component, ranges: Ranges, values: Numbers, order: Int
             ufunc = np.maximum if greatest else np.minimum
             return extreme(ranges, values, limits.min if greatest else limits.max, ufunc)
         case Extreme(greatest=greatest):
-            distinct, ranks = np.unique(values, return_inverse=True)
-            return chosen(ranges, ranks.astype(np.int64), distinct, np.arange(len(distinct)), greatest)
+            return chosen(ranges, values, by=values, greatest=greatest)
         case Picked(latest=latest):
             assert order is not None
-            by_rank = np.argsort(order)
-            ranks = np.empty(len(order), dtype=np.int64)
-            ranks[by_rank] = np.arange(len(order))
-            return chosen(ranges, ranks, values, by_rank, latest)
+            return chosen(ranges, values, by=order, greatest=latest)

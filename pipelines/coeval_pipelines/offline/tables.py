@@ -14,6 +14,7 @@ from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, Field
+from coeval.spec.records import Reason
 from coeval.spec.types import Kind
 from coeval_pipelines.offline.columns import logical_sql, physical_sql, quoted, sql_type
 
@@ -194,7 +195,8 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
 
     frame = read_files(spark, settings, source.name, source.path, source.fields, source.format or "parquet")
     times = [source.event_ts, source.available_at or source.event_ts]
-    valid = f"({_is_valid_row(source)})"
+    known = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in times)
+    valid = f"({typed_reason(source)} IS NULL AND {known})"
     refused = frame.where(f"NOT {valid}").count()
     if refused:
         _LOG.warning(
@@ -221,17 +223,19 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
     )
 
 
-def _is_valid_row(source: BatchSource) -> str:
-    """The validity rules that typed columns leave open."""
-    required = [field.name for field in source.fields if not field.nullable]
-    times = [source.event_ts, source.available_at or source.event_ts]
-    rules = [f"{quoted(name)} IS NOT NULL" for name in dict.fromkeys([*times, *required])]
+def typed_reason(source: EventSource | BatchSource) -> str:
+    """Why a row of typed columns is no event, as Spark SQL: NULL where it is one. Fields are asked in their order."""
+    rules = [
+        f"WHEN {quoted(field.name)} IS NULL THEN '{Reason.NULL_REQUIRED}'"
+        for field in source.fields
+        if not field.nullable
+    ]
     rules += [
-        f"COALESCE(ABS({quoted(field.name)}) < DOUBLE('Infinity'), TRUE)"
+        f"WHEN ABS({quoted(field.name)}) IN (DOUBLE('NaN'), DOUBLE('Infinity')) THEN '{Reason.BAD_LITERAL}'"
         for field in source.fields
         if field.type.kind is Kind.FLOAT64
     ]
-    return " AND ".join(rules)
+    return f"CASE {' '.join(rules)} END" if rules else "CAST(NULL AS STRING)"
 
 
 def numbered(frame: DataFrame, order: list[str], keep: Keep) -> DataFrame:

@@ -17,7 +17,6 @@ from coeval.spec.signatures import (
     RULES,
     WIDEST,
     ExpressionError,
-    is_exact,
     shown,
     signature_of,
 )
@@ -57,7 +56,7 @@ def cast(argument: Expression, target: DataType) -> Expression:
     source = argument.type
     if source != target and not _castable(source, target):
         fix = _CAST_FIXES.get((source.kind, target.kind)) or _CAST_FIXES.get((source.kind, None)) or CASTS
-        if is_exact(source) and is_exact(target):
+        if source.is_exact_number and target.is_exact_number:
             fix = f"Over {NARROW} digits only a wider type of at least the same scale, or the same scale, is possible."
         raise ExpressionError(f"{source} cannot be cast to {target}: {shown(argument)}", fix)
     return Expression("cast", target, (argument,))
@@ -94,7 +93,7 @@ def _converted(argument: Expression, target: DataType) -> Expression:
     if argument.operation == "literal":
         value, scale = literal_value(argument), argument.type.scale
         assert isinstance(value, int)
-        exact = is_exact(target)
+        exact = target.is_exact_number
         return constant(target, value * 10 ** (target.scale - scale) if exact else float(value) / float(10**scale))
     return cast(argument, target)
 
@@ -114,7 +113,7 @@ _CAST_PAIRS = frozenset(
 
 
 def _castable(source: DataType, target: DataType) -> bool:
-    if is_exact(source) and is_exact(target):
+    if source.is_exact_number and target.is_exact_number:
         digits, shift = source.precision or INT64_DIGITS, target.scale - source.scale
         return digits + shift <= WIDEST if shift >= 0 else digits <= NARROW
     if source.kind is Kind.DECIMAL:

@@ -62,11 +62,6 @@ def signature_of(operation: str, args: Arguments) -> Signature:
     return RULES[operation](operation, args)
 
 
-def is_exact(data_type: DataType) -> bool:
-    """Whether it is an exact number: int64 or a decimal."""
-    return data_type.kind in (Kind.INT64, Kind.DECIMAL)
-
-
 def shown(*args: Expression) -> str:
     """Arguments and their types, for a message."""
     return ", ".join("NULL" if item.operation == "null" else f"{to_text(item)} is {item.type}" for item in args)
@@ -101,10 +96,10 @@ def common_type(operation: str, args: Arguments) -> DataType:
     types = {item.type for item in known}
     if len(types) == 1:
         return types.pop()
-    if FLOAT64 in types and all(item == FLOAT64 or is_exact(item) for item in types):
+    if FLOAT64 in types and all(item == FLOAT64 or item.is_exact_number for item in types):
         _narrow(operation, known)
         return FLOAT64
-    if not all(is_exact(item) for item in types):
+    if not all(item.is_exact_number for item in types):
         raise _refuse(operation, known, "arguments of one type", _same_type_fix({item.kind for item in types}))
     scale = max(item.type.scale for item in known)
     digits = max(_whole_digits(item) for item in known) + scale
@@ -134,7 +129,7 @@ def _narrow(operation: str, args: Arguments) -> None:
 def _numbers(operation: str, args: Arguments) -> DataType:
     """The common type of arithmetic's arguments."""
     for item in _known(args):
-        if item.type != FLOAT64 and not is_exact(item.type):
+        if item.type != FLOAT64 and not item.type.is_exact_number:
             fix = "Declare the column as a number in its source." if item.type == STRING else _NO_ARITHMETIC
             raise _refuse(operation, args, "numbers", fix)
     _narrow(operation, _known(args))
