@@ -9,9 +9,9 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,11 +33,39 @@ class RedisSettings(BaseModel):
         return re.sub(r"//[^@/]*@", "//***@", self.url)
 
 
+Readable = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+"""A file that processes in other directories, and engines on other machines, look for at the same absolute path."""
+
+
 class KafkaSettings(BaseModel):
-    """The log."""
+    """The log, and how to reach it. Certificates and keys are PEM files."""
 
     bootstrap: str = "127.0.0.1:9092"
     partitions: int = 2
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: SecretStr | None = None
+    ca_file: Readable | None = None
+    """Authorities that may sign the broker's certificate; without it those of the system, which Java and Python know
+    each their own."""
+    cert_file: Readable | None = None
+    """The client's certificate chain, for a broker that asks for one."""
+    key_file: Readable | None = None
+    """Its private key, not encrypted."""
+
+    @property
+    def sasl(self) -> bool:
+        """Whether the broker asks for a user and a password."""
+        return self.security_protocol.startswith("SASL_")
+
+    @model_validator(mode="after")
+    def _whole(self) -> KafkaSettings:
+        if self.sasl and not (self.username and self.password):
+            raise ValueError(f"{self.security_protocol} needs a username and a password")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+        return self
 
 
 class FlinkSettings(BaseModel):
@@ -100,6 +128,11 @@ class Settings(BaseSettings):
                 if part != "password":
                     found[f"COEVAL_{name}{'__' if part else ''}{part}".upper()] = str(item)
         return found
+
+    def secrets(self) -> dict[str, str]:
+        """The passwords as environment variables, for a child process. Not to be printed, logged or stored."""
+        passwords = {"REDIS": self.redis.password, "KAFKA": self.kafka.password}
+        return {f"COEVAL_{part}__PASSWORD": item.get_secret_value() for part, item in passwords.items() if item}
 
     @property
     def manifest_path(self) -> Path:

@@ -54,7 +54,7 @@ NUMBERS = itertools.count()
 def world(broker: Settings, tmp_path: Path) -> tuple[Settings, Manifest, EventSource]:
     """An empty state directory and an empty topic of its own."""
     source = replace(catalog.PAYMENTS, topic=f"payments-{next(NUMBERS)}")
-    with Broker(broker.kafka.bootstrap) as admin:
+    with Broker(broker.kafka) as admin:
         admin.create(source.topic, 2, {"message.timestamp.type": "CreateTime", "retention.ms": "-1"})
     settings = broker.model_copy(update={"home": tmp_path})
     return settings, replace(catalog.manifest(), event_sources=(source,)), source
@@ -276,7 +276,7 @@ def test_a_topic_that_lost_records_is_refused(
     produce(settings.kafka.bootstrap, source.topic, records(3, 20, START, DAY))
     ingest_topic(spark, settings, manifest, source)
     fresh = replace(source, topic=source.topic + "-again")
-    with Broker(settings.kafka.bootstrap) as admin:
+    with Broker(settings.kafka) as admin:
         admin.create(fresh.topic, 2, {})
     with pytest.raises(BrokerError, match="has been read up to"):
         ingest_topic(spark, settings, manifest, fresh)

@@ -80,7 +80,7 @@ def live(spark: SparkSession, broker: Settings, tmp_path_factory: pytest.TempPat
     settings = broker.model_copy(update={"home": tmp_path_factory.mktemp("live")})
     source = MANIFEST.event_sources[0]
     made = records(3, 500, START, 3 * DAY)
-    with Broker(settings.kafka.bootstrap) as admin:
+    with Broker(settings.kafka) as admin:
         admin.create(source.topic, 2, {"message.timestamp.type": "CreateTime", "retention.ms": "-1"})
     produce(settings.kafka.bootstrap, source.topic, made)
     good = ingest(source, made).good

@@ -164,7 +164,8 @@ def _spawn(settings: Settings, names: tuple[str, ...]) -> None:
         child = subprocess.Popen(
             [sys.executable, "-m", "coeval_pipelines.local.supervisor", *names],
             cwd=root(settings),
-            env={**os.environ, **settings.variables(), **_secrets(settings)},
+            # The supervisor does not stand where coeval.toml is, and its children inherit what it has.
+            env={**os.environ, **settings.variables(), **settings.secrets()},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -192,12 +193,6 @@ def _await_first_state(settings: Settings, child: subprocess.Popen[bytes]) -> No
     if not wait(spoke) or child.poll() is not None:
         words = _tail(settings, "supervisor")
         raise StackError(f"The supervisor did not start:\n{words}", f"Read {log_path(settings, 'supervisor')}.")
-
-
-def _secrets(settings: Settings) -> dict[str, str]:
-    # The supervisor does not stand where coeval.toml is, and its children inherit what it has.
-    password = settings.redis.password
-    return {"COEVAL_REDIS__PASSWORD": password.get_secret_value()} if password else {}
 
 
 def _undecided(state: StackStatus) -> bool:

@@ -15,6 +15,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_pipelines.journal import BatchPlan, IngestReport, Journal, Range, ingest_journal
+from coeval_pipelines.kafka import broker_error, client_options, java_properties
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.sorting import (
     REJECTS_SCHEMA,
@@ -171,12 +172,10 @@ def _consumer(settings: Settings) -> Iterator[Any]:
     from kafka.errors import KafkaError
 
     try:
-        with closing(KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)) as consumer:
+        with closing(KafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False)) as consumer:
             yield consumer
     except KafkaError as error:
-        raise BrokerError(
-            f"The broker at {settings.kafka.bootstrap} does not answer: {error}.", "Start it: coeval up"
-        ) from error
+        raise broker_error(settings.kafka, error) from error
 
 
 def _run_batch(
@@ -195,7 +194,8 @@ def _records(spark: SparkSession, settings: Settings, source: EventSource, plan:
     import json
 
     ranges = {part: item for part, item in plan.ranges.items() if item.end > item.start}
-    reader = spark.read.format("kafka").option("kafka.bootstrap.servers", settings.kafka.bootstrap)
+    reached = {f"kafka.{name}": value for name, value in java_properties(settings.kafka).items()}
+    reader = spark.read.format("kafka").options(**reached)
     reader = reader.option("assign", json.dumps({source.topic: sorted(ranges)}))
     reader = reader.option("startingOffsets", json.dumps({source.topic: {p: r.start for p, r in ranges.items()}}))
     reader = reader.option("endingOffsets", json.dumps({source.topic: {p: r.end for p, r in ranges.items()}}))

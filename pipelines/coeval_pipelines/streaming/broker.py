@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from coeval.errors import BrokerError
-from coeval.settings import Settings
+from coeval.settings import KafkaSettings, Settings
 from coeval.spec.manifest import Manifest
+from coeval_pipelines.kafka import broker_error, client_options
 from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
 
 _REQUEST_MILLISECONDS = 10_000
@@ -22,13 +23,13 @@ Offsets = dict[int, int]
 class Broker:
     """An administration connection. Not thread-safe."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, kafka: KafkaSettings) -> None:
         from kafka import KafkaAdminClient
 
-        self._bootstrap = bootstrap
-        with _answering(bootstrap):
+        self._kafka = kafka
+        with _answering(kafka):
             self._admin: Any = KafkaAdminClient(
-                bootstrap_servers=bootstrap,
+                **client_options(kafka),
                 request_timeout_ms=_REQUEST_MILLISECONDS,
                 bootstrap_timeout_ms=_REQUEST_MILLISECONDS,
             )
@@ -45,7 +46,7 @@ class Broker:
 
     def topics(self) -> dict[str, int]:
         """The number of partitions by topic name."""
-        with _answering(self._bootstrap):
+        with _answering(self._kafka):
             return {item["name"]: len(item["partitions"]) for item in self._admin.describe_topics()}
 
     def create(self, topic: str, partitions: int, configs: Mapping[str, str]) -> None:
@@ -53,7 +54,7 @@ class Broker:
         from kafka.errors import TopicAlreadyExistsError
 
         wanted = {topic: {"num_partitions": partitions, "replication_factor": -1, "configs": dict(configs)}}
-        with _answering(self._bootstrap):
+        with _answering(self._kafka):
             try:
                 self._admin.create_topics(wanted, wait_for_metadata=True)
             except TopicAlreadyExistsError:
@@ -67,7 +68,7 @@ class Broker:
         wanted = {TopicPartition(topic, part): latest for topic, count in topics.items() for part in range(count)}
         if not wanted:
             return {}
-        with _answering(self._bootstrap):
+        with _answering(self._kafka):
             found = self._admin.list_partition_offsets(wanted)
         offsets: dict[str, Offsets] = {topic: {} for topic in topics}
         for partition, value in found.items():
@@ -76,26 +77,24 @@ class Broker:
 
     def groups(self, prefix: str) -> list[str]:
         """The consumer groups whose name begins so."""
-        with _answering(self._bootstrap):
+        with _answering(self._kafka):
             return sorted(item["group_id"] for item in self._admin.list_groups() if item["group_id"].startswith(prefix))
 
     def committed(self, group: str, topic: str) -> Offsets:
         """The offsets of a topic that a consumer group has committed; partitions without one are left out."""
-        with _answering(self._bootstrap):
+        with _answering(self._kafka):
             found = self._admin.list_group_offsets([group])[group]
         return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == topic and meta.offset >= 0}
 
 
 @contextmanager
-def _answering(bootstrap: str) -> Iterator[None]:
+def _answering(kafka: KafkaSettings) -> Iterator[None]:
     from kafka.errors import KafkaError
 
     try:
         yield
     except KafkaError as error:
-        raise BrokerError(
-            f"Kafka at {bootstrap} refuses or does not answer: {error!r}.", "Start it: coeval up"
-        ) from error
+        raise broker_error(kafka, error) from error
 
 
 def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:
         BrokerError: the broker does not answer, or a changelog has another number of partitions than its view.
     """
     created: list[str] = []
-    with Broker(settings.kafka.bootstrap) as broker:
+    with Broker(settings.kafka) as broker:
         present = broker.topics()
         for name, partitions, configs in _wanted(settings, manifest):
             if name not in present:

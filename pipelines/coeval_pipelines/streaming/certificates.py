@@ -30,7 +30,7 @@ class Certifier:
     """Records certificates of all deployed manifests in a thread of its own, until closed. A context manager."""
 
     def __init__(self, settings: Settings, control: ControlPlane) -> None:
-        self._bootstrap = settings.kafka.bootstrap
+        self._kafka = settings.kafka
         self._control = control
         self._stop = threading.Event()
         self._seen: dict[str, Offsets] = {}
@@ -48,7 +48,7 @@ class Certifier:
         complaint = ""
         while not self._stop.wait(PERIOD_SECONDS):
             try:
-                with Broker(self._bootstrap) as broker:
+                with Broker(self._kafka) as broker:
                     self._work(broker)
             except (BrokerError, sa.exc.OperationalError) as error:
                 if str(error) != complaint:

@@ -70,7 +70,7 @@ def progress(settings: Settings, manifest: Manifest, control: ControlPlane) -> P
     Raises:
         BrokerError, StoreError, redis.RedisError: a component does not answer.
     """
-    with Broker(settings.kafka.bootstrap) as broker, closing(open_redis(settings)) as client:
+    with Broker(settings.kafka) as broker, closing(open_redis(settings)) as client:
         return _progress(broker, OnlineWriter(client, manifest.tenant), manifest, control)
 
 

@@ -103,7 +103,7 @@ def _last_words(log: Path) -> str:
 def _client_environment(settings: Settings) -> dict[str, str]:
     """The child sees the same settings as this process, wherever they came from, and imports from the same places."""
     paths = [path for path in sys.path if path]
-    return {**os.environ, **settings.variables(), "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **settings.variables(), **settings.secrets(), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @dataclass(frozen=True, slots=True)

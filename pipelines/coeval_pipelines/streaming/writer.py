@@ -25,6 +25,7 @@ from coeval.online.layout import Update
 from coeval.online.writer import Fence, FencedError, OnlineWriter
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.kafka import client_options
 from coeval_pipelines.streaming.certificates import Certifier
 from coeval_pipelines.streaming.feeds import Feed, feeds, ranges
 
@@ -171,7 +172,7 @@ def open_consumer(settings: Settings) -> Any:
     from kafka import KafkaConsumer
 
     return KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap,
+        **client_options(settings.kafka),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=50,

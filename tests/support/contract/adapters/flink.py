@@ -85,7 +85,7 @@ def deliver(settings: Settings, cases: Sequence[Case]) -> None:
     """Make the topic, and put on it what is visible."""
     from kafka import KafkaProducer
 
-    with Broker(settings.kafka.bootstrap) as broker:
+    with Broker(settings.kafka) as broker:
         # Instants of any year: the broker's default refuses what is ahead of its clock.
         limits = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(2**63 - 1)}
         broker.create(catalog.EVENTS.topic, catalog.PARTITIONS, {"retention.ms": "-1", **limits})

@@ -1,0 +1,99 @@
+"""How a client reaches the broker: the settings in the words of kafka-python and of Kafka's Java clients. Pure.
+
+Certificates and keys are named by their paths, so that no private key stands in a job, a plan or a log.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coeval.errors import BrokerError
+from coeval.settings import KafkaSettings
+
+SHADED = "org.apache.flink.kafka.shaded."
+"""Where Flink's SQL connector keeps its own copy of Kafka's classes."""
+_LOGIN = {"PLAIN": "plain.PlainLoginModule"}
+_SCRAM_LOGIN = "scram.ScramLoginModule"
+
+
+def client_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """The options by which any kafka-python client reaches the broker, the bootstrap among them. Holds the password."""
+    options: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap, "security_protocol": kafka.security_protocol}
+    files = {"ssl_cafile": kafka.ca_file, "ssl_certfile": kafka.cert_file, "ssl_keyfile": kafka.key_file}
+    options |= {name: str(path) for name, path in files.items() if path}
+    if kafka.sasl:
+        options |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.username,
+            "sasl_plain_password": _password(kafka),
+        }
+    return options
+
+
+def java_properties(kafka: KafkaSettings, prefix: str = "") -> dict[str, str]:
+    """The same for Kafka's Java clients, in Flink and Spark. Holds the password.
+
+    `prefix` is where the classes that are named are found: `SHADED` in Flink's SQL connector, nothing in Spark.
+    """
+    properties = {"bootstrap.servers": kafka.bootstrap}
+    if kafka.security_protocol == "PLAINTEXT":
+        return properties
+    properties["security.protocol"] = kafka.security_protocol
+    if kafka.security_protocol.endswith("SSL"):
+        properties |= _tls(kafka, prefix)
+    if kafka.sasl:
+        module = f"{prefix}org.apache.kafka.common.security.{_LOGIN.get(kafka.sasl_mechanism, _SCRAM_LOGIN)}"
+        user, password = _quoted(kafka.username), _quoted(_password(kafka))
+        properties["sasl.mechanism"] = kafka.sasl_mechanism
+        properties["sasl.jaas.config"] = f"{module} required username={user} password={password};"
+    return properties
+
+
+def broker_error(kafka: KafkaSettings, error: Exception) -> BrokerError:
+    """What to tell a user of an error of kafka-python."""
+    from kafka.errors import SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+
+    if isinstance(error, SaslAuthenticationFailedError | UnsupportedSaslMechanismError):
+        return BrokerError(
+            f"Kafka at {kafka.bootstrap} does not let {kafka.username} in with {kafka.sasl_mechanism}: {error}.",
+            "Correct COEVAL_KAFKA__USERNAME, COEVAL_KAFKA__PASSWORD or COEVAL_KAFKA__SASL_MECHANISM.",
+        )
+    where = f"Kafka at {kafka.bootstrap} ({kafka.security_protocol})"
+    return BrokerError(f"{where} refuses or does not answer: {error!r}.", _instruction(kafka))
+
+
+def _instruction(kafka: KafkaSettings) -> str:
+    if kafka.security_protocol == "PLAINTEXT":
+        return "Start it: coeval up"
+    return "See that it runs, and that COEVAL_KAFKA__SECURITY_PROTOCOL and COEVAL_KAFKA__CA_FILE are right."
+
+
+def _tls(kafka: KafkaSettings, prefix: str) -> dict[str, str]:
+    properties: dict[str, str] = {}
+    if kafka.ca_file:
+        properties |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(kafka.ca_file)}
+    if kafka.cert_file and kafka.key_file:
+        # A PEM keystore by its location is one file of key and chain; given apart, the client itself reads them.
+        provider = f"{prefix}org.apache.kafka.common.config.provider.DirectoryConfigProvider"
+        properties |= {
+            "config.providers": "directory",
+            "config.providers.directory.class": provider,
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.certificate.chain": _content(kafka.cert_file),
+            "ssl.keystore.key": _content(kafka.key_file),
+        }
+    return properties
+
+
+def _content(path: Path) -> str:
+    return f"${{directory:{path.parent}:{path.name}}}"
+
+
+def _password(kafka: KafkaSettings) -> str:
+    return kafka.password.get_secret_value() if kafka.password else ""
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
