@@ -84,6 +84,17 @@ class SparkSettings(BaseModel):
     shuffle_partitions: int = 4
 
 
+class MetricsSettings(BaseModel):
+    """Where Prometheus finds metrics, and how often canaries are sent. A port of 0 and an empty range are off."""
+
+    writer_port: int = 0
+    coordinator_port: int = 0
+    flink_ports: str = ""
+    """A port for each process of Flink's, as "9250-9260": each takes the first that is free."""
+    canary_seconds: float = 10.0
+    """One canary per source that declares one, this often; 0: none at all."""
+
+
 class Settings(BaseSettings):
     """Where everything is. Paths that are relative are relative to the current directory."""
 
@@ -104,6 +115,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     flink: FlinkSettings = FlinkSettings()
     spark: SparkSettings = SparkSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -98,7 +98,22 @@ def _flink(settings: Settings, jars: Jars, home: Path) -> None:
     opt = home / "opt"
     opt.unlink(missing_ok=True)
     opt.symlink_to(package / "opt")
-    (home / "conf" / "config.yaml").write_text(_flink_config(settings, home, _java_options(package)))
+    plugin = home / "plugins" / "metrics-prometheus"
+    plugin.parent.mkdir(exist_ok=True)
+    plugin.unlink(missing_ok=True)
+    plugin.symlink_to(package / "plugins" / plugin.name)
+    config = _flink_config(settings, home, _java_options(package)) + _reporter(settings.metrics.flink_ports)
+    (home / "conf" / "config.yaml").write_text(config)
+
+
+def _reporter(ports: str) -> str:
+    if not ports:
+        return ""
+    factory = "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
+    return f"""metrics.reporters: prometheus
+metrics.reporter.prometheus.factory.class: {factory}
+metrics.reporter.prometheus.port: {ports}
+"""
 
 
 def _java_options(package: Path) -> str:
