@@ -200,6 +200,12 @@ def test_an_event_source_keeps_columns_identity_times_and_history(registry: Regi
     )
 
 
+def test_an_event_source_says_who_drops_duplicates_and_how_many_events_to_expect(registry: Registry) -> None:
+    _payments(registry).tags.update({"coeval.io/dedup": "off", "coeval.io/expected-rate": "250.0"})
+    (source,) = _compiled(registry).event_sources
+    assert (source.dedup, source.expected_rate) == (False, 250.0)
+
+
 def test_a_batch_source_keeps_its_path_and_both_times(registry: Registry) -> None:
     (owners,) = _compiled(registry).batch_sources
     assert (owners.path, owners.format, owners.event_ts, owners.available_at) == (
@@ -477,6 +483,16 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
         _view(_tag("coeval.io/event-id", "x")),
         "view card_spend, tag coeval.io/event-id: it is not known",
         "It belongs on the event source",
+    ),
+    "dedup neither on nor off": (
+        lambda registry: _payments(registry).tags.update({"coeval.io/dedup": "no"}),
+        "source payments, tag coeval.io/dedup: it cannot be read: 'no' is neither on nor off",
+        "Correct its value",
+    ),
+    "expected rate of nothing": (
+        lambda registry: _payments(registry).tags.update({"coeval.io/expected-rate": "0"}),
+        "source payments, tag coeval.io/expected-rate: it cannot be read: 0 is no number of events a second",
+        "Correct its value",
     ),
     "unreadable tag": (
         _view(_tag("coeval.io/sla-freshness", "soon")),

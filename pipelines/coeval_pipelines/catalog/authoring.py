@@ -38,9 +38,16 @@ def json_events(*columns: Field) -> JsonFormat:
     return JsonFormat(to_json_schema(columns))
 
 
-def event_tags(event_id: str, max_future_skew: str = "5m") -> dict[str, str]:
-    """The tags of an event source: the column that identifies an event, and how far a clock may run ahead."""
-    return {tags.EVENT_ID: event_id, tags.SKEW: as_duration(max_future_skew)}
+def event_tags(
+    event_id: str, max_future_skew: str = "5m", *, dedup: bool = True, expected_rate: float = 0.0
+) -> dict[str, str]:
+    """The tags of an event source: the column that identifies an event, and how far a clock may run ahead.
+
+    `dedup=False` spares the stream to look for duplicates, where producers are idempotent; the log looks anyway.
+    `expected_rate` is events a second, on average; 0 means: not said.
+    """
+    stated = {tags.EVENT_ID: event_id, tags.SKEW: as_duration(max_future_skew)}
+    return stated | ({} if dedup else {tags.DEDUP: "off"}) | ({tags.RATE: repr(expected_rate)} if expected_rate else {})
 
 
 def batch_tags(*columns: Field) -> dict[str, str]:

@@ -1,17 +1,18 @@
 """The columns of a source as a JSON Schema, the form in which Feast's registry carries them. Pure: no Feast, no files.
 
-`{"type": "string", "format": "decimal(9,2)"}` is money, `x-pii` the PII class; a column is required where an event
-without it is rejected. Properties keep their order.
+`{"type": "string", "format": "decimal(9,2)"}` is money, `x-pii` the PII class, `x-origin` the place in a record; a
+column is required where an event without it is rejected. Properties keep their order.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coeval.spec.model import Expected, Field
+from coeval.spec.model import HEADER, KEY, Expected, Field
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType, Kind
 from coeval_pipelines.catalog.errors import DefinitionError, Problem, gather
 from coeval_pipelines.catalog.fields import expected_values
@@ -46,23 +47,27 @@ def column(
     low: object = "",
     high: object = "",
     allowed: Iterable[object] = (),
+    origin: str = "",
 ) -> Field:
     """Declare a column of a source.
 
     `data_type` is int64, float64, decimal(p,s), string, bool, timestamp or date. An event whose required column is null
     or missing is rejected: keys, the event id and the event time are required. `low`, `high` (both included) and
-    `allowed` say what the column should hold, as texts in the grammar of the type: data quality watches it.
+    `allowed` say what the column should hold, as texts in the grammar of the type: data quality watches it. A column of
+    a topic stands in the JSON property of its name, unless `origin` says `key`, the record's key, or `header:NAME`, the
+    last header of that name.
     """
     try:
-        return _column(
-            f"column {name}", data_type, description, pii, required, {"low": low, "high": high, "allowed": allowed}
-        )
+        where, expected = f"column {name}", {"low": low, "high": high, "allowed": allowed}
+        return _column(where, data_type, description, pii, required, expected, origin)
     except DefinitionError as error:
         (problem,) = error.problems
         return Refused(name, STRING, description=description, because=problem)
 
 
-def _column(where: str, data_type: str, description: str, pii: str, required: bool, values: dict[str, Any]) -> Field:
+def _column(
+    where: str, data_type: str, description: str, pii: str, required: bool, values: dict[str, Any], origin: str
+) -> Field:
     try:
         parsed = DataType.parse(data_type)
     except ValueError as error:
@@ -71,7 +76,13 @@ def _column(where: str, data_type: str, description: str, pii: str, required: bo
     if pii not in PII:
         raise DefinitionError(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII)}.")
     expected = expected_values(where, parsed, values)
-    return Field(where.rpartition(" ")[2], parsed, not required, description, pii, expected)
+    _check_origin(where, origin)
+    return Field(where.rpartition(" ")[2], parsed, not required, description, pii, expected, origin)
+
+
+def _check_origin(where: str, origin: str) -> None:
+    if not re.fullmatch(rf"|{KEY}|{HEADER}[A-Za-z0-9_.:-]+", origin):
+        raise DefinitionError(where, f"{origin!r} is no place in a record", 'Use "key" or "header:NAME".')
 
 
 def to_json_schema(fields: Iterable[Field]) -> str:
@@ -90,8 +101,8 @@ def _property(field: Field) -> dict[str, Any]:
         return {"x-refused": field.because.document()}
     kind, form = ("string", str(field.type)) if field.type.kind is Kind.DECIMAL else _NAMES[field.type]
     stated = {"type": kind, "format": form, "description": field.description, "x-pii": field.pii}
-    expected = expected_document(field.expected)
-    return {name: item for name, item in (stated | {"x-expected": expected}).items() if item}
+    stated |= {"x-expected": expected_document(field.expected), "x-origin": field.origin}
+    return {name: item for name, item in stated.items() if item}
 
 
 def expected_document(expected: Expected) -> dict[str, Any]:
@@ -135,7 +146,9 @@ def _field(where: str, name: str, stated: Mapping[str, Any], nullable: bool, def
             f'Add "x-pii": one of {", ".join(PII)}.',
         )
     expected = expected_values(here, data_type, dict(stated.get("x-expected", {})))
-    return Field(name, data_type, nullable, str(stated.get("description", "")), pii, expected)
+    origin = str(stated.get("x-origin", ""))
+    _check_origin(here, origin)
+    return Field(name, data_type, nullable, str(stated.get("description", "")), pii, expected, origin)
 
 
 def _type(where: str, kind: str, form: str) -> DataType:

@@ -89,6 +89,8 @@ def compile_event_source(source: DataSource, defaults: Defaults) -> EventSource:
         history=source.batch_source.file_options.uri,
         description=source.description,
         owner=source.owner or defaults.owner,
+        dedup=source.tags.get(tags.DEDUP, "on") == "on",
+        expected_rate=float(source.tags[tags.RATE]) if tags.RATE in source.tags else None,
     )
 
 
@@ -106,6 +108,13 @@ def _no_envelope(where: str, fields: tuple[Field, ...], roles: dict[str, str]) -
         if field.name in RESERVED and roles.get(field.name) != field.name:
             what = "every event of the log has a column of that name, with another meaning"
             raise DefinitionError(f"{where}, column {field.name}", what, "Rename it where it is written.")
+
+
+def _no_origin(where: str, fields: tuple[Field, ...]) -> None:
+    for field in fields:
+        if field.origin:
+            here = f"{where}, column {field.name}"
+            raise DefinitionError(here, "only a topic's records have a key and headers", "Remove origin=.")
 
 
 def _check_history(where: str, source: DataSource) -> None:
@@ -140,6 +149,7 @@ def compile_batch_source(source: DataSource, defaults: Defaults, seen: tuple[Fie
         lambda: _check_time(where, fields, source.timestamp_field, required=True),
         lambda: _check_time(where, fields, created, required=False) if created else None,
         lambda: _no_envelope(where, fields, {"event_ts": source.timestamp_field, "available_at": created}),
+        lambda: _no_origin(where, fields),
     )
     return BatchSource(
         name=source.name,

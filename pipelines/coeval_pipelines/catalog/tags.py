@@ -22,6 +22,7 @@ PII = ("none", "pseudonymous", "personal", "sensitive")
 
 TENANT, DEFAULT_PII = f"{PREFIX}tenant", f"{PREFIX}default-pii"
 EVENT_ID, SKEW = f"{PREFIX}event-id", f"{PREFIX}max-future-skew"
+DEDUP, RATE = f"{PREFIX}dedup", f"{PREFIX}expected-rate"
 SCHEMA, TYPE, PII_CLASS, EXPECTED = f"{PREFIX}schema", f"{PREFIX}type", f"{PREFIX}pii", f"{PREFIX}expected"
 WHERE, COLUMNS, DEPRECATED = f"{PREFIX}where", f"{PREFIX}columns", f"{PREFIX}deprecated"
 FUNCTION, PARTITIONS = f"{PREFIX}function", f"{PREFIX}partitions"
@@ -47,6 +48,18 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 10_000:
         raise ValueError(f"{text!r} is not a whole number from 1 to 10000")
     return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
+def _rate(text: str) -> float:
+    if not 0 < float(text) < 1e9:
+        raise ValueError(f"{text} is no number of events a second")
+    return float(text)
 
 
 def _function(text: str) -> str:
@@ -100,7 +113,7 @@ _VIEW: dict[str, Callable[[str], object]] = {
 _KNOWN: dict[str, dict[str, Callable[[str], object]]] = {
     "project": {TENANT: str, DEFAULT_PII: _pii},
     "entity": {PII_CLASS: _pii},
-    "event source": {EVENT_ID: str, SKEW: parse_duration},
+    "event source": {EVENT_ID: str, SKEW: parse_duration, DEDUP: _switch, RATE: _rate},
     "batch source": {SCHEMA: str},
     "request source": {},
     "view": _VIEW,

@@ -16,6 +16,8 @@ EVENT_COLUMNS = ("event_id", "event_ts", "available_at", "partition", "offset")
 """The envelope of every event, in every engine."""
 RESERVED = frozenset({*EVENT_COLUMNS, "topic", "declared_ts", "batch"})
 """The columns that an event log keeps beside the payload: no other column may be called so."""
+KEY, HEADER = "key", "header:"
+"""Origins of a column beside the JSON: the record's key, and what a header's name follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Field:
     description: str = ""
     pii: str = "none"
     expected: Expected = field(default_factory=Expected)
+    origin: str = ""
+    """Where an event source's column stands in a record: empty, in the JSON property of its name; `key`, the record's
+    key; `header:NAME`, the last header of that name. Key and headers are UTF-8 text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class EventSource:
     """Path of the Parquet files that hold what happened before the topic began; typed columns named as the fields."""
     description: str = ""
     owner: str = ""
+    dedup: bool = True
+    """Whether the stream looks for duplicates. Without, producers must be idempotent; the log looks for them anyway."""
+    expected_rate: float | None = None
+    """Events a second, on average, that its owner expects; None: not said."""
 
     def field(self, name: str) -> Field:
         """The field of that name.

@@ -6,11 +6,11 @@ The Delta ingest runs this code; the stream applies the same rules in SQL; a con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coeval.spec.model import EventSource, Field
+from coeval.spec.model import HEADER, KEY, EventSource, Field
 from coeval.spec.types import Physical, parse_literal
 
 
@@ -58,12 +58,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A raw record: its bytes, its Kafka timestamp in microseconds, its position."""
+    """A raw record: its bytes, its Kafka timestamp in microseconds, its position; key and headers in their order."""
 
     value: bytes | None
     available_at: int
     partition: int
     offset: int
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class _DuplicateKeyError(ValueError):
@@ -80,7 +82,7 @@ def parse_record(source: EventSource, record: Record) -> Event | Reason:
         return Reason.UNPARSEABLE
     values: dict[str, Physical] = {}
     for field in source.fields:
-        outcome = _field_value(field, document.get(field.name))
+        outcome = _field_value(field, _raw(field, record) if field.origin else document.get(field.name))
         if isinstance(outcome, Reason):
             return outcome
         values[field.name] = outcome
@@ -101,6 +103,19 @@ def _event(source: EventSource, record: Record, values: dict[str, Physical]) -> 
         values=values,
         declared_ts=declared,
     )
+
+
+def _raw(field: Field, record: Record) -> object:
+    """What key or header say of a column: text, None, or the bytes that are no UTF-8."""
+    found = record.key if field.origin == KEY else _header(record, field.origin.removeprefix(HEADER))
+    try:
+        return None if found is None else found.decode()
+    except UnicodeDecodeError:
+        return found
+
+
+def _header(record: Record, name: str) -> bytes | None:
+    return next((value for key, value in reversed(record.headers) if key == name), None)
 
 
 def _field_value(field: Field, raw: object) -> Physical | Reason:
