@@ -21,6 +21,7 @@ from coeval.online.keys import data_key
 from coeval.online.layout import TILE_BIAS, decode_row, decode_tiles
 from coeval.online.merge import read_rows, read_windows, unavailable
 from coeval.online.result import Column
+from coeval.online.store import fetch
 from coeval.online.writer import OnlineWriter
 from coeval.spec.keys import bucket_of, decode_key
 from coeval.spec.manifest import Manifest
@@ -120,7 +121,7 @@ def look(
     parts: list[Served] = []
     blobs: dict[str, bytes | None] = {}
     for chunk in _chunks(stored_keys(client, manifest, view) if keys is None else keys):
-        fetched: Any = client.mget([data_key(manifest.tenant, view, key) for key in chunk])
+        fetched = fetch(client, [data_key(manifest.tenant, view, key) for key in chunk])
         parts.append(serve(manifest, view, chunk, fetched, clock(), ready=ready))
         blobs.update(zip(chunk, fetched, strict=True) if keep else ())
     # A store that was wiped between the first and the last key is not one that readers believe.

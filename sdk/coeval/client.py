@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coeval.derived import run_derived
 from coeval.errors import ManifestError, RequestError, StoreError, UnknownFeatureError
+from coeval.online import store
 from coeval.online.merge import unavailable
 from coeval.online.plan import row_count
 from coeval.online.reader import OnlineReader, StoredFeatures, wall_clock
@@ -38,7 +39,10 @@ def connect(settings: Settings | None = None) -> FeatureStore:
     from coeval.settings import load_settings
 
     settings = settings or load_settings()
-    return FeatureStore(read_manifest(settings.manifest_path), open_redis(settings))
+    # Readers follow what was released; what is merely applied may still be filling.
+    released = settings.released_path.exists()
+    path = settings.released_path if released else settings.manifest_path
+    return FeatureStore(read_manifest(path), open_redis(settings))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -56,30 +60,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def open_redis(settings: Settings) -> redis.Redis:
-    """A client of the online store, checked: it answers, and it does not forget what it was given.
+    """A client of the online store (see `coeval.online.store.connect`).
 
     Raises:
         StoreError: it does not answer, or its maxmemory-policy evicts.
     """
-    import redis
-
-    password = settings.redis.password.get_secret_value() if settings.redis.password else None
-    client = redis.Redis.from_url(
-        settings.redis.url, password=password, socket_timeout=settings.redis.timeout_seconds, protocol=2
-    )
-    try:
-        info: Any = client.info("memory")
-    except redis.RedisError as error:
-        raise StoreError(
-            f"The online store at {settings.redis.shown} does not answer: {error}.",
-            "Start it (coeval up), or set COEVAL_REDIS__URL.",
-        ) from error
-    if info["maxmemory_policy"] != "noeviction":
-        raise StoreError(
-            f"The online store has maxmemory-policy {info['maxmemory_policy']}: it may forget, and answer NOT_FOUND.",
-            "Set maxmemory-policy noeviction.",
-        )
-    return client
+    return store.connect(settings.redis)
 
 
 class FeatureStore:

@@ -24,6 +24,8 @@ class RedisSettings(BaseModel):
     """The online store."""
 
     url: str = "redis://127.0.0.1:6379/0"
+    cluster: bool = False
+    """Whether the address is that of a node of a Redis Cluster, any of them."""
     password: SecretStr | None = None
     timeout_seconds: float = 2.0
 

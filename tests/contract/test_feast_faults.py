@@ -117,13 +117,13 @@ def test_7_names_that_end_or_begin_alike_never_share_a_key_or_a_prefix() -> None
     evil = ["s", "sx", "s:spend:", "s}:{0", "s*", "s?[a]"]
     for (tenant, view), (other, another) in permutations(owners, 2):
         mine = {
-            ready_key(tenant, view),
+            *(ready_key(tenant, view, bucket) for bucket in range(view.partitions)),
             *(offset_key(tenant, view, bucket) for bucket in range(view.partitions)),
             *(data_key(tenant, view, key) for key in evil),
         }
         for bucket in range(another.partitions):
             assert not any(key.startswith(bucket_prefix(other, another, bucket) + ":") for key in mine)
-        assert not mine & {ready_key(other, another), offset_key(other, another, 0), incarnation_key(other)}
+        assert not mine & {ready_key(other, another, 0), offset_key(other, another, 0), incarnation_key(other, 0)}
 
 
 def test_7_dropping_what_a_scan_finds_of_one_view_leaves_every_other_as_it_is(
@@ -134,7 +134,7 @@ def test_7_dropping_what_a_scan_finds_of_one_view_leaves_every_other_as_it_is(
     for tenant, view in owners:
         manifest = replace(catalog.manifest(), tenant=tenant, windowed_views=(view,), row_views=())  # type: ignore[arg-type]
         writer = OnlineWriter(client, tenant)
-        assert writer.mark_ready(view, writer.incarnation(), "test")
+        assert writer.mark_ready(view, writer.incarnation(view), "test")
         write(writer, view, updates(view, manifest, visible(case)))
     before = set(client.scan_iter())
     for tenant, view in owners:

@@ -62,7 +62,7 @@ def test_a_wipe_while_filling_leaves_the_view_unready(client: redis.Redis) -> No
     manifest = catalog.manifest()
     writer = OnlineWriter(client, manifest.tenant)
     view = manifest.views["card_spend"]
-    incarnation = writer.incarnation()
+    incarnation = writer.incarnation(view)
     client.flushall()
     assert not writer.mark_ready(view, incarnation, "late")
     assert not writer.is_ready(view)

@@ -12,6 +12,7 @@ import redis
 
 from coeval.client import FeatureStore, open_redis
 from coeval.errors import EntityKeyError, RequestError, StoreError, UnknownFeatureError
+from coeval.online.keys import ready_key
 from coeval.online.result import Status
 from coeval.online.writer import OnlineWriter
 from coeval.settings import RedisSettings, Settings
@@ -42,7 +43,7 @@ def store(redis_server: Settings) -> Iterator[FeatureStore]:
     events = [_event(0, NOW - 2 * HOUR, 1000), _event(1, NOW - MINUTE, 2000, "späti"), _event(2, NOW - 50, None)]
     for view in manifest.views.values():
         write(writer, view, updates(view, manifest, events))
-        writer.mark_ready(view, writer.incarnation(), "test")
+        writer.mark_ready(view, writer.incarnation(view), "test")
     yield FeatureStore(manifest, client, clock=lambda: NOW)
     client.close()
 
@@ -85,7 +86,8 @@ def test_an_old_row_expires_when_it_is_read(store: FeatureStore, redis_server: S
 
 def test_a_view_that_is_not_ready_has_no_values(store: FeatureStore, redis_server: Settings) -> None:
     client = redis.Redis.from_url(redis_server.redis.url)
-    client.delete(f"bank:@ready:card_spend:{store.manifest.views['card_spend'].version}")
+    view = store.manifest.views["card_spend"]
+    client.delete(*(ready_key("bank", view, bucket) for bucket in range(view.partitions)))
     result = store.get_features("risk", ASK, request=AMOUNT)
     assert set(result.status["card_spend__count_1h"]) == {Status.UNAVAILABLE}
     assert set(result.status["against_usual__ratio"]) == {Status.UNAVAILABLE}

@@ -60,7 +60,7 @@ def client(world: Settings) -> Iterator[redis.Redis]:
         client.flushall()
         writer = OnlineWriter(client, MANIFEST.tenant)
         for view in MANIFEST.views.values():
-            writer.mark_ready(view, writer.incarnation(), "test")
+            writer.mark_ready(view, writer.incarnation(view), "test")
         yield client
 
 

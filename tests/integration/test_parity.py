@@ -137,7 +137,7 @@ def _deliver(spark: SparkSession, settings: Settings, client: redis.Redis, visib
                 write(writer, view, updates(view, MANIFEST, visible, since=SINCE))
             elif view.stream:
                 write(writer, view, updates(view, MANIFEST, visible))
-            assert writer.mark_ready(view, writer.incarnation(), "test")
+            assert writer.mark_ready(view, writer.incarnation(view), "test")
 
 
 def _card(world: World, event: Event) -> str:
@@ -239,7 +239,7 @@ def test_a_key_that_only_the_store_knows_is_found(world: World) -> None:
 
 
 def test_a_view_that_is_not_ready_fails_and_compares_as_unavailable(world: World) -> None:
-    marker = ready_key(MANIFEST.tenant, LATEST)
+    marker = ready_key(MANIFEST.tenant, LATEST, 0)
     with world.changed(marker, None):
         result = world.parity("latest_payment")
     assert not result.passed

@@ -99,7 +99,7 @@ def _deliver(settings: Settings, client: redis.Redis, events: list[Event]) -> No
             write(writer, view, updates(view, MANIFEST, events))
             for bucket in range(view.partitions):
                 writer.apply(view, bucket, [], Fence(None, REACHED))
-            assert writer.mark_ready(view, writer.incarnation(), "test")
+            assert writer.mark_ready(view, writer.incarnation(view), "test")
 
 
 def test_the_topic_reaches_further_than_the_store(live: Live) -> None:

@@ -99,7 +99,7 @@ class Stream:
         with closing(open_redis(self.settings)) as client:
             writer = OnlineWriter(client, self.manifest.tenant)
             for view in self.manifest.views.values():
-                assert writer.mark_ready(view, writer.incarnation(), "test")
+                assert writer.mark_ready(view, writer.incarnation(view), "test")
                 keys = sorted({key_of(view, event) for event in good}, key=str)
                 for key, values in zip(keys, read(client, self.manifest, view, keys, END), strict=True):
                     truth = expected(view, SOURCE, good, key, END, late_seen=False)

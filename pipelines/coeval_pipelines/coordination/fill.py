@@ -116,13 +116,13 @@ def _fill(
 
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
-        incarnation = writer.incarnation()
+        lives = {view.name: writer.incarnation(view) for view in chosen}
         load({view.name: _cut(view, manifest, control, cut) for view in chosen})
         # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
         await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)
         for view in chosen:
             last = control.last_load(view.name, view.version)
-            if last is None or not writer.mark_ready(view, incarnation, str(last.run)):
+            if last is None or not writer.mark_ready(view, lives[view.name], str(last.run)):
                 raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
 
 

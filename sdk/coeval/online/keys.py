@@ -1,4 +1,8 @@
-"""Names of the keys in Redis. Pure. Tenant first, so that ACL patterns fence tenants; the bucket is the hash tag."""
+"""Names of the keys in Redis. Pure. Tenant first, so that ACL patterns fence tenants; the bucket is the hash tag.
+
+What belongs to a bucket shares its slot: on a Redis Cluster its data, offset, marker and incarnation live, are lost and
+come back together.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,20 @@ def bucket_prefix(tenant: str, view: View, bucket: int) -> str:
 
 
 def offset_key(tenant: str, view: View, bucket: int) -> str:
-    """Where the writer's changelog offset of a bucket is kept; in the same Redis Cluster slot as its data."""
+    """Where the writer's changelog offset of a bucket is kept."""
     return f"{tenant}:{{{bucket}}}:@offset:{view.name}:{view.version}"
 
 
-def ready_key(tenant: str, view: View) -> str:
-    """The marker that a view version is filled; absent means UNAVAILABLE."""
-    return f"{tenant}:@ready:{view.name}:{view.version}"
+def ready_key(tenant: str, view: View, bucket: int) -> str:
+    """The marker that a bucket of a view version is filled; absent means UNAVAILABLE."""
+    return f"{tenant}:{{{bucket}}}:@ready:{view.name}:{view.version}"
 
 
-def incarnation_key(tenant: str) -> str:
-    """A random name of this life of the store: gone when the store was wiped."""
-    return f"{tenant}:@incarnation"
+def incarnation_key(tenant: str, bucket: int) -> str:
+    """The name of this life of the server that holds a bucket: gone when it was wiped."""
+    return f"{tenant}:{{{bucket}}}:@incarnation"
+
+
+def writers_key(tenant: str) -> str:
+    """The writers of a tenant that are alive, with the instants at which they are given up."""
+    return f"{tenant}:@writers"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coeval.errors import EntityKeyError
-from coeval.online.keys import data_key, ready_key
-from coeval.spec.keys import encode_key
+from coeval.online.keys import bucket_prefix, ready_key
+from coeval.spec.keys import bucket_of, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field, ServiceView, View
 from coeval.spec.types import Physical, to_physical
@@ -16,17 +16,28 @@ from coeval.spec.types import Physical, to_physical
 
 @dataclass(frozen=True, slots=True)
 class ViewRead:
-    """One view of a request: its features in order, and the slice of the fetched keys that is its own."""
+    """One view of a request: its features in order, and which of the fetched keys are its own.
+
+    From `start` on stand the ready markers of its `buckets`, those that the request touches, then `count` data keys;
+    `bucket_of_row` says which of the buckets each of them lies in.
+    """
 
     view: View
     features: tuple[str, ...]
     start: int
     count: int
+    buckets: tuple[int, ...]
+    bucket_of_row: tuple[int, ...]
+
+    @property
+    def data(self) -> int:
+        """Where its data keys begin."""
+        return self.start + len(self.buckets)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """One MGET: the ready markers of the views first, then the data keys view by view."""
+    """One MGET: view by view, the ready markers of the buckets, then the data keys."""
 
     keys: tuple[str, ...]
     reads: tuple[ViewRead, ...]
@@ -41,20 +52,20 @@ def plan_read(manifest: Manifest, views: Sequence[ServiceView], entities: Mappin
     """
     rows = row_count(entities)
     chosen = [(manifest.views[item.view], item.features) for item in views]
-    names = [ready_key(manifest.tenant, view) for view, _ in chosen]
+    names: list[str] = []
     reads: list[ViewRead] = []
     columns: dict[Field, list[Physical]] = {}
     for view, features in chosen:
-        reads.append(ViewRead(view, features, len(names), rows))
         for field in view.key:
             if field not in columns:
                 columns[field] = _physical_key(view, field, entities)
-        names += _data_keys(manifest.tenant, view, [columns[field] for field in view.key])
+        keys = [encode_key(view.key, values) for values in zip(*[columns[field] for field in view.key], strict=True)]
+        buckets = [bucket_of(key, view.partitions) for key in keys]
+        prefixes = {bucket: bucket_prefix(manifest.tenant, view, bucket) + ":" for bucket in buckets}
+        reads.append(ViewRead(view, features, len(names), rows, tuple(prefixes), tuple(buckets)))
+        names += [ready_key(manifest.tenant, view, bucket) for bucket in prefixes]
+        names += [prefixes[bucket] + key for bucket, key in zip(buckets, keys, strict=True)]
     return ReadPlan(tuple(names), tuple(reads), rows)
-
-
-def _data_keys(tenant: str, view: View, columns: Sequence[Sequence[Physical]]) -> list[str]:
-    return [data_key(tenant, view, encode_key(view.key, values)) for values in zip(*columns, strict=True)]
 
 
 def row_count(entities: Mapping[str, Sequence[Any]]) -> int:

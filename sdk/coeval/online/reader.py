@@ -1,4 +1,4 @@
-"""The reader: a plan, one MGET, decode and merge. It knows Redis and takes its clock as a parameter."""
+"""The reader: a plan, one fetch, decode and merge. It knows Redis and takes its clock as a parameter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coeval.online.merge import read_rows, read_windows, unavailable
+from coeval.online.merge import read_rows, read_windows
 from coeval.online.plan import ViewRead, plan_read
-from coeval.online.result import Column
+from coeval.online.result import Column, Status
+from coeval.online.store import fetch
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import ServiceView, WindowedView
 
@@ -51,22 +52,36 @@ class OnlineReader:
         """
         plan = plan_read(self._manifest, views, entities)
         at = self._clock()
-        fetched: list[bytes | None] = self._client.mget(plan.keys) if plan.keys else []  # type: ignore[assignment]
+        fetched = fetch(self._client, plan.keys)
         columns: dict[str, Mapping[str, Column]] = {}
         event_ts: dict[str, NDArray[np.int64]] = {}
-        for index, read in enumerate(plan.reads):
-            blobs = fetched[read.start : read.start + read.count]
-            columns[read.view.name], event_ts[read.view.name] = self._decode(read, fetched[index], blobs, at)
+        for read in plan.reads:
+            columns[read.view.name], event_ts[read.view.name] = self._decode(read, fetched, at)
         return StoredFeatures(columns, event_ts, at)
 
     def _decode(
-        self, read: ViewRead, ready: bytes | None, blobs: Sequence[bytes | None], at: int
+        self, read: ViewRead, fetched: Sequence[bytes | None], at: int
+    ) -> tuple[dict[str, Column], NDArray[np.int64]]:
+        blobs = fetched[read.data : read.data + read.count]
+        markers = fetched[read.start : read.data]
+        if None not in markers:
+            return self._believed(read, blobs, at)
+        lost = {bucket for bucket, marker in zip(read.buckets, markers, strict=True) if marker is None}
+        doubted = np.array([bucket in lost for bucket in read.bucket_of_row], dtype=bool)
+        kept = [None if doubt else blob for blob, doubt in zip(blobs, doubted.tolist(), strict=True)]
+        columns, event_ts = self._believed(read, kept, at)
+        return {name: _without(column, doubted) for name, column in columns.items()}, event_ts
+
+    def _believed(
+        self, read: ViewRead, blobs: Sequence[bytes | None], at: int
     ) -> tuple[dict[str, Column], NDArray[np.int64]]:
         view = read.view
-        if ready is None:
-            fields = {field.name: field for field in view.features}
-            absent = {name: unavailable(fields[name], read.count) for name in read.features}
-            return absent, np.zeros(read.count, dtype=np.int64)
         if isinstance(view, WindowedView):
             return read_windows(view, self._manifest.event_source(view), blobs, read.features, at)
         return read_rows(view, blobs, read.features, at)
+
+
+def _without(column: Column, doubted: NDArray[np.bool_]) -> Column:
+    """A column without the values of some rows: their bucket is not ready, so that nothing of it may be believed."""
+    status = np.where(doubted, Status.UNAVAILABLE, column.status).astype(np.int8)
+    return Column(column.type, column.values, column.null | doubted, status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from coeval.errors import StoreError
 from coeval.online import keys
 from coeval.online.layout import Update
+from coeval.online.store import Script, fetch
 from coeval.spec.model import View, WindowedView
 from coeval.spec.time import DAY
 
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 
 EXPIRY_SLACK = 7 * DAY
 """Key expiry is memory hygiene, never semantics: no live value may be near it."""
+
+_INCARNATION = """
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local name = redis.call('GET', KEYS[1])
+if not name or string.sub(name, 1, #run) ~= run then
+  name = run .. '-' .. ARGV[1]
+  redis.call('SET', KEYS[1], name)
+end
+if KEYS[2] and name == ARGV[2] then redis.call('SET', KEYS[2], ARGV[3]) end
+return name
+"""
+"""The name of this life of the server that runs this; where it is the expected one, a marker is set in the same step.
+
+KEYS[1] is where the name is kept; ARGV[1] a random end of a new one; KEYS[2], ARGV[2] and ARGV[3] the marker, the
+expected name and what the marker is to say."""
+
+Incarnation = Mapping[int, str]
+"""By bucket, the name of this life of the server that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,16 @@ class Applied:
     refused: int
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One atomic call: updates of one bucket, and the fence that they go behind."""
+
+    view: View
+    bucket: int
+    updates: Sequence[Update]
+    fence: Fence | None = None
+
+
 class FencedError(StoreError):
     """The stored offset is not the expected one: another writer, or lost data. Nothing was written."""
 
@@ -53,7 +82,8 @@ class OnlineWriter:
     def __init__(self, client: redis.Redis, tenant: str) -> None:
         self._client = client
         self._tenant = tenant
-        self._script: Any = client.register_script(files("coeval.online").joinpath("guard.lua").read_text())
+        self._guard = Script(client, files("coeval.online").joinpath("guard.lua").read_text())
+        self._life = Script(client, _INCARNATION)
 
     def apply(self, view: View, bucket: int, updates: Sequence[Update], fence: Fence | None = None) -> Applied:
         """Apply updates of one bucket in one atomic call, and advance the fenced offset with them.
@@ -62,53 +92,84 @@ class OnlineWriter:
             FencedError: the fence did not hold.
             redis.RedisError: the store refused or did not answer; the call may be repeated.
         """
-        prefix = keys.bucket_prefix(self._tenant, view, bucket)
-        names = [keys.offset_key(self._tenant, view, bucket), *(f"{prefix}:{update.key}" for update in updates)]
-        control = ["tile" if isinstance(view, WindowedView) else "row", str(_expiry(view) // 1000), *_fence(fence)]
-        outcome = self._script(keys=names, args=[*control, *(update.payload for update in updates)])
-        if outcome[0] == 0:
-            raise FencedError(int(outcome[1]) if outcome[1] else None)
-        return Applied(outcome[1], outcome[2])
+        (outcome,) = self.apply_all([Call(view, bucket, updates, fence)])
+        if isinstance(outcome, FencedError):
+            raise outcome
+        return outcome
+
+    def apply_all(self, calls: Sequence[Call]) -> list[Applied | FencedError]:
+        """Send several calls in one round trip; each is atomic for itself, those of one bucket run in their order.
+
+        A call whose fence did not hold wrote nothing. Of calls that follow each other (the next one of one is what the
+        other expects) those after it do not hold either, unless another writer wrote the same range meanwhile.
+
+        Raises:
+            redis.RedisError: the store refused or did not answer; all of them may be repeated.
+        """
+        return [_outcome(result) for result in self._guard.run_all([self._arguments(call) for call in calls])]
+
+    def _arguments(self, call: Call) -> tuple[list[str], list[str | bytes]]:
+        view, prefix = call.view, keys.bucket_prefix(self._tenant, call.view, call.bucket)
+        names = [
+            keys.offset_key(self._tenant, view, call.bucket),
+            *[f"{prefix}:{update.key}" for update in call.updates],
+        ]
+        control = ["tile" if isinstance(view, WindowedView) else "row", str(_expiry(view) // 1000), *_fence(call.fence)]
+        return names, [*control, *[update.payload for update in call.updates]]
 
     def offsets(self, view: View) -> dict[int, int | None]:
         """The stored changelog offset per bucket; None where there is none."""
-        names = [keys.offset_key(self._tenant, view, bucket) for bucket in range(view.partitions)]
-        stored: list[bytes | None] = self._client.mget(names)  # type: ignore[assignment]
+        stored = fetch(self._client, [keys.offset_key(self._tenant, view, at) for at in range(view.partitions)])
         return {bucket: None if value is None else int(value) for bucket, value in enumerate(stored)}
 
-    def incarnation(self) -> str:
-        """The name of this life of the store: another one after a wipe, and after any restart of the server.
+    def incarnation(self, view: View) -> Incarnation:
+        """The names of this life of the servers that hold a view: others after a wipe, a restart or a failover.
 
         A server that restarts may come back from a snapshot, with this name but without what was written since.
         """
-        key = keys.incarnation_key(self._tenant)
-        server: Any = self._client.info("server")
-        self._client.set(key, f"{server['run_id']}-{os.urandom(8).hex()}", nx=True)
-        stored: Any = self._client.get(key)
-        name = stored.decode() if isinstance(stored, bytes) else str(stored)
-        if not name.startswith(server["run_id"]):
-            self._client.delete(key)
-            return self.incarnation()
-        return name
-
-    def mark_ready(self, view: View, incarnation: str, note: str) -> bool:
-        """Set the ready marker to `note`, unless the store was wiped or restarted since it had that incarnation."""
-        if self.incarnation() != incarnation:
-            return False
-        script = (
-            "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[2], ARGV[2]) return 1"
+        buckets = range(view.partitions)
+        names = self._life.run_all(
+            [([keys.incarnation_key(self._tenant, bucket)], [os.urandom(8).hex()]) for bucket in buckets]
         )
-        names = (keys.incarnation_key(self._tenant), keys.ready_key(self._tenant, view))
-        return bool(self._client.eval(script, 2, *names, incarnation, note))
+        return {bucket: _text(name) for bucket, name in zip(buckets, names, strict=True)}
+
+    def mark_ready(self, view: View, incarnation: Incarnation, note: str) -> bool:
+        """Set the ready markers of all buckets to `note`, and say whether that was done.
+
+        A bucket is left out whose server was wiped, restarted or replaced since it had that incarnation.
+        """
+        calls = [self._marking(view, bucket, name, note) for bucket, name in incarnation.items()]
+        found = self._life.run_all(calls)
+        return {bucket: _text(name) for bucket, name in zip(incarnation, found, strict=True)} == incarnation
+
+    def _marking(self, view: View, bucket: int, expected: str, note: str) -> tuple[list[str], list[str | bytes]]:
+        names = [keys.incarnation_key(self._tenant, bucket), keys.ready_key(self._tenant, view, bucket)]
+        return names, [os.urandom(8).hex(), expected, note]
+
+    def ready_notes(self, view: View) -> dict[int, str | None]:
+        """What the ready marker of each bucket says; None where readers may not believe it."""
+        buckets = range(view.partitions)
+        stored = fetch(self._client, [keys.ready_key(self._tenant, view, bucket) for bucket in buckets])
+        return {bucket: None if note is None else _text(note) for bucket, note in zip(buckets, stored, strict=True)}
 
     def ready_note(self, view: View) -> str | None:
-        """What the ready marker of a view version says; None where readers may not believe it."""
-        stored: Any = self._client.get(keys.ready_key(self._tenant, view))
-        return stored.decode() if isinstance(stored, bytes) else stored
+        """What the ready markers of a view version say; None where they do not all say the same."""
+        notes = set(self.ready_notes(view).values())
+        return notes.pop() if len(notes) == 1 else None
 
     def is_ready(self, view: View) -> bool:
-        """Whether readers may believe this view version."""
-        return self.ready_note(view) is not None
+        """Whether readers may believe this view version, all of its buckets."""
+        return None not in self.ready_notes(view).values()
+
+
+def _outcome(result: Any) -> Applied | FencedError:
+    if result[0] == 0:
+        return FencedError(int(result[1]) if result[1] else None)
+    return Applied(result[1], result[2])
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _fence(fence: Fence | None) -> tuple[str, str, str]:

@@ -107,7 +107,7 @@ def run(settings: Settings, manifest: Manifest, asked: Sequence[tuple[str, Seque
             await_caught_up(settings, manifest, control, _CATCH_UP_SECONDS)
         writer = OnlineWriter(client, manifest.tenant)
         for view in manifest.views.values():
-            assert writer.mark_ready(view, writer.incarnation(), "test")
+            assert writer.mark_ready(view, writer.incarnation(view), "test")
         return [read_at_instants(client, manifest, cases, suffix) for suffix, cases in asked]
 
 

@@ -54,7 +54,7 @@ class Online:
         rng = random.Random(SEED)
         for name, places in by_view(cases).items():
             view = catalog.VIEWS[name]
-            assert writer.mark_ready(view, writer.incarnation(), "test")
+            assert writer.mark_ready(view, writer.incarnation(view), "test")
             histories = [seen(cases[place]) for place in places]
             found = [item for step in _STEPS for item in _stream(view, histories, step)]
             if self.corrected:

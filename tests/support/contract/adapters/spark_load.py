@@ -70,7 +70,7 @@ class SparkLoad:
         frames = {source: self._events(source, cases) for source in (catalog.EVENTS.name, catalog.FACTS.name)}
         for name, places in by_view(cases).items():
             view = catalog.VIEWS[name]
-            assert writer.mark_ready(view, writer.incarnation(), "test")
+            assert writer.mark_ready(view, writer.incarnation(view), "test")
             loaded = self._load(view, frames[view.source])
             beside = [cases[place] for place in places if cases[place] not in self.alone]
             streamed = [event for case in beside for event in seen(case)] if view.source == "events" else []
