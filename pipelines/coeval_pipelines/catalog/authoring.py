@@ -5,8 +5,9 @@ They return Feast's own values (fields, aggregations, formats, tags), so that a 
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from feast import Field as FeastField
 from feast.data_format import JsonFormat
@@ -39,15 +40,22 @@ def json_events(*columns: Field) -> JsonFormat:
 
 
 def event_tags(
-    event_id: str, max_future_skew: str = "5m", *, dedup: bool = True, expected_rate: float = 0.0
+    event_id: str,
+    max_future_skew: str = "5m",
+    *,
+    dedup: bool = True,
+    expected_rate: float = 0.0,
+    canary: Mapping[str, object] | None = None,
 ) -> dict[str, str]:
     """The tags of an event source: the column that identifies an event, and how far a clock may run ahead.
 
     `dedup=False` spares the stream to look for duplicates, where producers are idempotent; the log looks anyway.
-    `expected_rate` is events a second, on average; 0 means: not said.
+    `expected_rate` is events a second, on average; 0 means: not said. `canary` names columns and their values of a
+    synthetic event that measures freshness: at least a key that is nobody's.
     """
     stated = {tags.EVENT_ID: event_id, tags.SKEW: as_duration(max_future_skew)}
-    return stated | ({} if dedup else {tags.DEDUP: "off"}) | ({tags.RATE: repr(expected_rate)} if expected_rate else {})
+    stated |= ({} if dedup else {tags.DEDUP: "off"}) | ({tags.RATE: repr(expected_rate)} if expected_rate else {})
+    return stated | ({tags.CANARY: json.dumps(canary)} if canary else {})
 
 
 def batch_tags(*columns: Field) -> dict[str, str]:

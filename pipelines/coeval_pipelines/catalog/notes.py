@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog import tags
+from coeval_pipelines.catalog.canaries import canary_notes
 
 if TYPE_CHECKING:
     from feast.protos.feast.core.Registry_pb2 import Registry
 
 
 def notes_of(registry: Registry, manifest: Manifest) -> tuple[str, ...]:
-    """One line per kind of omission; empty where everything is said."""
-    return tuple(filter(None, (_descriptions(manifest), _freshness(registry, manifest), _columns(registry, manifest))))
+    """One line per kind of omission, and what to know of canaries; empty where there is nothing to be said."""
+    omissions = (_descriptions(manifest), _freshness(registry, manifest), _columns(registry, manifest))
+    return (*filter(None, omissions), *canary_notes(manifest))
 
 
 def _descriptions(manifest: Manifest) -> str:

@@ -9,6 +9,7 @@ from coeval.spec.model import RESERVED, BatchSource, Entity, EventSource, Field
 from coeval.spec.time import MINUTE, parse_duration
 from coeval.spec.types import TIMESTAMP, DataType
 from coeval_pipelines.catalog import tags
+from coeval_pipelines.catalog.canaries import with_canary
 from coeval_pipelines.catalog.errors import DefinitionError, together
 from coeval_pipelines.catalog.fields import FEAST_TYPES, Defaults, enum_name, micros, pii_fix
 from coeval_pipelines.catalog.names import check_name, check_names, check_topic, nearest
@@ -78,7 +79,7 @@ def compile_event_source(source: DataSource, defaults: Defaults) -> EventSource:
         lambda: _check_time(where, fields, source.timestamp_field, required=True),
         lambda: _no_envelope(where, fields, {"event_id": event_id, "event_ts": source.timestamp_field}),
     )
-    return EventSource(
+    compiled = EventSource(
         name=source.name,
         topic=options.topic,
         fields=fields,
@@ -92,6 +93,8 @@ def compile_event_source(source: DataSource, defaults: Defaults) -> EventSource:
         dedup=source.tags.get(tags.DEDUP, "on") == "on",
         expected_rate=float(source.tags[tags.RATE]) if tags.RATE in source.tags else None,
     )
+    stated = source.tags.get(tags.CANARY, "")
+    return with_canary(where, compiled, tags.canary_literals(stated) if stated else {})
 
 
 def _plain_columns(where: str, source: DataSource) -> None:

@@ -22,7 +22,7 @@ PII = ("none", "pseudonymous", "personal", "sensitive")
 
 TENANT, DEFAULT_PII = f"{PREFIX}tenant", f"{PREFIX}default-pii"
 EVENT_ID, SKEW = f"{PREFIX}event-id", f"{PREFIX}max-future-skew"
-DEDUP, RATE = f"{PREFIX}dedup", f"{PREFIX}expected-rate"
+DEDUP, RATE, CANARY = f"{PREFIX}dedup", f"{PREFIX}expected-rate", f"{PREFIX}canary"
 SCHEMA, TYPE, PII_CLASS, EXPECTED = f"{PREFIX}schema", f"{PREFIX}type", f"{PREFIX}pii", f"{PREFIX}expected"
 WHERE, COLUMNS, DEPRECATED = f"{PREFIX}where", f"{PREFIX}columns", f"{PREFIX}deprecated"
 FUNCTION, PARTITIONS = f"{PREFIX}function", f"{PREFIX}partitions"
@@ -100,6 +100,19 @@ def json_object(text: str) -> dict[str, Any]:
     return document
 
 
+def canary_literals(text: str) -> dict[str, str]:
+    """The literals by column that a canary's tag holds: a JSON object of texts, numbers and booleans.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    document = json_object(text)
+    stray = [name for name, value in document.items() if not isinstance(value, str | int | float)]
+    if stray or not document:
+        raise ValueError(f"{stray[0]} is neither a text nor a number" if stray else "it names no column")
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in document.items()}
+
+
 _VIEW: dict[str, Callable[[str], object]] = {
     FRESHNESS: parse_duration,
     P99: _count,
@@ -113,7 +126,7 @@ _VIEW: dict[str, Callable[[str], object]] = {
 _KNOWN: dict[str, dict[str, Callable[[str], object]]] = {
     "project": {TENANT: str, DEFAULT_PII: _pii},
     "entity": {PII_CLASS: _pii},
-    "event source": {EVENT_ID: str, SKEW: parse_duration, DEDUP: _switch, RATE: _rate},
+    "event source": {EVENT_ID: str, SKEW: parse_duration, DEDUP: _switch, RATE: _rate, CANARY: canary_literals},
     "batch source": {SCHEMA: str},
     "request source": {},
     "view": _VIEW,

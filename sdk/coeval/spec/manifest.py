@@ -29,7 +29,7 @@ from coeval.spec.types import DataType
 SCHEMA_VERSION = 2
 _PRESENTATION = frozenset(
     {"description", "owner", "sla", "version", "pii", "history", "path", "format", "deprecated", "expected"}
-    | {"dedup", "expected_rate"}
+    | {"dedup", "expected_rate", "canary"}
 )
 """What may change without changing a value: kept out of a view's version. (By rule a duplicate never counts; `dedup`
 says who sees to that.)"""

@@ -62,6 +62,14 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True)
+class Constant:
+    """A column and a literal of its type."""
+
+    column: str
+    literal: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventSource:
     """A Kafka topic of JSON events and the Delta event log that it is kept in.
 
@@ -83,6 +91,8 @@ class EventSource:
     """Whether the stream looks for duplicates. Without, producers must be idempotent; the log looks for them anyway."""
     expected_rate: float | None = None
     """Events a second, on average, that its owner expects; None: not said."""
+    canary: tuple[Constant, ...] = ()
+    """What a synthetic event says that is sent to measure freshness; empty: none is sent. Its key must be nobody's."""
 
     def field(self, name: str) -> Field:
         """The field of that name.
