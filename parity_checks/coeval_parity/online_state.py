@@ -71,7 +71,9 @@ def read_delivery(manifest: Manifest, view: View, writer: OnlineWriter, control:
         topic = changelog_topic(manifest, view)
         offsets = writer.offsets(view)
         reached = (
-            c for c in control.certificates(view.source, CERTIFICATES) if topic in c.ends and covers(c, topic, offsets)
+            c
+            for c in control.certificates(view.source, limit=CERTIFICATES)
+            if topic in c.ends and covers(c, topic, offsets)
         )
         certified = next((certificate.offsets for certificate in reached), None)
     return Delivery(

@@ -74,8 +74,17 @@ class FlinkSettings(BaseModel):
     """The stream engine."""
 
     rest_url: str = "http://127.0.0.1:8081"
-    task_slots: int = 4
+    task_slots: int = 8
+    """Of each worker of the local stack: a job takes as many as its parallelism, and a new run starts beside the old."""
+    workers: int = 1
+    """Workers of the local stack; one more than is needed is a standby, which shortens recovery."""
+    parallelism: int = 1
+    """Of a job that is not rescaled by hand."""
     checkpoint_seconds: float = 3.0
+    mini_batch_milliseconds: int = 100
+    """How long updates of a tile are gathered before the changelog gets them: freshness against throughput."""
+    state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
+    """hashmap keeps state in memory; rocksdb on disk: slower, for more keys than memory holds."""
 
 
 class SparkSettings(BaseModel):
@@ -152,6 +161,11 @@ class Settings(BaseSettings):
     def manifest_path(self) -> Path:
         """The manifest that `feast apply` compiled last."""
         return self.home / "manifest.json"
+
+    @property
+    def released_path(self) -> Path:
+        """The manifest that readers follow: the one that was released last."""
+        return self.home / "released.json"
 
     @property
     def control_url(self) -> str:

@@ -274,7 +274,7 @@ def test_what_the_store_is_not_certified_to_cover_is_in_flight(world: World) -> 
 def _certify(world: World, offsets: Mapping[int, int], ends: Mapping[int, int]) -> None:
     topic = f"{MANIFEST.tenant}.changelog.{LATEST.name}.{LATEST.version}"
     with world.control() as control:
-        control.record_certificate(Certificate("payments", offsets, {topic: ends}, Q))
+        control.record_certificate(Certificate("payments", 1, offsets, {topic: ends}, Q))
 
 
 def _causes(result: ParityResult, key: str) -> set[Cause]:

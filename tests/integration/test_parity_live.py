@@ -71,7 +71,7 @@ class Live:
             for view in MANIFEST.views.values()
         }
         with closing(ControlPlane.open(self.settings)) as control:
-            control.record_certificate(Certificate("payments", offsets, ends, Q))
+            control.record_certificate(Certificate("payments", 1, offsets, ends, Q))
 
 
 @pytest.fixture(scope="module")

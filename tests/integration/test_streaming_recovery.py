@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from coeval.client import open_redis
-from coeval.errors import EngineError
+from coeval.errors import EngineError, UsageError
 from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import key_of
 from coeval.settings import Settings
@@ -28,13 +28,16 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.records import Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
-from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control import STOPPED, ControlPlane, Run
+from coeval_pipelines.coordination import runs
+from coeval_pipelines.coordination.changes import Change, ownership, plan
+from coeval_pipelines.coordination.deploy import deploy, reconcile
 from coeval_pipelines.local import stack as local
 from coeval_pipelines.local.state import ComponentStatus
 from coeval_pipelines.streaming.broker import ensure_topics
 from coeval_pipelines.streaming.jobs import FlinkCluster
 from coeval_pipelines.streaming.progress import await_caught_up, progress
-from coeval_pipelines.streaming.submit import submit
+from coeval_pipelines.streaming.submit import Submission, submit
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.online import expected, read
@@ -55,18 +58,39 @@ class Stream:
     settings: Settings
     manifest: Manifest
     control: ControlPlane
-    job: str = ""
+    jobs: dict[int, str] = field(default_factory=dict)
     upcoming: list[Record] = field(default_factory=list)
     produced: list[Record] = field(default_factory=list)
     writers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
-    def since(self) -> dict[str, int]:
-        return dict.fromkeys(self.manifest.views, START - 40 * DAY)
+    def since(self) -> int:
+        return START - 40 * DAY
 
-    def submit(self, resume: bool) -> None:
-        self.job = submit(self.settings, self.manifest, self.since, resume=resume)["payments"]
-        FlinkCluster.open(self.settings).await_healthy(self.job)
+    @property
+    def run(self) -> Run:
+        (run,) = self.control.runs("payments")
+        return run
+
+    @property
+    def job(self) -> str:
+        return self.jobs[self.run.number]
+
+    def deploy(self) -> None:
+        self.jobs = deploy(self.settings, self.manifest, self.control, self.since)
+        runs.await_running(self.settings, self.jobs.values())
+
+    def carry_out(self, change: Change) -> None:
+        self.jobs = runs.carry_out(self.settings, self.control, [change], print)
+        runs.await_running(self.settings, self.jobs.values())
+
+    def await_one_run(self) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while len(self.control.runs("payments")) > 1:
+            assert time.monotonic() < deadline
+            self.jobs = reconcile(self.settings, self.control)
+            time.sleep(0.3)
+        self.jobs = reconcile(self.settings, self.control)
 
     def start_writer(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "coeval_pipelines.streaming.writer"]
@@ -116,19 +140,17 @@ def stream(stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with closing(ControlPlane.open(settings)) as control:
         found = Stream(stack, settings, manifest, control)
         found.upcoming = records(SEED, COUNT, START, 35 * DAY, settings.kafka.partitions)
-        control.save_manifest(manifest, 0)
-        for view in manifest.views.values():
-            control.deploy(view.name, view.version, manifest.hash, found.since[view.name], 0)
         # The writer comes first: it has to wait for topics that are not there.
         found.start_writer()
         assert SOURCE.topic in ensure_topics(settings, manifest)
         assert ensure_topics(settings, manifest) == ()
-        found.submit(resume=True)
+        found.deploy()
         try:
             yield found
         finally:
             with suppress(Exception):
-                FlinkCluster.open(settings).cancel(found.job)
+                for job in found.jobs.values():
+                    FlinkCluster.open(settings).cancel(job)
             for writer in found.writers:
                 writer.kill()
                 writer.wait()
@@ -205,32 +227,84 @@ def _kill(stream: Stream, component: str) -> None:
     psutil.wait_procs([process], timeout=10)
 
 
-def test_a_job_that_runs_the_same_graph_is_kept(stream: Stream) -> None:
-    before = stream.job
-    stream.submit(resume=True)
-    assert stream.job == before
+def test_deploying_again_leaves_a_job_that_runs_alone(stream: Stream) -> None:
+    before = stream.jobs
+    stream.deploy()
+    assert stream.jobs == before
 
 
-def test_a_cancelled_job_goes_on_from_its_checkpoint(stream: Stream) -> None:
+def test_a_job_that_is_gone_goes_on_from_its_checkpoint(stream: Stream) -> None:
     cluster = FlinkCluster.open(stream.settings)
-    assert cluster.checkpoints(stream.job) > 0
-    cluster.cancel(stream.job)
+    run, job = stream.run, stream.job
+    assert cluster.checkpoints(job) > 0
+    cluster.cancel(job)
     stream.produce(300)
-    stream.submit(resume=True)
+    stream.jobs = reconcile(stream.settings, stream.control)
+    assert stream.run == run
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
+    assert stream.job != job
+    assert _restored(stream)
+
+
+def test_a_rescaled_job_takes_its_state_along(stream: Stream) -> None:
+    for parallelism in (2, 1):
+        change = runs.rescale_change(stream.settings, stream.control, "payments", parallelism)
+        stream.carry_out(change)
+        stream.produce(100)
+        stream.catch_up()
+        stream.assert_online_equals_the_contract()
+        assert (stream.run.parallelism, stream.run.since) == (parallelism, change.run.since)
+        assert "savepoint" in stream.run.restore
+        assert _restored(stream)
+    with pytest.raises(UsageError, match="the workers have"):
+        runs.rescale_change(stream.settings, stream.control, "payments", 99)
+
+
+def test_a_stopped_job_goes_on_from_its_savepoint(stream: Stream) -> None:
+    cluster, before = FlinkCluster.open(stream.settings), stream.job
+    runs.stop(stream.settings, stream.control, ["payments"], print)
+    assert not cluster.job(before).live
+    (stopped,) = stream.control.runs("payments", (STOPPED,))
+    stream.produce(200)
+    assert reconcile(stream.settings, stream.control) == {}, "what was stopped on purpose is not started again"
+    owned = ownership(stream.manifest, stream.control)
+    (change,) = plan(stream.settings, stream.manifest, stream.control, owned)
+    assert (change.action, change.run) == ("resume", stopped)
+    stream.deploy()
     stream.catch_up()
     stream.assert_online_equals_the_contract()
     assert _restored(stream)
 
 
-def test_a_rewind_ends_in_the_same_state(stream: Stream) -> None:
-    before = stream.job
+def test_a_rewind_goes_on_beside_the_old_run_and_ends_in_the_same_state(stream: Stream) -> None:
+    old, before = stream.run, stream.job
     stream.produce(400)
-    stream.submit(resume=False)
-    assert stream.job != before
+    change = runs.rewind_change(stream.settings, stream.control, "payments", None)
+    # Of 35 days, only what may still count is read again.
+    assert 0 < change.records < len(stream.produced) / 2
+    assert min(change.run.since.values()) > START
+    stream.carry_out(change)
+    assert FlinkCluster.open(stream.settings).job(before).live
+    stream.await_one_run()
     assert not FlinkCluster.open(stream.settings).job(before).live
+    assert stream.run.replaces == (old.number,)
+    stream.produce(100)
     stream.catch_up()
     stream.assert_online_equals_the_contract()
     assert not _restored(stream)
+
+
+def test_a_rewind_after_everything_was_lost_starts_as_early_as_needed(stream: Stream) -> None:
+    """The changelogs, checkpoints and Redis are all caches of the log: a rewind to the start makes them anew."""
+    with closing(open_redis(stream.settings)) as client:
+        client.flushall()
+    change = runs.rewind_change(stream.settings, stream.control, "payments", stream.since)
+    assert change.run.since == dict.fromkeys(stream.manifest.views, stream.since)
+    stream.carry_out(change)
+    stream.await_one_run()
+    stream.catch_up()
+    stream.assert_online_equals_the_contract()
 
 
 def _restored(stream: Stream) -> bool:
@@ -242,8 +316,7 @@ def _restored(stream: Stream) -> bool:
 def test_a_job_that_cannot_run_says_why(stream: Stream, tmp_path: Path) -> None:
     nowhere = stream.settings.flink.model_copy(update={"rest_url": "http://127.0.0.1:9"})
     with pytest.raises(EngineError, match="does not answer"):
-        submit(stream.settings.model_copy(update={"flink": nowhere}), stream.manifest, stream.since)
+        reconcile(stream.settings.model_copy(update={"flink": nowhere}), stream.control)
     bare = stream.settings.model_copy(update={"cache": tmp_path, "home": tmp_path})
-    other = replace(stream.manifest, tenant="nobody")
-    with pytest.raises(EngineError, match="Kafka connector is not in"):
-        submit(bare, other, stream.since)
+    with pytest.raises(EngineError, match="connector is not in"):
+        submit(bare, [Submission(stream.manifest, stream.run)])

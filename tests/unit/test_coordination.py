@@ -47,7 +47,7 @@ def test_at_the_required_cut_no_tile_is_left_between_batch_and_stream(since: int
 
 
 def test_a_certificate_that_is_silent_about_a_topic_proves_nothing_of_it() -> None:
-    certificate = Certificate("payments", {0: 10}, {"changelog": {0: 5, 1: 7}}, 0)
+    certificate = Certificate("payments", 1, {0: 10}, {"changelog": {0: 5, 1: 7}}, 0)
     assert covers(certificate, "changelog", {0: 5, 1: 7})
     assert not covers(certificate, "changelog", {0: 5, 1: None})
     assert not covers(certificate, "another", {0: 99})

@@ -125,11 +125,11 @@ def test_a_range_of_nothing_but_taken_back_values_still_moves_on() -> None:
 def test_a_certificate_counts_once_its_ends_are_written(
     ends: dict[str, dict[int, int]], written: dict[str, dict[int, int]], covered: dict[int, int]
 ) -> None:
-    assert covered_offsets((Certificate("s", {0: 9}, ends, 0),), {"a"}, written) == covered
+    assert covered_offsets((Certificate("s", 1, {0: 9}, ends, 0),), {"a"}, written) == covered
 
 
 def test_the_newest_certificate_that_is_reached_counts() -> None:
-    newest, older = Certificate("s", {0: 9}, {"a": {0: 50}}, 2), Certificate("s", {0: 4}, {"a": {0: 20}}, 1)
+    newest, older = Certificate("s", 1, {0: 9}, {"a": {0: 50}}, 2), Certificate("s", 1, {0: 4}, {"a": {0: 20}}, 1)
     assert covered_offsets((newest, older), {"a"}, {"a": {0: 30}}) == {0: 4}
 
 

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from coeval.aggregations.ops import OrderColumns
 from coeval.aggregations.tiles import tile_plan
-from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, Field, RowView, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, DataType, literal_pattern
+from coeval_pipelines.control import Run
 from coeval_pipelines.streaming.literals import is_valid, physical, quote, sql_type, text
-from coeval_pipelines.streaming.names import group_id, group_topics, stream_sources, stream_views
+from coeval_pipelines.streaming.names import stream_sources, stream_views
 from coeval_pipelines.streaming.sql import STATE_SLACK, SourceJob, source_job
-from coeval_pipelines.streaming.submit import MAX_PARALLELISM, Start, job_options, newest_checkpoint
 from tests.support import catalog
 
 SINCE = {"card_spend": 1_790_000_000 * SECOND, "card_merchant": 0, "latest_payment": 0}
 
 
+KAFKA = {"bootstrap.servers": "broker:1"}
+
+
+def _run(since: dict[str, int] | None = None) -> Run:
+    return Run(7, "payments", "hash", tuple(SINCE), SINCE if since is None else since, {})
+
+
 def _job(since: dict[str, int] | None = None, manifest: Manifest | None = None) -> SourceJob:
-    return source_job(manifest or catalog.manifest(), "payments", SINCE if since is None else since, "broker:1")
+    return source_job(manifest or catalog.manifest(), _run(since), KAFKA)
 
 
 def _statement(job: SourceJob, beginning: str) -> str:
@@ -128,41 +133,15 @@ def test_batch_views_have_no_job() -> None:
     assert _job(manifest=extended) == _job()
 
 
-def test_offsets_of_other_versions_are_no_progress_of_these() -> None:
-    manifest = catalog.manifest()
-    other = replace(manifest, windowed_views=tuple(replace(view, version="0") for view in manifest.windowed_views))
-    group = group_id(manifest, "payments")
-    assert group != group_id(other, "payments")
-    assert f"bank.changelog.card_spend.{catalog.CARD_SPEND.version}" in group_topics(manifest, "payments", group)
-    assert len(group_topics(manifest, "payments", group)) == 3
+def test_where_a_run_begins_is_no_part_of_its_graph() -> None:
+    job = _job()
+    later = source_job(catalog.manifest(), replace(_run(), number=8, start={0: 5, 1: 9}), {"bootstrap.servers": "b:2"})
+    assert later.graph == job.graph
+    assert "'scan.startup.specific-offsets' = 'partition:0,offset:5;partition:1,offset:9'" in later.statements[0]
+    assert "'properties.bootstrap.servers' = 'b:2'" in later.statements[0]
+    assert later.name != job.name
 
 
 def test_state_outlives_every_event_that_could_still_count() -> None:
     job = _job()
     assert job.state_ttl >= DAY + catalog.PAYMENTS.allowed_lateness + STATE_SLACK
-
-
-def test_a_job_shares_the_slots_and_keeps_its_key_groups(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    options = job_options(settings, _job(), 2, resume=True, now=0)
-    assert options["parallelism.default"] == "2"
-    assert options["pipeline.max-parallelism"] == str(MAX_PARALLELISM)
-    assert "execution.state-recovery.path" not in options
-    alone = job_options(
-        settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"partitions": 1})}), _job(), 9, True, 0
-    )
-    assert alone["parallelism.default"] == "1"
-
-
-def test_a_restart_takes_the_newest_complete_checkpoint_that_is_fresh(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path, 0) == Start(None)
-    import os
-
-    for job, number, written in (("a", 3, 100.0), ("b", 2, 200.0)):
-        path = tmp_path / job / f"chk-{number}" / "_metadata"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (written, written))
-    (tmp_path / "b" / "chk-9").mkdir()
-    assert newest_checkpoint(tmp_path, 300.0) == Start((tmp_path / "b" / "chk-2").as_uri())
-    assert newest_checkpoint(tmp_path, 201.0 + STATE_SLACK / 1e6) == Start(None)

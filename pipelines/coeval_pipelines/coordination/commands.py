@@ -9,54 +9,18 @@ from typing import Annotated
 
 import typer
 
+from coeval_pipelines.coordination import stream_commands
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command groups to the root."""
-    stream = typer.Typer(help="Deploy streaming jobs and see how far they are.", no_args_is_help=True)
-    stream.command("deploy")(deploy)
+    stream = stream_commands.register(app)
     stream.command("status")(status)
     backfill = typer.Typer(help="Load by batch what the stream does not hold.", no_args_is_help=True)
     backfill.command("run")(run)
-    app.add_typer(stream, name="stream")
     app.add_typer(backfill, name="backfill")
-
-
-def deploy(
-    since: Annotated[
-        str, typer.Option(help="The stream owns tiles from this RFC 3339 instant on; default: the last midnight UTC.")
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Deploy every view of the applied catalog. A version that is deployed keeps its instant: run it again freely."""
-    from coeval.client import read_manifest
-    from coeval.settings import load_settings
-    from coeval.spec.time import DAY, HOUR, floor_to
-    from coeval_pipelines.control import ControlPlane
-    from coeval_pipelines.coordination.deploy import deploy as deploy_all
-    from coeval_pipelines.coordination.deploy import now
-
-    settings = load_settings()
-    # A midnight that is over, lateness included: so a backfill can follow at once.
-    start = _instant(since) if since else floor_to(now() - HOUR, DAY)
-    with closing(ControlPlane.open(settings)) as control:
-        jobs = deploy_all(settings, read_manifest(settings.manifest_path), control, start)
-    if as_json:
-        print(json.dumps({"jobs": jobs}))
-    else:
-        for source, job in jobs.items():
-            print(f"{source:<24} {job}")
-
-
-def _instant(text: str) -> int:
-    from coeval.errors import UsageError
-    from coeval.spec.types import TIMESTAMP, parse_literal
-
-    try:
-        return int(parse_literal(TIMESTAMP, text) or 0)
-    except ValueError as error:
-        raise UsageError(f"--since {text!r} is not an instant.", "Write 2026-11-20T00:00:00Z.") from error
 
 
 def status(as_json: AsJson = False) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Any
 
 from coeval.errors import BrokerError
 from coeval.settings import KafkaSettings, Settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.kafka import broker_error, client_options
+from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
 
 _REQUEST_MILLISECONDS = 10_000
@@ -27,7 +27,7 @@ class Broker:
         from kafka import KafkaAdminClient
 
         self._kafka = kafka
-        with _answering(kafka):
+        with answering(kafka):
             self._admin: Any = KafkaAdminClient(
                 **client_options(kafka),
                 request_timeout_ms=_REQUEST_MILLISECONDS,
@@ -46,7 +46,7 @@ class Broker:
 
     def topics(self) -> dict[str, int]:
         """The number of partitions by topic name."""
-        with _answering(self._kafka):
+        with answering(self._kafka):
             return {item["name"]: len(item["partitions"]) for item in self._admin.describe_topics()}
 
     def create(self, topic: str, partitions: int, configs: Mapping[str, str]) -> None:
@@ -54,7 +54,7 @@ class Broker:
         from kafka.errors import TopicAlreadyExistsError
 
         wanted = {topic: {"num_partitions": partitions, "replication_factor": -1, "configs": dict(configs)}}
-        with _answering(self._kafka):
+        with answering(self._kafka):
             try:
                 self._admin.create_topics(wanted, wait_for_metadata=True)
             except TopicAlreadyExistsError:
@@ -68,33 +68,41 @@ class Broker:
         wanted = {TopicPartition(topic, part): latest for topic, count in topics.items() for part in range(count)}
         if not wanted:
             return {}
-        with _answering(self._kafka):
+        with answering(self._kafka):
             found = self._admin.list_partition_offsets(wanted)
         offsets: dict[str, Offsets] = {topic: {} for topic in topics}
         for partition, value in found.items():
             offsets[partition.topic][partition.partition] = value.offset
         return offsets
 
-    def groups(self, prefix: str) -> list[str]:
-        """The consumer groups whose name begins so."""
-        with _answering(self._kafka):
-            return sorted(item["group_id"] for item in self._admin.list_groups() if item["group_id"].startswith(prefix))
+    def offsets_at(self, topic: str, instant: int) -> Offsets:
+        """By partition, the first offset of a record of an instant (microseconds UTC) or later; the end if none is."""
+        from kafka import TopicPartition
+
+        ends = self.ends(partitions_of(self, [topic])).get(topic, {})
+        # Rounded up: a record of the millisecond before may be earlier than the instant.
+        wanted = {TopicPartition(topic, partition): max(0, -(-instant // 1000)) for partition in ends}
+        with answering(self._kafka):
+            found = self._admin.list_partition_offsets(wanted) if wanted else {}
+        at = {partition.partition: value.offset for partition, value in found.items() if value.offset >= 0}
+        return {partition: at.get(partition, end) for partition, end in ends.items()}
+
+    def timestamp(self, topic: str, partition: int, offset: int) -> int | None:
+        """When the record at an offset became available (microseconds UTC); None where there is none any more."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        wanted = TopicPartition(topic, partition)
+        with answering(self._kafka), closing(KafkaConsumer(**client_options(self._kafka))) as consumer:
+            consumer.assign([wanted])
+            consumer.seek(wanted, offset)
+            polled = consumer.poll(timeout_ms=_REQUEST_MILLISECONDS, max_records=1).get(wanted, [])
+            return polled[0].timestamp * 1000 if polled else None
 
     def committed(self, group: str, topic: str) -> Offsets:
         """The offsets of a topic that a consumer group has committed; partitions without one are left out."""
-        with _answering(self._kafka):
+        with answering(self._kafka):
             found = self._admin.list_group_offsets([group])[group]
         return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == topic and meta.offset >= 0}
-
-
-@contextmanager
-def _answering(kafka: KafkaSettings) -> Iterator[None]:
-    from kafka.errors import KafkaError
-
-    try:
-        yield
-    except KafkaError as error:
-        raise broker_error(kafka, error) from error
 
 
 def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:

@@ -18,11 +18,14 @@ import structlog
 from coeval.errors import BrokerError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.control import Certificate, ControlPlane
+from coeval.spec.model import EventSource
+from coeval_pipelines.control import RUNNING, STOPPED, Certificate, ControlPlane, Run
 from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
-from coeval_pipelines.streaming.names import group_prefix, group_topics, stream_sources
+from coeval_pipelines.streaming.names import changelog_topic, group_id, run_views
 
 PERIOD_SECONDS = 1.0
+_KEPT = 1000
+"""Certificates of a run that are kept: about an hour of them."""
 _LOG: Any = structlog.get_logger("coeval.certifier")
 
 
@@ -33,7 +36,7 @@ class Certifier:
         self._kafka = settings.kafka
         self._control = control
         self._stop = threading.Event()
-        self._seen: dict[str, Offsets] = {}
+        self._seen: dict[int, Offsets] = {}
         self._thread = threading.Thread(target=self._run, name="certifier", daemon=True)
 
     def __enter__(self) -> Certifier:
@@ -62,27 +65,31 @@ class Certifier:
 
     def _work(self, broker: Broker) -> None:
         while not self._stop.wait(PERIOD_SECONDS):
-            for manifest in deployed_manifests(self._control):
-                for source in stream_sources(manifest):
-                    self._certify(broker, manifest, source.name, source.topic)
+            # A run that was stopped has committed once more, with its savepoint.
+            for run in self._control.runs(statuses=(RUNNING, STOPPED)):
+                manifest = self._control.manifest(run.manifest_hash)
+                if manifest is not None:
+                    self._certify(broker, manifest, run)
 
-    def _certify(self, broker: Broker, manifest: Manifest, source: str, topic: str) -> None:
-        for group in broker.groups(group_prefix(manifest, source)):
-            offsets = broker.committed(group, topic)
-            if not offsets or self._seen.get(group) == offsets:
-                continue
-            topics = group_topics(manifest, source, group)
-            present = partitions_of(broker, topics)
-            if len(present) == len(topics):
-                self._record(group, Certificate(source, offsets, broker.ends(present), time.time_ns() // 1000))
+    def _certify(self, broker: Broker, manifest: Manifest, run: Run) -> None:
+        source = manifest.sources[run.source]
+        assert isinstance(source, EventSource)
+        offsets = broker.committed(group_id(manifest, run), source.topic)
+        if not offsets or self._seen.get(run.number) == offsets:
+            return
+        topics = [changelog_topic(manifest, view) for view in run_views(manifest, run)]
+        present = partitions_of(broker, topics)
+        if len(present) == len(topics):
+            self._record(Certificate(run.source, run.number, offsets, broker.ends(present), time.time_ns() // 1000))
 
-    def _record(self, group: str, certificate: Certificate) -> None:
-        self._seen[group] = dict(certificate.offsets)
-        known = self._control.certificates(certificate.source)
+    def _record(self, certificate: Certificate) -> None:
+        self._seen[certificate.run] = dict(certificate.offsets)
+        known = self._control.certificates(certificate.source, certificate.run)
         # The same offsets with later ends say less: after a restart of the writer nothing new is to be recorded.
-        if any(old.offsets == certificate.offsets and old.ends.keys() == certificate.ends.keys() for old in known):
+        if any(old.offsets == certificate.offsets for old in known):
             return
         self._control.record_certificate(certificate)
+        self._control.forget_certificates(certificate.run, _KEPT)
 
 
 def deployed_manifests(control: ControlPlane) -> list[Manifest]:

@@ -73,6 +73,10 @@ class FlinkCluster:
                 return job
         raise EngineError(f"Flink does not know the job {job_id}.", "Deploy the stream again: coeval stream deploy")
 
+    def free_slots(self) -> int:
+        """How many task slots nothing uses."""
+        return int(self._get("/overview").get("slots-available", 0))
+
     def graph(self, job_id: str) -> str:
         """The graph that the job was submitted with; empty where it says none."""
         config = self._get(f"/jobs/{job_id}/config").get("execution-config", {})
@@ -100,6 +104,26 @@ class FlinkCluster:
                 raise EngineError(f"The job {job_id} is not cancelled after {deadline_seconds:.0f} s.")
             time.sleep(_POLL_SECONDS)
 
+    def stop(self, job_id: str, directory: str, deadline_seconds: float = 120.0) -> str:
+        """Stop a job with a savepoint below a directory (a URI); gives the savepoint's URI.
+
+        Raises:
+            EngineError: the savepoint failed or is not there in time; the job may run on.
+        """
+        body = {"targetDirectory": directory, "drain": False}
+        trigger = self._request("POST", f"/jobs/{job_id}/stop", body)["request-id"]
+        deadline = time.monotonic() + deadline_seconds
+        while time.monotonic() < deadline:
+            state = self._get(f"/jobs/{job_id}/savepoints/{trigger}")
+            if state["status"]["id"] == "COMPLETED":
+                operation = state["operation"]
+                if "location" in operation:
+                    return str(operation["location"])
+                cause = str(operation.get("failure-cause", {}).get("stack-trace", "")).splitlines()
+                raise EngineError(f"The savepoint of {job_id} failed: {cause[0] if cause else 'no cause is given'}.")
+            time.sleep(_POLL_SECONDS)
+        raise EngineError(f"The savepoint of {job_id} is not there after {deadline_seconds:.0f} s.")
+
     def await_healthy(self, job_id: str, deadline_seconds: float = 120.0) -> Job:
         """Wait until every task of a job runs.
 
@@ -117,16 +141,18 @@ class FlinkCluster:
     def _get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path)
 
-    def _request(self, method: str, path: str) -> dict[str, Any]:
-        request = urllib.request.Request(self._url + path, method=method)  # noqa: S310
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=_HTTP_SECONDS) as response:  # noqa: S310
-                body = response.read()
+                answer = response.read()
         except urllib.error.HTTPError as error:
             raise EngineError(f"Flink answers {method} {path} with {error.code}.", f"Look at {self._url}") from error
         except OSError as error:
             raise EngineError(f"Flink does not answer at {self._url}: {error}.", "Start it: coeval up") from error
-        return json.loads(body) if body else {}
+        return json.loads(answer) if answer else {}
 
 
 def _job(item: Mapping[str, Any]) -> Job:

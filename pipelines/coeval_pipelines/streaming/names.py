@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView
+from coeval_pipelines.control.model import Run
 
 
-def job_name(manifest: Manifest, source: str) -> str:
-    """The name of the Flink job of a source."""
-    return f"coeval-{manifest.tenant}-{source}"
+def job_name(manifest: Manifest, run: Run) -> str:
+    """The name of the Flink job of a run."""
+    return f"{job_prefix(manifest, run.source)}{run.number}"
+
+
+def job_prefix(manifest: Manifest, source: str) -> str:
+    """What the names of all jobs of a source begin with."""
+    return f"coeval-{manifest.tenant}-{source}-"
+
+
+def group_id(manifest: Manifest, run: Run) -> str:
+    """The consumer group of a run. No two runs share one, so that offsets of one are never taken for another's."""
+    return f"coeval-{manifest.tenant}-{run.source}/{run.number}"
 
 
 def changelog_topic(manifest: Manifest, view: View) -> str:
     """The topic that carries the updates of a view version."""
     return f"{manifest.tenant}.changelog.{view.name}.{view.version}"
+
+
+def accounting_topic(manifest: Manifest, source: str) -> str:
+    """The topic that carries what became of a source's records, by run."""
+    return f"{manifest.tenant}.accounting.{source}"
 
 
 def stream_views(manifest: Manifest, source: str) -> tuple[View, ...]:
@@ -27,21 +43,6 @@ def stream_sources(manifest: Manifest) -> tuple[EventSource, ...]:
     return tuple(source for source in manifest.event_sources if stream_views(manifest, source.name))
 
 
-def group_prefix(manifest: Manifest, source: str) -> str:
-    """What the consumer groups of all jobs of a source begin with."""
-    return f"coeval-{manifest.tenant}-{source}/"
-
-
-def group_id(manifest: Manifest, source: str) -> str:
-    """The consumer group of a source's job: it names the view versions that are filled.
-
-    So offsets that were committed for another set of views can never be taken for progress of these.
-    """
-    views = "+".join(f"{view.name}.{view.version}" for view in stream_views(manifest, source))
-    return group_prefix(manifest, source) + views
-
-
-def group_topics(manifest: Manifest, source: str, group: str) -> list[str]:
-    """The changelog topics that the job of a consumer group fills."""
-    views = group.removeprefix(group_prefix(manifest, source)).split("+")
-    return [f"{manifest.tenant}.changelog.{view}" for view in views]
+def run_views(manifest: Manifest, run: Run) -> tuple[View, ...]:
+    """The views that a run fills, by name."""
+    return tuple(view for view in stream_views(manifest, run.source) if view.name in run.views)

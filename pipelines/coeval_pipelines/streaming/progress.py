@@ -114,19 +114,21 @@ def _attempt(settings: Settings, manifest: Manifest, control: ControlPlane) -> P
 def covered_offsets(
     certificates: tuple[Certificate, ...], topics: set[str], written: Mapping[str, Mapping[int, int]]
 ) -> Offsets:
-    """The source offsets of the newest certificate, given newest first, that the store has reached. Pure.
+    """The source offsets that the store covers for all of the changelog topics. Pure.
 
-    A certificate that says nothing of one of the topics belongs to another deployment, and proves nothing here.
+    Of each topic, those of the newest certificate (given newest first) that speaks of it and whose ends the store has
+    reached; together, the least of each partition. The topics of a source may be filled by several runs.
     """
+    found = [_covered(certificates, topic, written.get(topic, {})) for topic in topics]
+    partitions = set.intersection(*(set(offsets) for offsets in found)) if found else set()
+    return {partition: min(offsets[partition] for offsets in found) for partition in partitions}
+
+
+def _covered(certificates: tuple[Certificate, ...], topic: str, written: Mapping[int, int]) -> Mapping[int, int]:
     for certificate in certificates:
-        reached = all(
-            written.get(topic, {}).get(partition, 0) >= end
-            for topic, ends in certificate.ends.items()
-            if topic in topics
-            for partition, end in ends.items()
-        )
-        if topics <= certificate.ends.keys() and reached:
-            return dict(certificate.offsets)
+        ends = certificate.ends.get(topic)
+        if ends is not None and all(written.get(partition, 0) >= end for partition, end in ends.items()):
+            return certificate.offsets
     return {}
 
 

@@ -88,12 +88,12 @@ changes = json.loads((pathlib.Path(__file__).parent / "changes.json").read_text(
 original = sql.source_job
 
 
-def source_job(manifest, name, since, bootstrap):
-    job = original(manifest, name, since, bootstrap)
-    old, new = changes[name]
+def source_job(manifest, run, kafka):
+    job = original(manifest, run, kafka)
+    old, new = changes[run.source]
     statements = tuple(statement.replace(old, new) for statement in job.statements)
     if statements == job.statements:
-        raise LookupError(f"the job of {name} does not say {old!r} any more: change the mutation with it")
+        raise LookupError(f"the job of {run.source} does not say {old!r} any more: change the mutation with it")
     return replace(job, statements=statements)
 
 

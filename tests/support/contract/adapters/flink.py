@@ -124,7 +124,7 @@ def streaming(settings: Settings, manifest: Manifest, control: ControlPlane) -> 
         writer.send_signal(signal.SIGTERM)
         assert writer.wait(30) == 0
         cluster = FlinkCluster.open(settings)
-        names = {job_name(manifest, source.name) for source in manifest.event_sources}
+        names = {job_name(manifest, run) for run in control.runs()}
         for job in cluster.jobs():
             if job.name in names and job.live:
                 cluster.cancel(job.id)

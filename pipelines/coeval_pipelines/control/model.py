@@ -1,0 +1,84 @@
+"""What the control plane keeps, as values: deployments, runs, loads, certificates. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A view version that the stream fills: it owns the tiles that start at or after `since` (microseconds UTC)."""
+
+    view: str
+    version: str
+    manifest_hash: str
+    since: int
+    deployed_at: int
+
+
+RUNNING, STOPPED, ENDED = "running", "stopped", "ended"
+"""What a run is meant to be: kept running, stopped until it is wanted again, over for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One life of a source's stream job: what it fills and where it began. A run that is restarted stays the same run.
+
+    `views` are the names of the views that it fills, of the manifest `manifest_hash`. By view, it writes the tiles that
+    start at or after `since` (microseconds UTC). `start` holds, by partition, the next offsets that it began to read at
+    (empty: the earliest there are); a partition that is not named is read from its earliest record. `restore` is the
+    checkpoint or savepoint that its state was taken from (a URI; empty: it began without state).
+    """
+
+    number: int
+    source: str
+    manifest_hash: str
+    views: tuple[str, ...]
+    since: Mapping[str, int]
+    start: Mapping[int, int]
+    parallelism: int = 1
+    restore: str = ""
+    replaces: tuple[int, ...] = ()
+    """The runs that end once this one has passed them."""
+    reason: str = ""
+    """Why it was begun, in words, for status and audit."""
+    status: str = RUNNING
+    started_at: int = 0
+    changed_at: int = 0
+    """When its status was last changed."""
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> Run:
+        """A run from a JSON document, whose keys are texts and whose tuples are lists."""
+        start = {int(partition): offset for partition, offset in document["start"].items()}
+        tuples = {name: tuple(document[name]) for name in ("views", "replaces")}
+        return Run(**{**document, **tuples, "start": start})
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoad:
+    """A finished batch load: `run` is its epoch; it wrote the tiles that were final at `cut` of the log."""
+
+    run: int
+    view: str
+    version: str
+    cut: int
+    written: int
+    finished_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Once the online store has reached `ends` of the changelogs, it covers `offsets` of the source topic.
+
+    `offsets` is by source partition; `ends` is by changelog topic, then partition. Both are next offsets to read. The
+    topics of `ends` are those that the run fills.
+    """
+
+    source: str
+    run: int
+    offsets: Mapping[int, int]
+    ends: Mapping[str, Mapping[int, int]]
+    recorded_at: int

@@ -1,0 +1,244 @@
+"""The control plane itself: one SQL database, SQLite or PostgreSQL. It holds state of operation, never feature data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from coeval.errors import ManifestError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval_pipelines.control import schema
+from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, Run
+
+
+class ControlPlane:
+    """One connection pool to the control-plane database; instants are microseconds since the epoch, UTC."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url)
+        schema.METADATA.create_all(self._engine)
+
+    @staticmethod
+    def open(settings: Settings) -> ControlPlane:
+        """The control plane that the settings name; creates it where there is none."""
+        settings.home.mkdir(parents=True, exist_ok=True)
+        return ControlPlane(settings.control_url)
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._engine.dispose()
+
+    def save_manifest(self, manifest: Manifest, now: int) -> None:
+        """Keep a manifest by its hash; saving it again changes nothing."""
+        if self.manifest(manifest.hash) is None:
+            self._insert(schema.MANIFESTS, hash=manifest.hash, body=manifest.to_json(), applied_at=now)
+
+    def manifest(self, content_hash: str) -> Manifest | None:
+        """A manifest kept before."""
+        row = self._first(sa.select(schema.MANIFESTS.c.body).where(schema.MANIFESTS.c.hash == content_hash))
+        return None if row is None else Manifest.from_json(row.body)
+
+    def manifest_like(self, beginning: str) -> Manifest:
+        """The kept manifest whose hash begins so.
+
+        Raises:
+            ManifestError: there is none, or more than one.
+        """
+        table = schema.MANIFESTS
+        with self._engine.connect() as connection:
+            query = sa.select(table.c.body).where(table.c.hash.startswith(beginning, autoescape=True))
+            found = connection.execute(query).all()
+        if len(found) != 1:
+            what = "no manifest" if not found else f"{len(found)} manifests"
+            raise ManifestError(f"The control plane has {what} whose hash begins with {beginning!r}.")
+        return Manifest.from_json(found[0].body)
+
+    def deploy(self, view: str, version: str, manifest_hash: str, since: int, now: int) -> Deployment:
+        """Record that the stream owns a view version from `since` on; a version that is deployed is left as it is."""
+        if self.deployment(view, version) is None:
+            self._insert(
+                schema.DEPLOYMENTS,
+                view=view,
+                version=version,
+                manifest_hash=manifest_hash,
+                since=since,
+                deployed_at=now,
+            )
+        found = self.deployment(view, version)
+        assert found is not None
+        return found
+
+    def retire(self, view: str, version: str) -> None:
+        """Forget that the stream owns a view version: nothing fills it any more."""
+        table = schema.DEPLOYMENTS
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(table).where(table.c.view == view, table.c.version == version))
+
+    def begin_run(self, run: Run, now: int, ends: Collection[int] = ()) -> Run:
+        """Record a run with the next number, and with it, at once or not at all, the end of others."""
+        values = {
+            "source": run.source,
+            "manifest_hash": run.manifest_hash,
+            "views": json.dumps(run.views),
+            "since": json.dumps(run.since),
+            "start": json.dumps(run.start),
+            "parallelism": run.parallelism,
+            "restore": run.restore,
+            "replaces": json.dumps(run.replaces),
+            "reason": run.reason,
+            "status": RUNNING,
+            "started_at": now,
+            "changed_at": now,
+        }
+        with self._engine.begin() as connection:
+            number = connection.execute(sa.insert(schema.RUNS).values(**values)).inserted_primary_key[0]  # type: ignore[index]
+            ended = sa.update(schema.RUNS).where(schema.RUNS.c.number.in_(ends))
+            connection.execute(ended.values(status=ENDED, changed_at=now))
+        return replace(run, number=number, status=RUNNING, started_at=now, changed_at=now)
+
+    def set_run(self, number: int, status: str, now: int, restore: str | None = None) -> None:
+        """Change what a run is meant to be, and, where given, what its state is to be taken from."""
+        values = {"status": status, "changed_at": now} | ({} if restore is None else {"restore": restore})
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(schema.RUNS).where(schema.RUNS.c.number == number).values(**values))
+
+    def runs(self, source: str | None = None, statuses: Collection[str] = (RUNNING,)) -> tuple[Run, ...]:
+        """The runs of a source, or of all, that have one of the statuses; oldest first."""
+        query = sa.select(schema.RUNS).where(schema.RUNS.c.status.in_(statuses)).order_by(schema.RUNS.c.number)
+        if source is not None:
+            query = query.where(schema.RUNS.c.source == source)
+        with self._engine.connect() as connection:
+            return tuple(_run(row) for row in connection.execute(query))
+
+    def release(self, manifest_hash: str, now: int) -> None:
+        """Record that a kept manifest is the one to run from now on; naming an earlier one again rolls back to it."""
+        self._insert(schema.RELEASES, manifest_hash=manifest_hash, at=now)
+
+    def released(self) -> Manifest | None:
+        """The manifest to run; None before the first release."""
+        row = self._first(sa.select(schema.RELEASES.c.manifest_hash).order_by(schema.RELEASES.c.number.desc()).limit(1))
+        return None if row is None else self.manifest(row.manifest_hash)
+
+    def was_released(self, manifest_hash: str) -> bool:
+        """Whether a manifest was ever the one to run."""
+        return (
+            self._first(sa.select(schema.RELEASES).where(schema.RELEASES.c.manifest_hash == manifest_hash)) is not None
+        )
+
+    def parity_passed(self, manifest_hash: str) -> bool:
+        """Whether the latest parity run of a manifest passed; false where there was none."""
+        table = schema.PARITY
+        query = sa.select(table.c.passed).where(table.c.manifest_hash == manifest_hash)
+        row = self._first(query.order_by(table.c.run.desc()).limit(1))
+        return row is not None and bool(row.passed)
+
+    def deployment(self, view: str, version: str) -> Deployment | None:
+        """The deployment of a view version."""
+        table = schema.DEPLOYMENTS
+        row = self._first(sa.select(table).where(table.c.view == view, table.c.version == version))
+        return None if row is None else Deployment(**row._asdict())
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Every deployment, by view and version."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(schema.DEPLOYMENTS).order_by(schema.DEPLOYMENTS.c.view, schema.DEPLOYMENTS.c.version)
+            )
+            return tuple(Deployment(**row._asdict()) for row in rows)
+
+    def start_load(self, view: str, version: str, cut: int) -> int:
+        """Open a batch load and return its run number: the epoch of the tiles that it writes."""
+        return self._insert(schema.LOADS, view=view, version=version, cut=cut)
+
+    def finish_load(self, run: int, written: int, now: int) -> None:
+        """Close a batch load: everything it had to write is in the online store."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(schema.LOADS).where(schema.LOADS.c.run == run).values(written=written, finished_at=now)
+            )
+
+    def last_load(self, view: str, version: str) -> BatchLoad | None:
+        """The latest finished batch load of a view version."""
+        table = schema.LOADS
+        query = sa.select(table).where(
+            table.c.view == view, table.c.version == version, table.c.finished_at.is_not(None)
+        )
+        row = self._first(query.order_by(table.c.run.desc()).limit(1))
+        return None if row is None else BatchLoad(**row._asdict())
+
+    def record_certificate(self, certificate: Certificate) -> None:
+        """Keep a progress certificate."""
+        self._insert(
+            schema.CERTIFICATES,
+            source=certificate.source,
+            run=certificate.run,
+            offsets=json.dumps(certificate.offsets),
+            ends=json.dumps(certificate.ends),
+            recorded_at=certificate.recorded_at,
+        )
+
+    def certificates(self, source: str, run: int | None = None, limit: int = 100) -> tuple[Certificate, ...]:
+        """The newest certificates of a source, or of one run, newest first."""
+        table = schema.CERTIFICATES
+        query = sa.select(table).where(table.c.source == source).order_by(table.c.id.desc()).limit(limit)
+        if run is not None:
+            query = query.where(table.c.run == run)
+        with self._engine.connect() as connection:
+            return tuple(_certificate(row) for row in connection.execute(query))
+
+    def forget_certificates(self, run: int, keep: int) -> None:
+        """Delete all but the newest certificates of a run: old ones say less than newer ones that are reached."""
+        table = schema.CERTIFICATES
+        newest = sa.select(table.c.id).where(table.c.run == run).order_by(table.c.id.desc()).limit(keep)
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(table).where(table.c.run == run, table.c.id.not_in(newest)))
+
+    def record_parity(self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any]) -> int:
+        """Keep the result of a parity run; returns its number."""
+        return self._insert(schema.PARITY, at=at, manifest_hash=manifest_hash, passed=passed, result=json.dumps(result))
+
+    def parity_run(self, run: int | None = None) -> tuple[int, Mapping[str, Any]] | None:
+        """A parity run's number and the result that was kept of it; the latest where none is named."""
+        query = sa.select(schema.PARITY.c.run, schema.PARITY.c.result).order_by(schema.PARITY.c.run.desc()).limit(1)
+        row = self._first(query if run is None else query.where(schema.PARITY.c.run == run))
+        return None if row is None else (row.run, json.loads(row.result))
+
+    def parity_history(self, limit: int = 40) -> tuple[Mapping[str, Any], ...]:
+        """The totals of the newest parity runs, oldest first: run, at, passed, keys, compared, matched, causes."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(schema.PARITY).order_by(schema.PARITY.c.run.desc()).limit(limit)).all()
+        return tuple(_parity_totals(row) for row in reversed(rows))
+
+    def _first(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
+        with self._engine.connect() as connection:
+            return connection.execute(query).first()
+
+    def _insert(self, table: sa.Table, **values: object) -> int:
+        with self._engine.begin() as connection:
+            key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
+            return key[0] if key and isinstance(key[0], int) else 0
+
+
+def _run(row: sa.Row[Any]) -> Run:
+    encoded = {name: json.loads(getattr(row, name)) for name in ("views", "since", "start", "replaces")}
+    return Run.of({**row._asdict(), **encoded})
+
+
+def _certificate(row: sa.Row[Any]) -> Certificate:
+    ends = {topic: _int_keys(parts) for topic, parts in json.loads(row.ends).items()}
+    return Certificate(row.source, row.run, _int_keys(json.loads(row.offsets)), ends, row.recorded_at)
+
+
+def _parity_totals(row: sa.Row[Any]) -> Mapping[str, Any]:
+    result = json.loads(row.result)
+    totals = {name: result.get(name) for name in ("keys", "compared", "matched", "causes")}
+    return {"run": row.run, "at": row.at, "passed": row.passed, **totals}
+
+
+def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:
+    return {int(key): value for key, value in mapping.items()}
