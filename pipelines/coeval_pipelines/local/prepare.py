@@ -113,6 +113,7 @@ def _reporter(ports: str) -> str:
     return f"""metrics.reporters: prometheus
 metrics.reporter.prometheus.factory.class: {factory}
 metrics.reporter.prometheus.port: {ports}
+metrics.reporter.prometheus.filter.excludes: "*.KafkaProducer:*"
 """
 
 
@@ -131,7 +132,6 @@ jobmanager.memory.process.size: 1g
 jobmanager.execution.failover-strategy: region
 taskmanager.bind-host: {host}
 taskmanager.host: {host}
-taskmanager.resource-id: worker
 taskmanager.registration.timeout: 30 s
 cluster.registration.error-delay: 1 s
 cluster.registration.max-timeout: 5 s
@@ -142,7 +142,7 @@ rest.address: {host}
 rest.bind-address: {host}
 rest.port: {port}
 heartbeat.timeout: 10 s
-heartbeat.interval: 2 s
+heartbeat.interval: 1 s
 restart-strategy.type: fixed-delay
 restart-strategy.fixed-delay.attempts: 2147483647
 restart-strategy.fixed-delay.delay: 1 s

@@ -42,6 +42,18 @@ class Job:
         return self.state == "RUNNING" and 0 < self.tasks == self.running_tasks
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """How a job's checkpoints go: the newest complete one, and how many were completed and failed since it started."""
+
+    at: int
+    """When the newest was complete, microseconds UTC; 0: none is."""
+    bytes: int
+    seconds: float
+    completed: int
+    failed: int
+
+
 class FlinkCluster:
     """The REST interface of a session cluster."""
 
@@ -85,6 +97,23 @@ class FlinkCluster:
     def checkpoints(self, job_id: str) -> int:
         """How many checkpoints the job has completed since it was submitted."""
         return int(self._get(f"/jobs/{job_id}/checkpoints").get("counts", {}).get("completed", 0))
+
+    def checkpointing(self, job_id: str) -> Checkpoints:
+        """How its checkpoints go."""
+        found = self._get(f"/jobs/{job_id}/checkpoints")
+        newest, counts = (found.get("latest") or {}).get("completed") or {}, found.get("counts") or {}
+        return Checkpoints(
+            at=int(newest.get("latest_ack_timestamp", 0)) * 1000,
+            bytes=int(newest.get("state_size", 0)),
+            seconds=newest.get("end_to_end_duration", 0) / 1000,
+            completed=int(counts.get("completed", 0)),
+            failed=int(counts.get("failed", 0)),
+        )
+
+    def restarts(self, job_id: str) -> int:
+        """How often Flink has restarted a job by itself since it was submitted."""
+        found: Any = self._get(f"/jobs/{job_id}/metrics?get=numRestarts")
+        return sum(int(item["value"]) for item in found)
 
     def failure(self, job_id: str) -> str:
         """The first line of the latest failure; empty where there was none."""
