@@ -1,10 +1,13 @@
-"""How a client reaches the broker: the settings in the words of kafka-python and of Kafka's Java clients. Pure.
+"""How a client reaches the broker: the settings in the words of kafka-python and of Kafka's Java clients; its errors.
 
 Certificates and keys are named by their paths, so that no private key stands in a job, a plan or a log.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +53,75 @@ def java_properties(kafka: KafkaSettings, prefix: str = "") -> dict[str, str]:
     return properties
 
 
-def broker_error(kafka: KafkaSettings, error: Exception) -> BrokerError:
-    """What to tell a user of an error of kafka-python."""
+@contextmanager
+def answering(kafka: KafkaSettings) -> Iterator[None]:
+    """Say of errors of kafka-python what a user can do about them.
+
+    Raises:
+        BrokerError: the broker does not answer, does not let the client in, or refuses what it asks for.
+    """
+    from kafka.errors import KafkaError, KafkaTimeoutError
+
+    with _attempts() as failed:
+        try:
+            yield
+        except KafkaError as error:
+            causes = [item for item in failed if not isinstance(item, KafkaTimeoutError)]
+            timed_out = isinstance(error, KafkaTimeoutError)
+            # Of many attempts, some only see that the broker has hung up: the one that says most counts.
+            cause = max(causes, key=_says) if timed_out and causes else error
+            raise _broker_error(kafka, cause) from error
+
+
+def _says(error: Exception) -> int:
+    return 2 * _is_login(error) + _is_certificate(error)
+
+
+def _is_login(error: Exception) -> bool:
     from kafka.errors import SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 
-    if isinstance(error, SaslAuthenticationFailedError | UnsupportedSaslMechanismError):
+    return isinstance(error, SaslAuthenticationFailedError | UnsupportedSaslMechanismError)
+
+
+def _is_certificate(error: Exception) -> bool:
+    return "certificate" in str(error).lower()
+
+
+@contextmanager
+def _attempts() -> Iterator[list[Exception]]:
+    """Why connections failed: kafka-python tries again until its time is up, and tells nobody but its log."""
+    failed: list[Exception] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            failed.extend(item for item in record.args or () if isinstance(item, Exception))
+
+    log, listener = logging.getLogger("kafka.net.manager"), Listener(logging.WARNING)
+    log.addHandler(listener)
+    try:
+        yield failed
+    finally:
+        log.removeHandler(listener)
+
+
+def _broker_error(kafka: KafkaSettings, error: Exception) -> BrokerError:
+    where = f"Kafka at {kafka.bootstrap} ({kafka.security_protocol})"
+    if _is_login(error):
         return BrokerError(
-            f"Kafka at {kafka.bootstrap} does not let {kafka.username} in with {kafka.sasl_mechanism}: {error}.",
+            f"{where} does not let {kafka.username} in with {kafka.sasl_mechanism}: {error}.",
             "Correct COEVAL_KAFKA__USERNAME, COEVAL_KAFKA__PASSWORD or COEVAL_KAFKA__SASL_MECHANISM.",
         )
-    where = f"Kafka at {kafka.bootstrap} ({kafka.security_protocol})"
-    return BrokerError(f"{where} refuses or does not answer: {error!r}.", _instruction(kafka))
-
-
-def _instruction(kafka: KafkaSettings) -> str:
-    if kafka.security_protocol == "PLAINTEXT":
-        return "Start it: coeval up"
-    return "See that it runs, and that COEVAL_KAFKA__SECURITY_PROTOCOL and COEVAL_KAFKA__CA_FILE are right."
+    if _is_certificate(error):
+        return BrokerError(
+            f"{where} and this client do not trust each other: {error}.",
+            "Correct COEVAL_KAFKA__CA_FILE; where it asks for a certificate, CERT_FILE and KEY_FILE too.",
+        )
+    plain = kafka.security_protocol == "PLAINTEXT"
+    return BrokerError(
+        f"{where} refuses or does not answer: {error!r}.",
+        f"{'Start it: coeval up. Or, where' if plain else 'See that it runs. Where'} it runs, see which protocol it "
+        "expects of its clients: COEVAL_KAFKA__SECURITY_PROTOCOL.",
+    )
 
 
 def _tls(kafka: KafkaSettings, prefix: str) -> dict[str, str]:

@@ -105,7 +105,8 @@ def produce(bootstrap: str, topic: str, records: Sequence[Record]) -> None:
 
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20)
     for record in records:
-        producer.send(topic, record.value, partition=record.partition, timestamp_ms=record.available_at // 1000)
+        at, headers = record.available_at // 1000, list(record.headers)
+        producer.send(topic, record.value, record.key, headers, partition=record.partition, timestamp_ms=at)
     producer.flush()
     producer.close()
 

@@ -100,7 +100,7 @@ def _property(field: Field) -> dict[str, Any]:
     if isinstance(field, Refused) and field.because:
         return {"x-refused": field.because.document()}
     kind, form = ("string", str(field.type)) if field.type.kind is Kind.DECIMAL else _NAMES[field.type]
-    stated = {"type": kind, "format": form, "description": field.description, "x-pii": field.pii}
+    stated: dict[str, Any] = {"type": kind, "format": form, "description": field.description, "x-pii": field.pii}
     stated |= {"x-expected": expected_document(field.expected), "x-origin": field.origin}
     return {name: item for name, item in stated.items() if item}
 

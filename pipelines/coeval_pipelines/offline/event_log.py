@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from coeval.errors import BrokerError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource
+from coeval.spec.model import HEADER, KEY, EventSource
 from coeval_pipelines.journal import BatchPlan, IngestReport, Journal, Range, ingest_journal
-from coeval_pipelines.kafka import broker_error, client_options, java_properties
+from coeval_pipelines.kafka import answering, client_options, java_properties
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.sorting import (
+    HEADERS,
     REJECTS_SCHEMA,
     count,
     duplicates_schema,
@@ -109,6 +110,8 @@ def _history(spark: SparkSession, settings: Settings, source: EventSource, keep:
         *(quoted(field.name) for field in payload(source)),
         "__reason",
         f"IF(__reason IS NULL, NULL, {raw}) AS __value",
+        "CAST(NULL AS BINARY) AS __key",
+        f"CAST(NULL AS {HEADERS}) AS __headers",
     )
 
 
@@ -169,13 +172,10 @@ def topic_ends(settings: Settings, topic: str) -> tuple[dict[int, int], dict[int
 @contextmanager
 def _consumer(settings: Settings) -> Iterator[Any]:
     from kafka import KafkaConsumer
-    from kafka.errors import KafkaError
 
-    try:
-        with closing(KafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False)) as consumer:
-            yield consumer
-    except KafkaError as error:
-        raise broker_error(settings.kafka, error) from error
+    options = {**client_options(settings.kafka), "bootstrap_timeout_ms": 10_000, "enable_auto_commit": False}
+    with answering(settings.kafka), closing(KafkaConsumer(**options)) as consumer:
+        yield consumer
 
 
 def _run_batch(
@@ -199,8 +199,15 @@ def _records(spark: SparkSession, settings: Settings, source: EventSource, plan:
     reader = reader.option("assign", json.dumps({source.topic: sorted(ranges)}))
     reader = reader.option("startingOffsets", json.dumps({source.topic: {p: r.start for p, r in ranges.items()}}))
     reader = reader.option("endingOffsets", json.dumps({source.topic: {p: r.end for p, r in ranges.items()}}))
-    frame = reader.option("minPartitions", settings.spark.shuffle_partitions).load()
-    return frame.selectExpr("value", "UNIX_MICROS(timestamp) AS available_at", "partition", "offset")
+    origins = [field.origin for field in source.fields]
+    headers = any(origin.startswith(HEADER) for origin in origins)
+    reader = reader.option("minPartitions", settings.spark.shuffle_partitions).option("includeHeaders", headers)
+    return reader.load().selectExpr(
+        "value", "UNIX_MICROS(timestamp) AS available_at", "partition", "offset",
+        # What no column needs is not carried along.
+        "key" if KEY in origins else "CAST(NULL AS BINARY) AS key",
+        "headers" if headers else f"CAST(NULL AS {HEADERS}) AS headers",
+    )  # fmt: skip
 
 
 def _ingest(
@@ -238,7 +245,7 @@ def _append_all(
             "rejects",
             "rejected",
             sum(report.rejected.values()),
-            ["__reason AS reason", "__value AS value", *_positions()],
+            ["__reason AS reason", "__value AS value", *_positions(), "__key AS key", "__headers AS headers"],
         ),
         ("duplicates", "duplicate", report.duplicates, [*log_columns, "__conflict"]),
         ("log", "good", report.good, log_columns),

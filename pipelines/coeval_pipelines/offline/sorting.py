@@ -20,6 +20,8 @@ from coeval_pipelines.offline.tables import ENVELOPE, Keep, ddl, log_schema, pay
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+HEADERS = "ARRAY<STRUCT<key: STRING, value: BINARY>>"
+"""As Spark reads the headers of a record."""
 REJECTS_SCHEMA = ddl(
     {
         "reason": "STRING",
@@ -29,14 +31,16 @@ REJECTS_SCHEMA = ddl(
         "partition": "INT",
         "offset": "BIGINT",
         "batch": "BIGINT",
+        "key": "BINARY",
+        "headers": HEADERS,
     }
 )
-"""Rejected records: why, their raw bytes, and where they were."""
+"""Rejected records: why, their raw bytes, and where they were; key and headers where a column stands there."""
 
 
 def parsed_schema(source: EventSource) -> str:
-    """A batch after validation: log columns, null in a reject, with its reason and raw bytes."""
-    return f"{log_schema(source)}, __reason STRING, __value BINARY"
+    """A batch after validation: log columns, null in a reject, with its reason and raw bytes, key and headers."""
+    return f"{log_schema(source)}, __reason STRING, __value BINARY, __key BINARY, __headers {HEADERS}"
 
 
 def duplicates_schema(source: EventSource) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -96,13 +97,50 @@ def latest_version(path: Path) -> int | None:
 
 
 def append(frame: DataFrame, path: Path, application: str, version: int) -> None:
-    """Append once: a second append of the same application and version does nothing."""
+    """Append once: a second append of the same application and version does nothing.
+
+    The table takes new columns, and decimals of more digits before the point; both are null or as they were in old
+    rows.
+
+    Raises:
+        UsageError: a column of the table has another type.
+    """
+    if latest_version(path) is not None:
+        frame = _fitted(frame, path)
     writer = frame.write.format("delta").mode("append").option("mergeSchema", "true")
     writer.option("txnAppId", application).option("txnVersion", version).save(str(path))
 
 
+def _fitted(frame: DataFrame, path: Path) -> DataFrame:
+    """The frame with types that the table has, or can be widened to; the table is told that it may be."""
+    spark = frame.sparkSession
+    there = dict(spark.read.format("delta").load(str(path)).dtypes)
+    differing = {name: kind for name, kind in frame.dtypes if there.get(name, kind) != kind}
+    for name, kind in differing.items():
+        if not (_widens(there[name], kind) or _widens(kind, there[name])):
+            raise UsageError(
+                f"The table {path} has the column {name} as {there[name]}, not as {kind}.",
+                "Declare what is new under a source name of its own, or move the table away and ingest anew.",
+            )
+    if any(_widens(there[name], kind) for name, kind in differing.items()):
+        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+    wider = {name: there[name] for name, kind in differing.items() if _widens(kind, there[name])}
+    return frame.selectExpr(
+        *(f"CAST({quoted(n)} AS {wider[n]}) AS {quoted(n)}" if n in wider else quoted(n) for n in frame.columns)
+    )
+
+
+_DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
+
+
+def _widens(narrow: str, wide: str) -> bool:
+    """Whether a decimal type of Spark has the scale and fewer digits than another."""
+    one, other = _DECIMAL.fullmatch(narrow), _DECIMAL.fullmatch(wide)
+    return bool(one and other) and one[2] == other[2] and int(one[1]) < int(other[1])  # type: ignore[index]
+
+
 def read_table(spark: SparkSession, path: Path, schema: str, version: int | None = None) -> DataFrame:
-    """A table with exactly these columns, absent ones null; without rows where it does not exist.
+    """A table with exactly these columns, absent ones null, decimals as wide; without rows where it does not exist.
 
     `version` pins the read, so that several reads of one run see the same table.
     """
@@ -119,13 +157,15 @@ def _conform(frame: DataFrame, schema: str) -> DataFrame:
 
     wanted = StructType.fromDDL(schema)
     assert isinstance(wanted, StructType)
-    present = set(frame.columns)
-    return frame.selectExpr(
-        *(
-            quoted(name) if name in present else f"CAST(NULL AS {wanted[name].dataType.simpleString()}) {quoted(name)}"
-            for name in wanted.fieldNames()
-        )
-    )
+    present = dict(frame.dtypes)
+
+    def column(name: str) -> str:
+        kind = wanted[name].dataType.simpleString()
+        if name in present and not _widens(present[name], kind):
+            return quoted(name)
+        return f"CAST({quoted(name) if name in present else 'NULL'} AS {kind}) AS {quoted(name)}"
+
+    return frame.selectExpr(*map(column, wanted.fieldNames()))
 
 
 def read_log(
@@ -177,7 +217,7 @@ def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
             f"The files of {name} have no column {field.name}; they have {', '.join(found)}.",
             f"Add {field.name} ({field.type}), or correct the source's schema.",
         )
-    if is_type not in _WIDENING.get(wanted, (wanted.lower(),)):
+    if is_type not in _WIDENING.get(wanted, (wanted.lower(),)) and not _widens(is_type, wanted.lower()):
         hint = " An instant needs a time zone: write it as UTC." if is_type == "timestamp_ntz" else ""
         raise UsageError(
             f"{field.name} of {name} is declared {field.type}, but the files hold {is_type}.{hint}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from coeval.spec.model import EventSource
 from coeval.spec.records import Event, Reason, Record, parse_record
@@ -15,7 +17,7 @@ from coeval_pipelines.offline.tables import payload
 def validator(
     source: EventSource, topic: str, batch: int
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A function for `mapInArrow`: records (value, available_at, partition, offset) to parsed rows."""
+    """A function for `mapInArrow`: records (value, available_at, partition, offset, key, headers) to parsed rows."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for records in batches:
@@ -26,19 +28,35 @@ def validator(
 
 def parse_batch(source: EventSource, records: pa.RecordBatch, topic: str, batch: int) -> pa.RecordBatch:
     """Parse one batch: good rows have a null reason; rejects keep their bytes and position only."""
-    names = ("value", "available_at", "partition", "offset")
-    raw = [Record(*row) for row in zip(*(records.column(name).to_pylist() for name in names), strict=True)]
+    names = ("value", "available_at", "partition", "offset", "key", "headers")
+    raw = [_record(*row) for row in zip(*(records.column(name).to_pylist() for name in names), strict=True)]
     outcomes = [parse_record(source, record) for record in raw]
     events = [None if isinstance(outcome, Reason) else outcome for outcome in outcomes]
     reasons = [outcome.value if isinstance(outcome, Reason) else None for outcome in outcomes]
-    rejected = [record.value if reason else None for record, reason in zip(raw, reasons, strict=True)]
+    good = pa.array([reason is None for reason in reasons], pa.bool_())
+    kept = {
+        f"__{name}": pc.if_else(good, pa.scalar(None, records.column(name).type), records.column(name))
+        for name in ("value", "key", "headers")
+    }
     columns = {
         **_envelope(events, records, topic, batch),
         **_payload(source, events),
         "__reason": pa.array(reasons, pa.string()),
-        "__value": pa.array(rejected, pa.binary()),
+        **kept,
     }
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _record(
+    value: bytes | None,
+    available_at: int,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    headers: list[dict[str, Any]] | None,
+) -> Record:
+    pairs = tuple((header["key"], header["value"]) for header in headers or ())
+    return Record(value, available_at, partition, offset, key, pairs)
 
 
 def _envelope(events: list[Event | None], records: pa.RecordBatch, topic: str, batch: int) -> dict[str, pa.Array]:
