@@ -1,0 +1,109 @@
+"""The status of the streams as text and as JSON: what is printed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from coeval.spec.types import instant
+from coeval_pipelines.coordination.stream_model import (
+    FRESHNESS,
+    LAG,
+    Problem,
+    RunStatus,
+    StreamStatus,
+    ViewStatus,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_RUN_COLUMNS = ("source", "run", "state", "tasks", "lag", "freshness p99", "events/s", "rejected", "late", "checkpoint")
+_VIEW_COLUMNS = ("view", "version", "stream from", "batch cut", "ready", "p50", "p99", "promised")
+
+
+def as_document(status: StreamStatus) -> dict[str, Any]:
+    """The status as JSON-ready values: instants in RFC 3339, durations in seconds; null is not known."""
+    views = [
+        {**asdict(view), "stream_from": _instant(view.stream_from), "batch_cut": _instant(view.batch_cut)}
+        for view in status.views
+    ]
+    problems = [asdict(problem) for problem in status.problems]
+    return {**asdict(status), "at": _instant(status.at), "views": views, "problems": problems}
+
+
+def render(status: StreamStatus, as_json: bool = False) -> None:
+    """Print the status: streams, views, and what is wrong with them."""
+    if as_json:
+        print(json.dumps(as_document(status), indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if not status.runs and not status.views:
+        console.print("Nothing is deployed. coeval stream deploy")
+    if status.runs:
+        console.print(_table(_RUN_COLUMNS, (run_row(run, status) for run in status.runs)))
+    if status.views:
+        console.print(_table(_VIEW_COLUMNS, (view_row(view, status.problems) for view in status.views)))
+    for problem in status.problems:
+        console.print(f"! {problem.subject}: {problem.what}  -> {problem.then}", markup=False)
+
+
+def run_row(run: RunStatus, status: StreamStatus) -> tuple[str, ...]:
+    """The cells of a run."""
+    about = {problem.then for problem in status.problems if problem.subject == run.source}
+    fresh = [view.p99 for view in status.views if view.source == run.source and view.p99 is not None]
+    rejected = "-" if run.read is None else f"{sum(run.rejected.values()):,}"
+    return (
+        run.source,
+        str(run.run),
+        run.state if run.intent == "running" else run.intent,
+        f"{run.running_tasks}/{run.tasks}",
+        marked(seconds(run.lag_seconds), LAG in about),
+        seconds(max(fresh, default=None)),
+        "-" if run.events_per_second is None else f"{run.events_per_second:,.0f}",
+        rejected,
+        " ".join(f"{hop} {share:.1%}" for hop, share in run.late.items()) or "-",
+        f"{seconds(run.checkpoint_age)} ago" if run.checkpoint_age is not None else "-",
+    )
+
+
+def view_row(view: ViewStatus, problems: Iterable[Problem]) -> tuple[str, ...]:
+    """The cells of a view."""
+    stale = any(problem.subject == view.view and problem.then == FRESHNESS for problem in problems)
+    ready = {True: "yes", False: "no !" if view.released else "no", None: "?"}[view.ready]
+    return (
+        view.view,
+        view.version if view.released else f"{view.version} (next)",
+        _instant(view.stream_from) or "-",
+        _instant(view.batch_cut) or "-",
+        ready,
+        seconds(view.p50),
+        marked(seconds(view.p99), stale),
+        seconds(view.promise),
+    )
+
+
+def marked(text: str, wrong: bool) -> str:
+    """The text, with a mark where it breaks a promise."""
+    return f"{text} !" if wrong else text
+
+
+def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _instant(at: int | None) -> str | None:
+    return None if at is None else instant(at).isoformat().replace("+00:00", "Z")
