@@ -11,6 +11,7 @@ from coeval.settings import KafkaSettings, Settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+from coeval_pipelines.streaming.retention import CONFIGS, check_retention
 
 _REQUEST_MILLISECONDS = 10_000
 _KEEP = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
@@ -48,6 +49,15 @@ class Broker:
         """The number of partitions by topic name."""
         with answering(self._kafka):
             return {item["name"]: len(item["partitions"]) for item in self._admin.describe_topics()}
+
+    def configs(self, topic: str, names: Collection[str]) -> dict[str, str]:
+        """Configuration values of a topic, defaults included."""
+        from kafka.admin import ConfigResource, ConfigResourceType
+
+        wanted = ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(names))
+        with answering(self._kafka):
+            (found,) = self._admin.describe_configs([wanted], config_filter="all").values()
+        return {name: str(found[topic][name]["value"]) for name in names}
 
     def create(self, topic: str, partitions: int, configs: Mapping[str, str]) -> None:
         """Create a topic; one that is there already is left as it is."""
@@ -109,11 +119,15 @@ def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:
     """Create the source and changelog topics of a manifest that are missing; gives the names of the created ones.
 
     Raises:
-        BrokerError: the broker does not answer, or a changelog has another number of partitions than its view.
+        BrokerError: the broker does not answer, a changelog has another number of partitions than its view, or a
+            source topic forgets records that a rewind may need.
     """
     created: list[str] = []
     with Broker(settings.kafka) as broker:
         present = broker.topics()
+        for source in stream_sources(manifest):
+            if source.topic in present:
+                check_retention(manifest, source, broker.configs(source.topic, CONFIGS))
         for name, partitions, configs in _wanted(settings, manifest):
             if name not in present:
                 broker.create(name, partitions, configs)

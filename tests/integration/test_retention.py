@@ -1,0 +1,46 @@
+"""A topic that forgets what a rewind may need is refused before anything runs on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from coeval.errors import BrokerError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.time import DAY, HOUR, MINUTE
+from coeval_pipelines.streaming.broker import Broker, ensure_topics
+from coeval_pipelines.streaming.retention import retention_needed
+from tests.support import catalog
+
+
+def made(broker: Settings, topic: str, configs: dict[str, str]) -> Manifest:
+    """A manifest whose source topic is there already."""
+    with Broker(broker.kafka) as admin:
+        admin.create(topic, 1, configs)
+    return replace(catalog.manifest(), tenant=topic, event_sources=(replace(catalog.PAYMENTS, topic=topic),))
+
+
+def test_a_rewind_needs_the_largest_tile_the_lateness_the_skew_and_some_slack() -> None:
+    assert retention_needed(catalog.manifest(), catalog.PAYMENTS) == DAY + 10 * MINUTE + 5 * MINUTE + HOUR
+
+
+def test_a_topic_that_forgets_too_soon_is_refused_with_what_to_set(broker: Settings) -> None:
+    manifest = made(broker, "forgetful", {"retention.ms": str(25 * HOUR // 1000)})
+    with pytest.raises(BrokerError, match="keeps records for 25h") as caught:
+        ensure_topics(broker, manifest)
+    assert f"retention.ms={(DAY + HOUR + 15 * MINUTE) // 1000}" in caught.value.instruction
+    with Broker(broker.kafka) as admin:
+        assert not [topic for topic in admin.topics() if topic.startswith("forgetful.")]
+
+
+def test_a_compacted_topic_is_refused(broker: Settings) -> None:
+    manifest = made(broker, "compacted", {"retention.ms": "-1", "cleanup.policy": "compact,delete"})
+    with pytest.raises(BrokerError, match="it keeps the last"):
+        ensure_topics(broker, manifest)
+
+
+def test_a_topic_that_keeps_what_is_needed_is_taken_as_it_is(broker: Settings) -> None:
+    days = made(broker, "days", {"retention.ms": str(2 * DAY // 1000)})
+    assert "days" not in ensure_topics(broker, days)
