@@ -5,10 +5,11 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations bench-catalog lint types format lock up down status clean distclean
+.PHONY: help setup demo test mutations bench-catalog bench-stream bench-freshness soak
+.PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make the environment from locked files and fetch the Java artefacts
 	@$(BIN)/python -m coeval_pipelines.local.artefacts >/dev/null
@@ -28,6 +29,15 @@ mutations: setup ## Break every rule of the contract in every engine and show th
 
 bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
 	@$(BIN)/python benchmarks/bench_catalog.py
+
+bench-stream: setup ## Measure the stream's throughput and growth, beside Flink alone, Feast and plain Python
+	@$(BIN)/python -m benchmarks.bench_stream
+
+bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
+	@$(BIN)/python -m benchmarks.bench_freshness
+
+soak: setup ## Run the stream at a steady rate (MINUTES=60 RATE=500) and see whether it stays flat
+	@MINUTES=$(or $(MINUTES),60) RATE=$(or $(RATE),500) $(BIN)/python -m benchmarks.soak
 
 lint: setup ## Check style, format and the import rules between rooms
 	@$(BIN)/ruff check $(SOURCES)

@@ -152,11 +152,11 @@ def test_chargebacks_come_days_later_and_are_of_good_payments() -> None:
         assert 2 * DAY <= at - paid[event_id].declared_ts <= 60 * DAY
 
 
-@pytest.mark.parametrize("views", [1, 3, 10, "all"])
-def test_the_catalog_offers_one_three_ten_or_all_views(views: ViewSet) -> None:
+@pytest.mark.parametrize("views", [1, 3, 10, "all", ("card_spend", "latest_score")])
+def test_the_catalog_offers_one_three_ten_all_or_named_views(views: ViewSet) -> None:
     manifest = catalog.manifest(views, tenant="t", topic_prefix="x.", partitions=4)
     assert Manifest.from_json(manifest.to_json()) == manifest
-    assert len(manifest.views) == (7 if views == "all" else views)
+    assert len(manifest.views) == (views if isinstance(views, int) else 7 if views == "all" else len(views))
     assert {source.topic for source in manifest.event_sources} <= {f"x.{source.name}" for source in SOURCES}
     hops = {
         item.hop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from coeval.aggregations import AGGREGATIONS
 from coeval.spec.expressions import column, literal
@@ -65,7 +65,7 @@ SOURCES = (PAYMENTS, REFUNDS, SCORES)
 """In the order in which the generator numbers them."""
 
 _SPEND = ("count", "sum", "mean", "min", "max", "stddev")
-ViewSet = Literal[1, 3, 10, "all"]
+ViewSet: TypeAlias = Literal[1, 3, 10, "all"] | tuple[str, ...]
 
 
 def _aggregate(source: EventSource, function: str, name: str, window: int) -> tuple[Aggregate, Field]:
@@ -132,12 +132,12 @@ _OF_ALL_SOURCES: tuple[View, ...] = (*_OF_PAYMENTS[:4], CARD_REFUNDS, CARD_ANOMA
 
 
 def manifest(views: ViewSet = "all", tenant: str = "payments", topic_prefix: str = "", partitions: int = 8) -> Manifest:
-    """One, three or ten views over the payments, or seven over all three sources ("all").
+    """One, three or ten views over the payments, or seven over all three sources ("all"), or those of these names.
 
     Topics are named `topic_prefix` + the source's name; `partitions` are those of the changelogs. A source of which no
     view is chosen is left out. The service `risk` holds every feature.
     """
-    chosen = _OF_ALL_SOURCES if views == "all" else _OF_PAYMENTS[:views]
+    chosen = _chosen(views)
     sources = {item.name: _on_topic(item, topic_prefix) for item in SOURCES}
     made = [_with_partitions(view, partitions, sources[view.source]) for view in chosen]
     used = {view.source for view in made}
@@ -150,6 +150,15 @@ def manifest(views: ViewSet = "all", tenant: str = "payments", topic_prefix: str
         row_views=tuple(sorted((v for v in made if isinstance(v, RowView)), key=lambda view: view.name)),
         services=(FeatureService("risk", tuple(_all_features(view) for view in made)),),
     )
+
+
+def _chosen(views: ViewSet) -> tuple[View, ...]:
+    if views == "all":
+        return _OF_ALL_SOURCES
+    if isinstance(views, int):
+        return _OF_PAYMENTS[:views]
+    known = {view.name: view for view in (*_OF_PAYMENTS, *_OF_ALL_SOURCES)}
+    return tuple(known[name] for name in views)
 
 
 def _on_topic(source: EventSource, prefix: str) -> EventSource:
