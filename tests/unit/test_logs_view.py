@@ -9,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.types import TIMESTAMP, parse_literal
-from coeval_pipelines.coordination.logs_view import Entry, Wanted, follow_logs, join, parse_line, read_logs, show
+from coeval_pipelines.coordination.logs_view import (
+    Entry,
+    Wanted,
+    check_components,
+    follow_logs,
+    join,
+    parse_line,
+    read_logs,
+    show,
+)
 
 WRITER = (
     '{"view": "card_spend", "partition": 3, "event": "written", "level": "info", "timestamp": "2026-11-21T09:00:02Z"}'
@@ -111,4 +121,11 @@ def test_a_followed_log_gives_whole_lines_and_starts_again_where_it_is_replaced(
                 fresh.replace(path)
         return turn > 5
 
-    assert [entry.message for entry in follow_logs(logs, Wanted(), ended)] == ["second", "third", "new"]
+    wanted = Wanted(components=frozenset({"writer"}))
+    assert [entry.message for entry in follow_logs(logs, wanted, ended)] == ["written", "second", "third", "new"]
+
+
+def test_a_component_without_a_log_is_refused_by_name(logs: Settings) -> None:
+    check_components(logs, ["writer"])
+    with pytest.raises(UsageError, match=r"No log of writter.\n  -> There are: redis, taskmanager, writer."):
+        check_components(logs, ["writter"])

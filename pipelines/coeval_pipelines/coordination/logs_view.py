@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.types import instant, micros
 
@@ -124,8 +125,11 @@ def _entries_of(path: Path, wanted: Wanted) -> Iterator[Entry]:
 
 
 def follow_logs(settings: Settings, wanted: Wanted, ended: Callable[[], bool] = lambda: False) -> Iterator[Entry]:
-    """Entries as they are written from now on, until `ended` says so; a log that is replaced is read from its start."""
-    read = {path: path.stat().st_size for path in log_files(settings)}
+    """The wanted entries of every log, then those that are written, until `ended` says so.
+
+    A log that is replaced is read from its start. What is written at once is in order; a late writer comes later.
+    """
+    read: dict[Path, int] = {}
     while not ended():
         found = [entry for path in log_files(settings) for entry in _grown(path, read)]
         yield from sorted(filter(wanted.takes, found), key=lambda entry: entry.at)
@@ -150,6 +154,18 @@ def _grown(path: Path, read: dict[Path, int]) -> list[Entry]:
 def log_files(settings: Settings) -> list[Path]:
     """The logs of the local stack: one per component, and those of submissions and batch loads."""
     return sorted((settings.home / "local" / "logs").glob("*.log"))
+
+
+def check_components(settings: Settings, names: Iterable[str]) -> None:
+    """Refuse names that no log has.
+
+    Raises:
+        UsageError: naming them, and those that there are.
+    """
+    known = [path.stem for path in log_files(settings)]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise UsageError(f"No log of {', '.join(unknown)}.", f"There are: {', '.join(known) or 'none yet; coeval up'}.")
 
 
 def show(found: Iterable[Entry], as_json: bool) -> None:
