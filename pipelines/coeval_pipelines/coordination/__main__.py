@@ -1,9 +1,10 @@
-"""The coordinator: a small service that keeps the deployed jobs running and heals a store that lost its data."""
+"""The coordinator: keeps the deployed jobs running, heals a store that lost its data, sends canaries, shows metrics."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from contextlib import closing
 
 import redis
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import reconcile
+from coeval_pipelines.coordination.exporter import Exporter
 from coeval_pipelines.coordination.fill import heal
 
 PERIOD_SECONDS = 2.0
@@ -21,13 +23,18 @@ _LOG = structlog.get_logger(service="coordinator")
 
 
 def main() -> None:
-    """Tick until told to stop; a component that is away is waited for, and said once."""
+    """The process: until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logging("info")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    control = ControlPlane.open(settings)
+    with closing(ControlPlane.open(settings)) as control, Exporter(settings, control):
+        serve(settings, control, stop)
+
+
+def serve(settings: Settings, control: ControlPlane, stop: threading.Event) -> None:
+    """Tick until told to stop; a component that is away is waited for, and said once."""
     complaint = ""
     while not stop.wait(PERIOD_SECONDS):
         try:

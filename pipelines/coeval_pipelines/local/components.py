@@ -15,6 +15,7 @@ from coeval_pipelines.local.artefacts import Jars, java
 
 SERVICES = (("writer", "coeval_pipelines.streaming.writer"), ("coordinator", "coeval_pipelines.coordination"))
 """Our own processes: name and module."""
+WORKER = "taskmanager"
 ENGINES = ("redis", "broker", "jobmanager", "taskmanager")
 ALL = (*ENGINES, *(name for name, _ in SERVICES))
 
@@ -32,6 +33,11 @@ class Component:
     setting: str = ""
     after: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What it is, whichever of several."""
+        return WORKER if self.name.startswith(WORKER) else self.name
 
     @property
     def address(self) -> str:
@@ -60,12 +66,17 @@ def components(settings: Settings, jars: Jars, names: tuple[str, ...] = ALL) -> 
     engines = (
         _redis(settings),
         _broker(settings, jars),
-        _flink(settings, "jobmanager", ()),
+        _flink(settings, "jobmanager"),
         # It asks for its manager every second: starting both at once brings the stack up a third sooner.
-        _flink(settings, "taskmanager", ()),
+        *(_flink(settings, name) for name in workers(settings)),
     )
     services = tuple(_service(settings, name, module) for name, module in SERVICES)
-    return tuple(item for item in engines + services if item.name in names)
+    return tuple(item for item in engines + services if item.kind in names)
+
+
+def workers(settings: Settings) -> list[str]:
+    """The names of Flink's workers: taskmanager, taskmanager-2, ..."""
+    return [f"{WORKER}-{number}" if number > 1 else WORKER for number in range(1, settings.flink.workers + 1)]
 
 
 def _redis(settings: Settings) -> Component:
@@ -73,7 +84,7 @@ def _redis(settings: Settings) -> Component:
     directory = root(settings) / "redis"
     command = (
         str(_redis_server()), "--bind", host, "--port", str(port), "--dir", str(directory), "--daemonize", "no",
-        "--maxmemory-policy", "noeviction", "--appendonly", "no", "--save", "60", "1000",
+        "--maxmemory-policy", "noeviction", "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
     )  # fmt: skip
     return Component("redis", command, directory, log_path(settings, "redis"), host, port, "COEVAL_REDIS__URL")
 
@@ -96,18 +107,20 @@ def _broker(settings: Settings, jars: Jars) -> Component:
     return Component("broker", command, directory, log_path(settings, "broker"), host, port, "COEVAL_KAFKA__BOOTSTRAP")
 
 
-def _flink(settings: Settings, name: str, after: tuple[str, ...]) -> Component:
+def _flink(settings: Settings, name: str) -> Component:
     host, port = host_port(settings.flink.rest_url, 8081)
     home = root(settings) / "flink"
+    manager = name == "jobmanager"
+    script = ("bash", str(home / "bin" / f"{name if manager else WORKER}.sh"), "start-foreground")
     return Component(
         name,
-        ("bash", str(home / "bin" / f"{name}.sh"), "start-foreground"),
+        script if manager else (*script, f"-Dtaskmanager.resource-id={name}"),
         home,
         log_path(settings, name),
-        host if name == "jobmanager" else "",
-        port if name == "jobmanager" else 0,
+        host if manager else "",
+        port if manager else 0,
         "COEVAL_FLINK__REST_URL",
-        after,
+        (),
         {
             "FLINK_HOME": str(home),
             "FLINK_CONF_DIR": str(home / "conf"),

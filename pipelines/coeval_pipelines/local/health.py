@@ -22,7 +22,7 @@ def is_healthy(settings: Settings, component: Component, started_at: float = 0.0
 
     `started_at` (seconds since the epoch) tells a worker from its predecessor, which the job manager remembers.
     """
-    match component.name:
+    match component.kind:
         case "redis":
             return _redis(component)
         case "broker":
@@ -32,7 +32,8 @@ def is_healthy(settings: Settings, component: Component, started_at: float = 0.0
         case "taskmanager":
             workers = _flink(settings, "taskmanagers").get("taskmanagers", [])
             # Despite its name, the field is the instant of the last heartbeat in milliseconds.
-            return any(worker["timeSinceLastHeartbeat"] >= started_at * 1000 for worker in workers)
+            last = {worker["id"]: worker["timeSinceLastHeartbeat"] for worker in workers}
+            return bool(last.get(component.name, -1) >= started_at * 1000)
         case _:
             return True
 
