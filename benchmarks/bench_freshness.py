@@ -9,14 +9,15 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import rig
-from benchmarks.probe import POLL_SECONDS, Probe, probes, quantiles, read_seen
+from benchmarks.probe import POLL_SECONDS, Probe, probes, quantiles, read_seen, shifted
 from benchmarks.report import QUICK, Figures, aim, publish
 from coeval_pipelines.streaming.options import job_options
 from coeval_pipelines.streaming.submit import job_of
@@ -32,12 +33,15 @@ PER_SECOND = 30
 """Probes."""
 COUNTS = ("count_1h", "count_24h", "count_7d")
 """One of each granularity: 5 minutes, an hour, a day."""
-_AHEAD_SECONDS = 3
-"""Time to compute the probes and start who watches them before the first event is due."""
+_AHEAD_MILLISECONDS = 4_000
+"""Time to start who watches before the first event is due."""
 
 
-def faultless(seed: int, rate: float, seconds: float, start: int, **shape: float) -> Spec:
-    """Payments only, all good, on time and once: so that the counts of a card are known beforehand."""
+def faultless(seed: int, rate: float, seconds: float, start: int = 0, **shape: float) -> Spec:
+    """Payments only, all good, on time and once: so that the counts of a card are known beforehand.
+
+    `start` is in whole milliseconds, so that moving it moves every time alike.
+    """
     none = {f"{name}_share": 0.0 for name in ("refund", "score", "late", "ahead", "boundary", "duplicate", "malformed")}
     return Spec(seed, round(rate * seconds), start, rate, **{**none, **shape})  # type: ignore[arg-type]
 
@@ -50,8 +54,8 @@ def main() -> None:
         with rig.deployed(stack, made, rig.now() - 8 * 86_400_000_000) as case:
             case.mark_ready()
             # Java compiles what it runs often: nothing is measured of the first seconds.
-            _measure(case, faultless(SEED, 2_000, WARM_SECONDS, _soon()), counts)
-            cases = [_measure(case, faultless(SEED, rate, SECONDS, _soon()), counts) for rate in RATES]
+            _measure(case, faultless(SEED, 2_000, WARM_SECONDS), counts)
+            cases = [_measure(case, faultless(SEED, rate, SECONDS), counts) for rate in RATES]
             settings = _settings(case)
     fastest = cases[-1]
     aims = [
@@ -63,16 +67,20 @@ def main() -> None:
     publish("freshness", cases, aims, settings=settings)
 
 
-def _soon() -> int:
-    return rig.now() + _AHEAD_SECONDS * 1_000_000
+def soon() -> int:
+    """A moment in whole milliseconds by which whoever watches has started."""
+    return (rig.now() // 1000 + _AHEAD_MILLISECONDS) * 1000
 
 
-def _measure(case: rig.Case, spec: Spec, counts: Counter[int]) -> Figures:
-    chosen = probes(spec, PER_SECOND, counts)
-    with Sender(case.settings, case.manifest, paced=True) as sender, watching(case, chosen, COUNTS) as out:
-        with rig.Usage(case.stack, writer=case.writer.pid, sender=sender.pid) as usage:
-            sender.send(spec)
-        sent = sender.finish()
+def _measure(case: rig.Case, draft: Spec, counts: Counter[int]) -> Figures:
+    chosen = probes(draft, PER_SECOND, counts)
+    with Sender(case.settings, case.manifest, paced=True) as sender:
+        spec = replace(draft, start=soon())
+        with watching(case, shifted(chosen, spec.start - draft.start), COUNTS) as out:
+            sleep_until(spec.start)
+            with rig.Usage(case.stack, writer=case.writer.pid, sender=sender.pid) as usage:
+                sender.send(spec)
+            sent = sender.finish()
     assert sent == spec.events
     seen = read_seen(out)
     print(f"{spec.rate:g}/s: {len(seen)} probes", file=sys.stderr, flush=True)
@@ -85,6 +93,11 @@ def _measure(case: rig.Case, spec: Spec, counts: Counter[int]) -> Figures:
         "probes": len(seen),
         "cpu_cores": {name: cores for name, cores in usage.cores.items() if cores >= 0.02},
     }
+
+
+def sleep_until(instant: int) -> None:
+    """Wait for an instant (microseconds UTC)."""
+    time.sleep(max(0.0, (instant - rig.now()) / 1e6))
 
 
 @contextmanager

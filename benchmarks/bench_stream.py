@@ -109,6 +109,7 @@ def _ours(stack: Settings, item: Topic, number: int, views: ViewSet = VIEWS, **f
             rate = rig.await_covered(case)
         size, keys = rig.redis_bytes(stack)
         return _figures(item, rate, usage) | {
+            "messages_per_event": round(case.changelog_messages() / item.spec.events, 2),
             "taskmanager_peak_mb": usage.peak_mb["taskmanager"],
             "checkpoint_mb": round(case.checkpoint_bytes() / 2**20, 1),
             "redis_mb": round(size / 2**20, 1),

@@ -14,7 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ from coeval.online.reader import OnlineReader
 from coeval.settings import load_settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import ServiceView
+from coeval.spec.types import micros
 from tests.support.payments.catalog import SOURCES
 from tests.support.payments.generator import generate
 from tests.support.payments.shape import Spec
@@ -54,16 +56,13 @@ def probes(spec: Spec, per_second: float, counts: Counter[int]) -> list[Probe]:
                 assert not batch.kind[index]
                 assert SOURCES[batch.source[index]].name == "payments"
                 declared = json.loads(batch.value[index])["occurred_at"]
-                found.append(Probe(stamp * 1000, card, counts[card], _micros(declared)))
+                found.append(Probe(stamp * 1000, card, counts[card], micros(datetime.fromisoformat(declared))))
     return found
 
 
-def _micros(text: str) -> int:
-    from datetime import datetime
-
-    from coeval.spec.types import micros
-
-    return micros(datetime.fromisoformat(text))
+def shifted(found: Iterable[Probe], by: int) -> list[Probe]:
+    """The same probes of the same spec that starts later by so many microseconds."""
+    return [replace(probe, due=probe.due + by, event_ts=probe.event_ts + by) for probe in found]
 
 
 @dataclass(frozen=True, slots=True)

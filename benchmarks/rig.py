@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from coeval.client import open_redis
+from coeval.errors import EngineError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -31,13 +32,14 @@ from coeval_pipelines.local.components import ENGINES
 from coeval_pipelines.local.prepare import free_settings
 from coeval_pipelines.streaming.broker import Broker, ensure_topics
 from coeval_pipelines.streaming.jobs import FlinkCluster
+from coeval_pipelines.streaming.names import changelog_topic
 from coeval_pipelines.streaming.progress import Progress, await_caught_up
 from tests.support.payments.produce import produce
 from tests.support.payments.shape import Spec
 
 STEADY_SHARE = 0.2
 """Rates are taken after this share of the events: before it, Java compiles."""
-_DEADLINE_SECONDS = 3600.0
+_DEADLINE_SECONDS = 1800.0
 
 
 @contextmanager
@@ -83,6 +85,12 @@ class Case:
             writer = OnlineWriter(client, self.manifest.tenant)
             for view in self.manifest.views.values():
                 assert writer.mark_ready(view, writer.incarnation(view), "bench")
+
+    def changelog_messages(self) -> int:
+        """How many updates the changelogs of all views have taken."""
+        partitions = {changelog_topic(self.manifest, view): view.partitions for view in self.manifest.views.values()}
+        with Broker(self.settings.kafka) as broker:
+            return sum(sum(ends.values()) for ends in broker.ends(partitions).values())
 
     def checkpoint_bytes(self) -> int:
         """The state in the newest checkpoint of all jobs."""
@@ -170,9 +178,12 @@ def await_covered(case: Case) -> Rate:
 def await_committed(settings: Settings, group: str, topic: str) -> Rate:
     """Wait until a consumer group has committed all of a topic with checkpoints; how fast that went."""
     samples: list[tuple[float, int]] = [(time.monotonic(), 0)]
+    until = time.monotonic() + _DEADLINE_SECONDS
     with Broker(settings.kafka) as broker:
         total = sum(broker.ends({topic: settings.kafka.partitions})[topic].values())
         while samples[-1][1] < total:
+            if time.monotonic() > until:
+                raise EngineError(f"{group} has not read all of {topic} after {_DEADLINE_SECONDS:.0f} s.")
             time.sleep(0.3)
             samples.append((time.monotonic(), sum(broker.committed(group, topic).values())))
     return rate_of(samples, total)

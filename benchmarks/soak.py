@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,16 +19,15 @@ import numpy as np
 import redis
 
 from benchmarks import rig
-from benchmarks.bench_freshness import faultless, watching
+from benchmarks.bench_freshness import faultless, sleep_until, soon, watching
 from benchmarks.lines import Line, draw
-from benchmarks.probe import Seen, probes, quantiles, read_seen
+from benchmarks.probe import Seen, probes, quantiles, read_seen, shifted
 from benchmarks.report import RESULTS, Figures, aim, publish
 from coeval.errors import CoevalError
 from coeval_pipelines.streaming.progress import progress
 from coeval_pipelines.streaming.sql import source_job
 from tests.support.payments.catalog import manifest
 from tests.support.payments.produce import Sender
-from tests.support.payments.shape import Spec
 
 SEED = 20261123
 MINUTES = float(os.environ.get("MINUTES", "60"))
@@ -76,7 +74,7 @@ def main() -> None:
     made = manifest(("card_spend", "latest_payment", "merchant_online"), tenant="soak", topic_prefix="soak.")
     counts: Counter[int] = Counter()
     with rig.bench_stack() as stack:
-        start = rig.now() - HISTORY_MINUTES * 60_000_000
+        start = soon() - HISTORY_MINUTES * 60_000_000
         history = faultless(SEED, RATE / 5, HISTORY_MINUTES * 60, start, **_KEYS)
         rig.preload(stack, made, history)
         probes(history, RATE, counts)
@@ -90,24 +88,18 @@ def main() -> None:
 
 
 def _soak(case: rig.Case, counts: Counter[int]) -> tuple[Samples, list[Seen], int]:
-    spec = faultless(SEED + 1, RATE, MINUTES * 60, 0, **_KEYS)
-    # The probes' counts do not depend on when the events come: only their times are moved.
-    spec = _starting(spec, rig.now() + 5_000_000 + spec.events * 4)
-    chosen = probes(spec, PER_SECOND, counts)
-    samples = Samples()
-    with Sender(case.settings, case.manifest, paced=True) as sender, watching(case, chosen, COUNTS) as out:
-        usage = rig.Usage(case.stack, writer=case.writer.pid)
-        sending = threading.Thread(target=sender.send, args=(spec,))
-        time.sleep(max(0.0, (spec.start - rig.now()) / 1e6))
-        sending.start()
-        _every(SAMPLE_SECONDS, sending, lambda: samples.add((rig.now() - spec.start) / 60e6, _sample(case, usage)))
-        sending.join()
-        sender.finish()
+    draft = faultless(SEED + 1, RATE, MINUTES * 60, 0, **_KEYS)
+    chosen, samples = probes(draft, PER_SECOND, counts), Samples()
+    with Sender(case.settings, case.manifest, paced=True) as sender:
+        spec = replace(draft, start=soon())
+        with watching(case, shifted(chosen, spec.start), COUNTS) as out:
+            usage = rig.Usage(case.stack, writer=case.writer.pid)
+            sleep_until(spec.start)
+            sending = threading.Thread(target=sender.send, args=(spec,))
+            sending.start()
+            _every(SAMPLE_SECONDS, sending, lambda: samples.add((rig.now() - spec.start) / 60e6, _sample(case, usage)))
+            sender.finish()
     return samples, read_seen(out), spec.start
-
-
-def _starting(spec: Spec, start: int) -> Spec:
-    return replace(spec, start=start)
 
 
 def _every(seconds: float, thread: threading.Thread, do: Callable[[], None]) -> None:
