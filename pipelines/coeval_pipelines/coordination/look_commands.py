@@ -17,7 +17,10 @@ def register(stream: typer.Typer) -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Say how far, how fresh and how sound the streams are, who owns which tiles, and what to read on what is wrong."""
+    """Say how far, how fresh and how sound the streams are, who owns which tiles, and what to read on what is wrong.
+
+    Exit code 3 where something is wrong.
+    """
     from coeval.settings import load_settings
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination.stream_status import stream_status
@@ -25,7 +28,10 @@ def status(as_json: AsJson = False) -> None:
 
     settings = load_settings()
     with closing(ControlPlane.open(settings)) as control:
-        render(stream_status(settings, control), as_json)
+        found = stream_status(settings, control)
+    render(found, as_json)
+    if found.problems:
+        raise typer.Exit(3)
 
 
 def logs(

@@ -1,4 +1,4 @@
-"""`coeval stream`: plan, deploy, switch, retire, stop, rewind, rescale; see how far the streams are, and their logs."""
+"""`coeval stream`: plan, deploy, switch, retire, stop, rewind, rescale."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from coeval_pipelines.coordination import look_commands
 
 if TYPE_CHECKING:
     from coeval.settings import Settings
@@ -30,8 +32,9 @@ def register(app: typer.Typer) -> None:
     stream = typer.Typer(
         help="Run the streams: one job per event source, and what may replace it.", no_args_is_help=True
     )
-    for command in (plan, deploy, status, switch, retire, stop, rewind, rescale, logs):
+    for command in (plan, deploy, switch, retire, stop, rewind, rescale):
         stream.command(command.__name__)(command)
+    look_commands.register(stream)
     app.add_typer(stream, name="stream")
 
 
@@ -69,21 +72,6 @@ def deploy(since: Since = "", as_json: AsJson = False) -> None:
         print(f"{run['source']:<24} run {run['run']:<4} {run['job']}")
     if released and released.hash != manifest.hash:
         print("Readers still get what was released before. Then: coeval backfill run, parity run, stream switch.")
-
-
-def status(as_json: AsJson = False) -> None:
-    """Say how the streams are: runs, jobs, lag, freshness, refusals, lateness; who owns which tiles; what is wrong.
-
-    Exit code 3 where a job does not run as it should or a promise of freshness is broken; each says where to read on.
-    """
-    from coeval_pipelines.coordination.stream_status import stream_status
-    from coeval_pipelines.coordination.stream_text import render
-
-    with _opened() as (settings, control):
-        found = stream_status(settings, control)
-    render(found, as_json)
-    if found.problems:
-        raise typer.Exit(3)
 
 
 def switch(
@@ -156,43 +144,6 @@ def rescale(
         _known(control, [source])
         change = runs.rescale_change(settings, control, source, parallelism)
         _carry_out(settings, control, [change], dry_run, as_json)
-
-
-def logs(
-    components: Annotated[
-        list[str] | None, typer.Argument(help="writer, coordinator, taskmanager, ...; default: all.")
-    ] = None,
-    view: Annotated[str, typer.Option(help="Only lines that name this view.")] = "",
-    since: Annotated[str, typer.Option(help="Only what was said from this RFC 3339 instant on.")] = "",
-    grep: Annotated[str, typer.Option(help="Only lines in which this regular expression is found.")] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is said from now on.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print what all components of the local stack logged, in the order of time."""
-    from coeval.settings import load_settings
-    from coeval_pipelines.coordination import logs_view
-
-    settings = load_settings()
-    logs_view.check_components(settings, components or [])
-    wanted = logs_view.Wanted(
-        frozenset(components or []), view, _instant(since, "--since") if since else 0, _pattern(grep)
-    )
-    read = logs_view.follow_logs if follow else logs_view.read_logs
-    logs_view.show(read(settings, wanted), as_json)
-
-
-def _pattern(text: str) -> str:
-    import re
-
-    from coeval.errors import UsageError
-
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UsageError(
-            f"--grep {text!r} is no regular expression: {error}.", "Escape what is meant literally."
-        ) from error
-    return text
 
 
 def _carry_out(
