@@ -176,8 +176,12 @@ class Canaries:
     def _observe(self, watch: Watch, arrived: Sequence[float], now: float) -> None:
         late = watch.late(now)
         self._metrics.observe(watch, arrived, late, now)
-        if late:
-            _complain(watch, now)
+        if late and not watch.slow:
+            watch.slow = True
+            _LOG.warning("canaries are not readable within the view's promise", **_about(watch, now))
+        elif watch.slow and not late and watch.age(now) * 1e6 <= watch.probe.view.sla.freshness:
+            watch.slow = False
+            _LOG.info("canaries are readable in time again", **_about(watch, now))
 
     def _pause(self, now: float, send_at: float) -> float:
         """Seconds until the next look: short while canaries are fresh, a twentieth of their age later."""
@@ -186,13 +190,13 @@ class Canaries:
         return max(0.0, min(wait, send_at - now))
 
 
-def _complain(watch: Watch, now: float) -> None:
+def _about(watch: Watch, now: float) -> dict[str, object]:
     probe, view = watch.probe, watch.probe.view
-    _LOG.warning(
-        "canary not readable within the view's promise",
-        job=probe.job, source=probe.source.name, view=view.name, version=view.version,
-        promised_seconds=view.sla.freshness / 1e6, waiting_seconds=round(watch.age(now), 1),
-    )  # fmt: skip
+    promised, waiting = view.sla.freshness / 1e6, round(watch.age(now), 1)
+    return {
+        "job": probe.job, "source": probe.source.name, "view": view.name, "version": view.version,
+        "promised_seconds": promised, "waiting_seconds": waiting, "missed": watch.missed,
+    }  # fmt: skip
 
 
 class Sender:

@@ -81,6 +81,8 @@ class Watch:
     missed: int = 0
     overdue: float = 0.0
     """The beginning of the newest canary that was found not to be seen in time."""
+    slow: bool = False
+    """Whether it was said that they are not seen in time."""
 
     def look(self, reached: int, now: float) -> list[float]:
         """Take what has arrived out of `waiting`; gives the seconds that each took."""

@@ -1,0 +1,170 @@
+"""A stream under watch: metrics of Flink and the coordinator, and canaries that notice a writer that stands still."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from coeval.settings import MetricsSettings, Settings
+from coeval.spec.model import Constant, Sla
+from coeval.spec.time import DAY, SECOND, floor_to
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.deploy import deploy
+from coeval_pipelines.coordination.exporter import Exporter
+from coeval_pipelines.coordination.logs_view import Wanted, read_logs
+from coeval_pipelines.coordination.runs import await_running
+from coeval_pipelines.coordination.stream_model import FRESHNESS, HEALTHY
+from coeval_pipelines.coordination.stream_status import stream_status
+from coeval_pipelines.coordination.stream_text import as_document, render
+from coeval_pipelines.local import stack as local
+from coeval_pipelines.local.components import ENGINES
+from coeval_pipelines.local.prepare import free_port, free_settings
+from tests.support import catalog
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 120.0
+PROMISE = 3
+VIEWS = ("card_merchant", "card_spend", "latest_payment")
+SOURCE = replace(catalog.PAYMENTS, canary=(Constant("card_id", "-1"), Constant("merchant_id", "canary")))
+_FLINK = re.compile(r"\bflink_\w+")
+
+
+def _range(count: int) -> str:
+    """As many ports in a row as are asked for, free now."""
+    while True:
+        first = free_port()
+        probes = [socket.socket() for _ in range(count)]
+        try:
+            for offset, probe in enumerate(probes):
+                probe.bind(("127.0.0.1", first + offset))
+            return f"{first}-{first + count - 1}"
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    ports = MetricsSettings(
+        writer_port=free_port(), coordinator_port=free_port(), flink_ports=_range(3), canary_seconds=0.5
+    )
+    settings = free_settings(tmp_path_factory.mktemp("watched")).model_copy(update={"metrics": ports})
+    local.up(settings, (*ENGINES, "writer"))
+    yield settings
+    local.down(settings)
+
+
+def _scrape(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def _await(condition: Callable[[], bool], what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.2)
+
+
+def _sample(text: str, name: str, **labels: str) -> float | None:
+    for line in text.splitlines():
+        if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            return float(line.rpartition(" ")[2])
+    return None
+
+
+def _writer(settings: Settings) -> psutil.Process:
+    (status,) = (item for item in local.status(settings).components if item.name == "writer")
+    assert status.process is not None
+    return psutil.Process(status.process.pid)
+
+
+def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: Settings) -> None:
+    plain = catalog.manifest()
+    promised = Sla(freshness=PROMISE * SECOND)
+    manifest = replace(
+        plain,
+        event_sources=(SOURCE,),
+        windowed_views=tuple(replace(view, sla=promised) for view in plain.windowed_views),
+        row_views=tuple(replace(view, sla=promised) for view in plain.row_views),
+    )
+    with closing(ControlPlane.open(watched)) as control:
+        ids = deploy(watched, manifest, control, floor_to(time.time_ns() // 1000, DAY))
+        await_running(watched, ids.values())
+        with Exporter(watched, control):
+
+            def metrics() -> str:
+                return _scrape(watched.metrics.coordinator_port)
+
+            def count(view: str) -> float:
+                return _sample(metrics(), "coeval_freshness_seconds_count", view=view) or 0.0
+
+            _await(lambda: all(count(view) >= 10 for view in VIEWS), metrics)
+            _check_coordinator(metrics())
+            _check_flink(watched)
+            _check_status(watched, control)
+
+            writer = _writer(watched)
+            writer.send_signal(signal.SIGSTOP)
+            try:
+                missed = "coeval_canary_missed_total"
+                _await(lambda: all((_sample(metrics(), missed, view=view) or 0) > 0 for view in VIEWS), metrics)
+                found = [problem for problem in stream_status(watched, control).problems if problem.then == FRESHNESS]
+                assert {problem.subject for problem in found} == set(VIEWS)
+            finally:
+                writer.send_signal(signal.SIGCONT)
+            waiting = "coeval_canary_waiting_seconds"
+            _await(lambda: all((_sample(metrics(), waiting, view=view) or 0) < 1 for view in VIEWS), metrics)
+            render(stream_status(watched, control))
+    entries = list(read_logs(watched, Wanted()))
+    assert {entry.component for entry in entries} >= {"jobmanager", "taskmanager", "writer", "supervisor"}
+    assert [entry.at for entry in entries] == sorted(entry.at for entry in entries)
+
+
+def _check_coordinator(text: str) -> None:
+    assert _sample(text, "coeval_stream_job_state", source="payments", state=HEALTHY) == 1.0
+    for name in ("lag_events", "lag_seconds", "changelog_lag_messages", "checkpoint_bytes", "restarts"):
+        assert _sample(text, f"coeval_stream_{name}", source="payments") is not None, name
+    for component in ("flink", "kafka", "redis"):
+        assert _sample(text, "coeval_component_up", component=component) == 1.0
+
+
+def _check_flink(settings: Settings) -> None:
+    """Every metric of Flink that an alert or the dashboard uses is served."""
+    first, last = (int(port) for port in settings.metrics.flink_ports.split("-"))
+    used = {
+        name
+        for path in (ROOT / "infra/prometheus/alerts.yml", ROOT / "infra/grafana/stream.json")
+        for name in _FLINK.findall(path.read_text())
+    }
+    served = {name for port in range(first, last + 1) for name in _FLINK.findall(_scrape(port))}
+    assert used - served == set()
+
+
+def _check_status(settings: Settings, control: ControlPlane) -> None:
+    status = stream_status(settings, control)
+    (run,) = status.runs
+    assert (run.source, run.state, run.running_tasks, run.tasks > 0) == ("payments", HEALTHY, run.tasks, True)
+    assert run.lag_events is not None
+    assert run.checkpoints is not None
+    assert not status.unreachable
+    assert {view.view: (view.ready, view.p50 is not None) for view in status.views} == dict.fromkeys(
+        VIEWS, (False, True)
+    )
+    assert json.loads(json.dumps(as_document(status)))["problems"]
