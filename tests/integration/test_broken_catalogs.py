@@ -220,6 +220,15 @@ MISTAKES = {
         "derived.py",
         "spend_vs_usual = derived_view(",
     ),
+    "a column of another type than on the topic": Mistake(
+        _edit("sources.py", '"campaign_id", "int64"', '"campaign_id", "string"'),
+        "source coupon_redemptions: what is on its topic could not be read any more: "
+        "column campaign_id: int64 -> string.",
+        "Undo it, or declare what is new as a source of another name, with a topic of its own. To break with what is "
+        "there: coeval apply --break coupon_redemptions (with feast: COEVAL_BREAK=coupon_redemptions feast apply).",
+        "sources.py",
+        "coupon_redemptions = KafkaSource(",
+    ),
     "a view that vanished": Mistake(
         _all(
             lambda project: (project / "feature_repo" / "coupons.py").unlink(),
@@ -301,6 +310,14 @@ def test_teardown_is_refused(server: FeastServer, applied: Path, tmp_path: Path)
     assert done.returncode == 1
     assert "Nothing was changed" in done.stderr
     assert _state(project) == before
+
+
+def test_a_source_breaks_with_its_topic_when_it_is_named(server: FeastServer, applied: Path, tmp_path: Path) -> None:
+    project = _made(applied, tmp_path, MISTAKES["a column of another type than on the topic"].edit)
+    done = _apply(server, project, COEVAL_BREAK="coupon_redemptions")
+    assert done.returncode == 0, done.stderr
+    source = read_manifest(project / "state" / "manifest.json").sources["coupon_redemptions"]
+    assert str(source.field("campaign_id").type) == "string"
 
 
 def test_a_view_goes_when_it_is_named(server: FeastServer, applied: Path, tmp_path: Path) -> None:

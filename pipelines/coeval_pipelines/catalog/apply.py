@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
 from coeval_pipelines.catalog.errors import BrokenCatalogError
+from coeval_pipelines.catalog.evolution import BREAK
 from coeval_pipelines.catalog.removal import REMOVE
 from coeval_pipelines.catalog.report import DRY_RUN, REPORT, Report
 
@@ -34,36 +36,49 @@ def find_repository(given: Path | None) -> Path:
     )
 
 
-def apply(
-    settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What an apply may do that it refuses otherwise: let names vanish, let event sources break with their topic."""
+
+    remove: tuple[str, ...] = ()
+    breaking: tuple[str, ...] = ()
+
+    def variables(self) -> dict[str, str]:
+        """As environment variables of the process of Feast."""
+        return {name: ",".join(items) for name, items in ((REMOVE, self.remove), (BREAK, self.breaking)) if items}
+
+
+NOTHING = Allowed()
+
+
+def apply(settings: Settings, repository: Path, progress: Callable[[str], None], allowed: Allowed = NOTHING) -> Report:
     """Register the catalog and compile the manifest; `progress` hears the lines that Feast prints.
 
     Raises:
         BrokenCatalogError: definitions cannot be compiled, or vanished without being named; nothing was changed.
         CatalogError: a file of the repository does not run.
     """
-    return _sound(_feast_apply(settings, repository, remove, {}, progress))
+    return _sound(_feast_apply(settings, repository, allowed, {}, progress))
 
 
-def read(settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()) -> Report:
+def read(settings: Settings, repository: Path, progress: Callable[[str], None], allowed: Allowed = NOTHING) -> Report:
     """Compile the catalog as `apply` does, as far as it can be, and commit nothing.
 
     Raises:
         CatalogError: a file of the repository does not run.
     """
-    return _feast_apply(settings, repository, remove, {DRY_RUN: "1"}, progress)
+    return _feast_apply(settings, repository, allowed, {DRY_RUN: "1"}, progress)
 
 
 def validate(
-    settings: Settings, repository: Path, progress: Callable[[str], None], remove: Collection[str] = ()
+    settings: Settings, repository: Path, progress: Callable[[str], None], allowed: Allowed = NOTHING
 ) -> Report:
     """Compile the catalog as `apply` does, and commit nothing.
 
     Raises:
         BrokenCatalogError: definitions cannot be compiled, or vanished without being named.
     """
-    return _sound(read(settings, repository, progress, remove))
+    return _sound(read(settings, repository, progress, allowed))
 
 
 def _sound(report: Report) -> Report:
@@ -75,7 +90,7 @@ def _sound(report: Report) -> Report:
 def _feast_apply(
     settings: Settings,
     repository: Path,
-    remove: Collection[str],
+    allowed: Allowed,
     extra: dict[str, str],
     progress: Callable[[str], None],
 ) -> Report:
@@ -84,7 +99,6 @@ def _feast_apply(
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "report.json"
         paths = {"COEVAL_HOME": str(settings.home), REPORT: str(path), "PYTHONUNBUFFERED": "1"}
-        named = {REMOVE: ",".join(remove)} if remove else {}
         # Whether this run commits is said here, and by nobody's environment.
         inherited = {name: value for name, value in os.environ.items() if name != DRY_RUN}
         with subprocess.Popen(
@@ -93,7 +107,7 @@ def _feast_apply(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=inherited | paths | named | extra,
+            env=inherited | paths | allowed.variables() | extra,
         ) as child:
             assert child.stdout is not None
             for line in child.stdout:

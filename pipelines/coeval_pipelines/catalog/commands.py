@@ -15,6 +15,7 @@ from coeval_pipelines.catalog import look_commands as look
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coeval_pipelines.catalog.apply import Allowed
     from coeval_pipelines.catalog.plan import Plan
     from coeval_pipelines.catalog.report import Report
 
@@ -22,6 +23,9 @@ AsJson = look.AsJson
 Repository = Annotated[Path | None, typer.Option("--repo", help="The feature repository (default: feature_repo/).")]
 Remove = Annotated[
     list[str] | None, typer.Option("--remove", help="A view or service that vanished from the files and may go.")
+]
+Break = Annotated[
+    list[str] | None, typer.Option("--break", help="An event source that may break with what is on its topic.")
 ]
 
 
@@ -56,7 +60,7 @@ def init(
     print(f"Next: cd {shlex.quote(str(path or name))} && coeval plan", file=sys.stderr)
 
 
-def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
+def plan(repo: Repository = None, remove: Remove = None, breaking: Break = None, as_json: AsJson = False) -> None:
     """Say what applying the feature repository changes, and what that costs. Changes nothing; exit code 2 if refused.
 
     Example: coeval plan --remove card_geo
@@ -68,10 +72,10 @@ def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False
     from coeval_pipelines.catalog.plan_text import as_document, lines
 
     repository = work.find_repository(repo)
-    settings, named = settings_of(repository), tuple(remove or ())
+    settings, allowed = settings_of(repository), work.Allowed(tuple(remove or ()), tuple(breaking or ()))
     before = registered(settings), released(settings)
-    report = _reading(repository, lambda progress: work.read(settings, repository, progress, named))
-    found = make_plan(report, look_around(settings, *before, report.manifest), named)
+    report = _reading(repository, lambda progress: work.read(settings, repository, progress, allowed))
+    found = make_plan(report, look_around(settings, *before, report.manifest), allowed.remove, allowed.breaking)
     if as_json:
         print(json.dumps(as_document(found), indent=2))
     else:
@@ -80,21 +84,23 @@ def plan(repo: Repository = None, remove: Remove = None, as_json: AsJson = False
         raise typer.Exit(2)
 
 
-def apply(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
+def apply(repo: Repository = None, remove: Remove = None, breaking: Break = None, as_json: AsJson = False) -> None:
     """Register the feature repository with Feast and compile the manifest, as `feast apply` does there."""
+    from coeval_pipelines.catalog.apply import Allowed
     from coeval_pipelines.catalog.apply import apply as work
 
-    _compile(work, repo, tuple(remove or ()), "Applied", as_json)
+    _compile(work, repo, Allowed(tuple(remove or ()), tuple(breaking or ())), "Applied", as_json)
 
 
-def validate(repo: Repository = None, remove: Remove = None, as_json: AsJson = False) -> None:
+def validate(repo: Repository = None, remove: Remove = None, breaking: Break = None, as_json: AsJson = False) -> None:
     """Check the feature repository as `coeval apply` would, and say what applying it would change. Changes nothing."""
+    from coeval_pipelines.catalog.apply import Allowed
     from coeval_pipelines.catalog.apply import validate as work
 
-    _compile(work, repo, tuple(remove or ()), "Valid", as_json)
+    _compile(work, repo, Allowed(tuple(remove or ()), tuple(breaking or ())), "Valid", as_json)
 
 
-def _compile(work: Callable[..., Report], repo: Path | None, named: tuple[str, ...], verb: str, as_json: bool) -> None:
+def _compile(work: Callable[..., Report], repo: Path | None, allowed: Allowed, verb: str, as_json: bool) -> None:
     from coeval_pipelines.catalog.apply import find_repository
     from coeval_pipelines.catalog.baseline import registered, released, settings_of
     from coeval_pipelines.catalog.deployed import Deployed
@@ -104,8 +110,8 @@ def _compile(work: Callable[..., Report], repo: Path | None, named: tuple[str, .
     settings = settings_of(repository)
     before = registered(settings)
     released(settings)  # The guard reads it too, in the process of Feast: what cannot be read is better said here.
-    report = _reading(repository, lambda progress: work(settings, repository, progress, named))
-    _report(report, make_plan(report, Deployed(registered=before), named), verb, as_json)
+    report = _reading(repository, lambda progress: work(settings, repository, progress, allowed))
+    _report(report, make_plan(report, Deployed(registered=before), allowed.remove, allowed.breaking), verb, as_json)
 
 
 def _reading(repository: Path, action: Callable[[Callable[[str], None]], Report]) -> Report:

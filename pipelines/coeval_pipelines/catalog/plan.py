@@ -77,18 +77,21 @@ class Plan:
         return bool(self.problems) or any(step.problems for step in self.steps)
 
 
-def make_plan(report: Report, there: Deployed, remove: Collection[str] = ()) -> Plan:
-    """Compare what the files define with what is there."""
+def make_plan(report: Report, there: Deployed, remove: Collection[str] = (), breaking: Collection[str] = ()) -> Plan:
+    """Compare what the files define with what is there; `remove` may vanish, the sources `breaking` may break."""
     baseline = there.baseline or Manifest(report.manifest.project, report.manifest.tenant)
     steps = (*_ground(report, baseline), *_steps(report, there, baseline, frozenset(remove)))
-    named = {(step.object, step.name) for step in steps if step.object in _KINDS}
+    named = {(step.object, step.name) for step in steps if step.object in _KINDS or step.problems}
     others = tuple(item for item in report.problems if (item.kind, item.subject) not in named)
     applied = there.registered is not None and there.registered.hash == report.manifest.hash
     origin = "deployed" if there.released else "registered" if there.registered else "nothing"
     before = there.baseline.hash if there.baseline else ""
     refused = bool(others) or any(step.problems for step in steps)
     runs = there.released is None or there.released.hash == report.manifest.hash
-    commands = ("coeval plan",) if refused else _next(steps, applied, runs, sorted(remove))
+    flags = "".join(
+        [f" --remove {name}" for name in sorted(remove)] + [f" --break {name}" for name in sorted(breaking)]
+    )
+    commands = ("coeval plan",) if refused else _next(steps, applied, runs, flags)
     return Plan(
         report.manifest.project, origin, before, report.manifest.hash, applied, steps, others, report.notes, commands
     )
@@ -106,7 +109,8 @@ def _ground(report: Report, old: Manifest) -> Iterator[Step]:
                 yield Step(name, kind, Kind.NEW)
             elif name in after and before[name] != after[name]:
                 why = ground_differences(before[name], after[name])
-                yield Step(name, kind, Kind.IN_PLACE, why=why)
+                problems = tuple(item for item in report.problems if (item.kind, item.subject) == (kind, name))
+                yield Step(name, kind, Kind.REFUSED if problems else Kind.IN_PLACE, why=why, problems=problems)
             elif name not in after and not report.problems:  # With any, it may be broken and not gone.
                 yield Step(name, kind, Kind.REMOVED)
 
@@ -167,8 +171,7 @@ def _other_step(name: str, kind: str, old: Manifest, new: Manifest) -> Step:
     return Step(name, kind, Kind.UNCHANGED if before == after else Kind.IN_PLACE, why=why)
 
 
-def _next(steps: Sequence[Step], applied: bool, runs: bool, remove: Sequence[str]) -> tuple[str, ...]:
-    flags = "".join(f" --remove {name}" for name in remove)
+def _next(steps: Sequence[Step], applied: bool, runs: bool, flags: str) -> tuple[str, ...]:
     commands = [] if applied else [f"coeval apply{flags}"]
     fill = [step.name for step in steps if step.needs_backfill]
     if fill or not runs:

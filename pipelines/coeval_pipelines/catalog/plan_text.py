@@ -88,7 +88,7 @@ def _label(step: Step) -> str:
 
 
 def _refused(step: Step) -> Iterator[tuple[str, str]]:
-    label = f"  {step.name:<{_INDENT - 4}}  "
+    label = f"  {_label(step):<{_INDENT - 4}}  "
     for problem in step.problems:
         yield f"{label}refused: {_said(problem)}", _MARKS[Kind.REFUSED]
         yield from _fix(problem)

@@ -25,6 +25,7 @@ from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog.baseline import registered, released, settings_of
 from coeval_pipelines.catalog.compile import compile_project
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
+from coeval_pipelines.catalog.evolution import BREAK, refused_changes
 from coeval_pipelines.catalog.lenient import read_on
 from coeval_pipelines.catalog.locate import locate
 from coeval_pipelines.catalog.names import nearest
@@ -122,10 +123,12 @@ class CoevalRegistryStore(RegistryStore):
 
     def _report(self, registry: Registry) -> Report:
         done = compile_project(registry, _project(registry))
-        named = named_in(os.environ.get(REMOVE, ""))
-        problems = [*done.problems, *self._missing_functions(done.manifest)]
+        removed, broken = (named_in(os.environ.get(name, "")) for name in (REMOVE, BREAK))
+        there = self._there()
+        changed = refused_changes(next(filter(None, there), None), done.manifest, broken)
+        problems = [*done.problems, *self._missing_functions(done.manifest), *changed]
         located = [replace(item, location=item.location or locate(self._repository, item)) for item in problems]
-        refused = refusals(self._there(), done.defined, named)
+        refused = refusals(there, done.defined, removed)
         return Report(done.manifest, done.defined, (*located, *refused), done.notes)
 
     def _there(self) -> tuple[Manifest | None, Manifest | None]:
