@@ -14,11 +14,21 @@ Row = tuple[Any, ...]
 
 
 def run(
-    directory: Path, table: str, schema: Mapping[str, str], rows: Sequence[Mapping[str, Any]], queries: Sequence[str]
+    directory: Path,
+    table: str,
+    schema: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    queries: Sequence[str],
+    options: Mapping[str, str] | None = None,
+    setup: Sequence[str] = (),
 ) -> list[list[Row]]:
-    """The rows that each query gives over a table with these columns (SQL types) and rows; decimals as integers."""
+    """The rows that each query gives over a table with these columns (SQL types) and rows; decimals as integers.
+
+    `options` are Flink's; `setup` are statements that come first.
+    """
     (directory / "rows.json").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    (directory / "work.json").write_text(json.dumps({"table": table, "schema": schema, "queries": queries}))
+    work = {"table": table, "schema": schema, "queries": queries, "options": options or {}, "setup": setup}
+    (directory / "work.json").write_text(json.dumps(work))
     command = [sys.executable, "-m", "tests.support.flink_batch", str(directory)]
     with (directory / "flink.log").open("w") as log:
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True, stdout=log, stderr=log)
@@ -31,7 +41,10 @@ def main(directory: Path) -> None:
 
     work = json.loads((directory / "work.json").read_text())
     environment = TableEnvironment.create(EnvironmentSettings.in_batch_mode())
-    environment.get_config().set("parallelism.default", "1")
+    for name, value in ({"parallelism.default": "1"} | work["options"]).items():
+        environment.get_config().set(name, value)
+    for statement in work["setup"]:
+        environment.execute_sql(statement)
     columns = ", ".join(f"`{name}` {kind}" for name, kind in work["schema"].items())
     options = f"'connector' = 'filesystem', 'path' = '{directory / 'rows.json'}', 'format' = 'json'"
     environment.execute_sql(f"CREATE TEMPORARY TABLE `{work['table']}` ({columns}) WITH ({options})")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from coeval.settings import Settings
-from coeval_pipelines.local import artefacts
+from coeval_pipelines import streamjar
+from coeval_pipelines.local import artefacts, build
 from coeval_pipelines.local.artefacts import ArtefactError, Jars, ensure_jars, pinned, require_java, verify
+from coeval_pipelines.streamjar import sources, stream_jar
 
 
 @pytest.fixture
@@ -22,6 +25,8 @@ def cache(tmp_path: Path) -> Settings:
         target = mine.jars / item.file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Settings().jars / item.file, target)
+    ensure_jars(Settings())
+    shutil.copyfile(stream_jar(Settings()), stream_jar(mine))
     ensure_jars(mine)
     return mine
 
@@ -118,3 +123,30 @@ def test_an_old_java_is_refused_with_the_command_that_mends_it(
 def test_a_proxy_of_the_environment_reaches_java() -> None:
     options = artefacts.proxy_options({"HTTPS_PROXY": "http://proxy.example:3128", "http_proxy": ""})
     assert options == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
+
+
+def test_the_classes_of_the_stream_are_compiled_once(cache: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    jar = stream_jar(cache)
+    jar.unlink()
+    ensure_jars(cache)
+    with zipfile.ZipFile(jar) as content:
+        names = set(content.namelist())
+    assert {"coeval/flink/EventFunction.class", "META-INF/services/org.apache.flink.table.factories.Factory"} <= names
+    assert f"compiling {jar.name}" in capsys.readouterr().err
+    written = jar.stat().st_mtime_ns
+    ensure_jars(cache)
+    assert jar.stat().st_mtime_ns == written
+
+
+def test_sources_that_do_not_compile_are_refused_in_the_words_of_the_compiler(
+    cache: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "coeval/flink/Literal.java"
+    broken = {**sources(), name: sources()[name].replace(b"final class Literal {", b"final class Literal { int x = y;")}
+    before = stream_jar(cache)
+    for module in (streamjar, build):
+        monkeypatch.setattr(module, "sources", lambda: broken)
+    assert stream_jar(cache) != before
+    with pytest.raises(ArtefactError, match="y cannot be resolved"):
+        ensure_jars(cache)
+    assert not stream_jar(cache).exists()

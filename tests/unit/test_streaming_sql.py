@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -12,11 +13,11 @@ from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, Field, RowView, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
-from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, DataType, literal_pattern
+from coeval.spec.types import STRING, DataType
 from coeval_pipelines.control import Run
-from coeval_pipelines.streaming.literals import is_valid, physical, quote, sql_type, text
+from coeval_pipelines.streaming.literals import quote, sql_type, text
 from coeval_pipelines.streaming.names import stream_sources, stream_views
-from coeval_pipelines.streaming.sql import STATE_SLACK, SourceJob, source_job
+from coeval_pipelines.streaming.sql import JUDGE, STATE_SLACK, SourceJob, source_job
 from tests.support import catalog
 
 SINCE = {"card_spend": 1_790_000_000 * SECOND, "card_merchant": 0, "latest_payment": 0}
@@ -53,12 +54,54 @@ def test_the_graph_changes_with_what_the_state_depends_on_and_with_nothing_else(
     assert _job(manifest=replace(manifest, row_views=())).graph != _job().graph
 
 
-def test_every_field_is_read_as_text() -> None:
+def test_a_record_is_read_as_bytes_and_judged_once() -> None:
     table = _statement(_job(), "CREATE TEMPORARY TABLE `payments@topic`")
-    for field in catalog.PAYMENTS.fields:
-        assert f"`{field.name}` STRING" in table
+    assert "record_value BYTES" in table
+    assert "'value.format' = 'raw'" in table
     assert "'scan.startup.mode' = 'earliest-offset'" in table
     assert "WATERMARK" not in table
+    assert "\n".join(_job().statements).count(f"{JUDGE}(") == 1
+
+
+def test_key_and_headers_are_read_only_where_a_field_stands_in_them() -> None:
+    plain = _statement(_job(), "CREATE TEMPORARY TABLE `payments@topic`")
+    assert "record_key" not in plain
+    assert "record_headers" not in plain
+    fields = [replace(field, origin="key") if field == catalog.CARD else field for field in catalog.PAYMENTS.fields]
+    fields.append(Field("channel", STRING, origin="header:x-channel"))
+    source = replace(catalog.PAYMENTS, fields=tuple(fields))
+    job = _job(manifest=replace(catalog.manifest(), event_sources=(source,)))
+    table = _statement(job, "CREATE TEMPORARY TABLE `payments@topic`")
+    assert "'key.fields' = 'record_key'" in table
+    assert "record_headers MAP<STRING, BYTES> METADATA FROM 'headers'" in table
+
+
+def test_the_function_is_told_what_the_source_declares_and_what_is_used() -> None:
+    views = catalog.manifest().windowed_views[:1]
+    job = _job(manifest=replace(catalog.manifest(), windowed_views=views, row_views=()))
+    told = re.search(r"'({.*})'", _statement(job, "CREATE TEMPORARY VIEW `payments@judged`"))
+    assert told is not None
+    declared = json.loads(told[1])
+    assert [field["name"] for field in declared["fields"]] == [field.name for field in catalog.PAYMENTS.fields]
+    used = {field["name"] for field in declared["fields"] if field["used"]}
+    assert used == {"card_id", "merchant_id", "points"}
+    assert declared["max_future_skew"] == catalog.PAYMENTS.max_future_skew
+
+
+def test_what_a_source_with_idempotent_producers_says_is_not_looked_up() -> None:
+    source = replace(catalog.PAYMENTS, dedup=False)
+    job = _job(manifest=replace(catalog.manifest(), event_sources=(source,)))
+    assert not any("OVER (" in statement for statement in job.statements)
+    assert "TRUE AS is_first" in _statement(job, "CREATE TEMPORARY VIEW `payments@valid`")
+
+
+def test_every_record_is_counted_whatever_became_of_it() -> None:
+    outcomes = _statement(_job(), "CREATE TEMPORARY VIEW `payments@outcomes`")
+    assert "WHEN is_first THEN 'good' ELSE 'duplicate'" in outcomes
+    assert "WHERE reason IS NOT NULL" in outcomes
+    assert "STATE_TTL('counted' = '0s')" in _job().statements[-1]
+    for hop in (5 * MINUTE, HOUR, DAY):
+        assert f"`late:{hop}`" in _job().statements[-1]
 
 
 @pytest.mark.parametrize("view", list(catalog.manifest().windowed_views), ids=lambda view: view.name)
@@ -93,23 +136,11 @@ def test_rows_know_no_lateness() -> None:
     assert "CONCAT('=', `f:note`)" in insert
 
 
-def test_the_effective_time_is_never_after_availability() -> None:
-    good = _statement(_job(), "CREATE TEMPORARY VIEW `payments@good`")
-    assert "LEAST(declared_ts, available_at) AS event_ts" in good
-    assert f"declared_ts <= available_at + {catalog.PAYMENTS.max_future_skew}" in good
-    assert "PARTITION BY event_identity, declared_ts" in good
-
-
-def test_a_required_field_must_be_there_and_an_optional_one_may_be_absent() -> None:
-    assert is_valid(Field("a", INT64, nullable=False)) == f"{physical(Field('a', INT64))} IS NOT NULL"
-    assert is_valid(Field("a", INT64)).startswith("(`a` IS NULL OR ")
-    good = _statement(_job(), "CREATE TEMPORARY VIEW `payments@good`")
-    assert all(is_valid(field) in good for field in catalog.PAYMENTS.fields)
-
-
-@pytest.mark.parametrize("kind", [INT64, FLOAT64, BOOL, DATE, DataType.parse("decimal(9,2)")], ids=str)
-def test_a_literal_is_matched_as_a_whole(kind: DataType) -> None:
-    assert rf"REGEXP(`x`, '\A(?:{literal_pattern(kind)})\z')" in physical(Field("x", kind))
+def test_of_one_identity_the_first_counts() -> None:
+    valid = _statement(_job(), "CREATE TEMPORARY VIEW `payments@valid`")
+    assert "PARTITION BY event_identity, declared_ts" in valid
+    assert "WHERE reason IS NULL" in valid
+    assert _statement(_job(), "CREATE TEMPORARY VIEW `payments@good`").endswith("WHERE is_first")
 
 
 def test_identifiers_and_texts_are_quoted() -> None:
@@ -120,7 +151,6 @@ def test_identifiers_and_texts_are_quoted() -> None:
 def test_decimals_are_unscaled_and_wide_ones_keep_their_digits() -> None:
     assert sql_type(DataType.parse("decimal(18,2)")) == "BIGINT"
     assert sql_type(DataType.parse("decimal(19,2)")) == "DECIMAL(38, 0)"
-    assert physical(Field("x", STRING)) == "`x`"
 
 
 def test_batch_views_have_no_job() -> None:
@@ -137,8 +167,9 @@ def test_where_a_run_begins_is_no_part_of_its_graph() -> None:
     job = _job()
     later = source_job(catalog.manifest(), replace(_run(), number=8, start={0: 5, 1: 9}), {"bootstrap.servers": "b:2"})
     assert later.graph == job.graph
-    assert "'scan.startup.specific-offsets' = 'partition:0,offset:5;partition:1,offset:9'" in later.statements[0]
-    assert "'properties.bootstrap.servers' = 'b:2'" in later.statements[0]
+    table = _statement(later, "CREATE TEMPORARY TABLE `payments@topic`")
+    assert "'scan.startup.specific-offsets' = 'partition:0,offset:5;partition:1,offset:9'" in table
+    assert "'properties.bootstrap.servers' = 'b:2'" in table
     assert later.name != job.name
 
 

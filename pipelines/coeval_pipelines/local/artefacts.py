@@ -1,8 +1,9 @@
 """Java artefacts by pinned coordinates and SHA-256, resolved once into a cache outside the tree. It knows Ivy.
 
-`artefacts.lock` has one line per jar: group (kafka, flink, spark), organisation, name, revision, SHA-256. Nothing is
-resolved transitively. The Ivy that pyspark ships does the transport: its own default repository, or a company's mirror
-through COEVAL_IVY_SETTINGS (the path of an ivysettings.xml).
+`artefacts.lock` has one line per jar: group (kafka, flink, spark, build), organisation, name, revision, SHA-256.
+Nothing is resolved transitively. The Ivy that pyspark ships does the transport: its own default repository, or a
+company's mirror through COEVAL_IVY_SETTINGS (the path of an ivysettings.xml). The stream's own classes are compiled
+into the same cache.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from xml.sax.saxutils import quoteattr
 
 from coeval.errors import InfrastructureError, MissingExtraError
 from coeval.settings import Settings, load_settings
+from coeval_pipelines.local.build import CompileError, compile_jar, flink_jars
+from coeval_pipelines.streamjar import stream_jar
 
 _JAVA = 17
 _DEFAULT_SETTINGS = (
@@ -64,6 +67,8 @@ class Jars:
     kafka: tuple[Path, ...]
     flink: tuple[Path, ...]
     spark: tuple[Path, ...]
+    build: tuple[Path, ...]
+    """The compiler of the stream's own classes."""
 
 
 def pinned() -> tuple[Artefact, ...]:
@@ -76,7 +81,7 @@ def ensure_jars(settings: Settings) -> Jars:
     """The jars, resolved and verified first where they are not there; safe to call from several processes.
 
     Raises:
-        ArtefactError: a jar cannot be had, or its checksum is not the pinned one.
+        ArtefactError: a jar cannot be had, its checksum is not the pinned one, or the stream's classes do not compile.
     """
     artefacts = pinned()
     with _locked(settings.jars):
@@ -86,7 +91,22 @@ def ensure_jars(settings: Settings) -> Jars:
             if missing:
                 _resolve(settings.jars, missing)
             _stamp_path(settings.jars).write_text(_stamp(settings.jars, artefacts))
+        if flink_jars():
+            _compiled(settings, artefacts)
     return _jars(settings.jars, artefacts)
+
+
+def _compiled(settings: Settings, artefacts: Sequence[Artefact]) -> None:
+    target = stream_jar(settings)
+    if target.exists():
+        return
+    try:
+        compile_jar(java(), _jars(settings.jars, artefacts).build[0], target)
+    except CompileError as error:
+        raise ArtefactError(
+            f"The stream's Java classes do not compile:\n{error}",
+            "Mend streaming/java, or install the Flink that this version is made for: pip install 'coeval[streaming]'",
+        ) from error
 
 
 def verify(settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from coeval.errors import BrokerError
 from coeval.settings import KafkaSettings, Settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.kafka import answering, client_options
-from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+from coeval_pipelines.streaming.names import accounting_topic, changelog_topic, stream_sources, stream_views
 from coeval_pipelines.streaming.retention import CONFIGS, check_retention
 
 _REQUEST_MILLISECONDS = 10_000
@@ -147,6 +147,8 @@ def _wanted(settings: Settings, manifest: Manifest) -> Iterator[tuple[str, int, 
     for source in stream_sources(manifest):
         for view in stream_views(manifest, source.name):
             yield changelog_topic(manifest, view), view.partitions, dict(_KEEP)
+        # Totals: only the newest of each counts.
+        yield accounting_topic(manifest, source.name), 1, {"cleanup.policy": "compact"}
 
 
 def partitions_of(broker: Broker, topics: Collection[str]) -> dict[str, int]:

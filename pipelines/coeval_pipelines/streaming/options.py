@@ -101,4 +101,6 @@ def _tables(flink: FlinkSettings, job: SourceJob) -> Mapping[str, str]:
         "table.exec.sink.upsert-materialize": "NONE",
         "table.exec.sink.require-on-conflict": "false",
         "table.optimizer.agg-phase-strategy": "TWO_PHASE",
+        # What several outputs read is planned and computed once: the judged records, the good events.
+        "table.optimizer.reuse-optimize-block-with-digest-enabled": "true",
     }

@@ -14,6 +14,7 @@ from coeval.spec.dialects import render, render_condition
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, Field, RowView, View, WindowedView, with_columns
 from coeval_pipelines.streaming.literals import lines, physical_column, quote, sql_type, table
+from coeval_pipelines.streaming.literals import view as sql_view
 
 ROW_MARKER = 0
 """The first column of a changelog value that is a row."""
@@ -31,23 +32,25 @@ _TILE_AGGREGATES = (
 )
 
 
-def outputs(view: View, source: EventSource, since: int, topic: str, bootstrap: str) -> tuple[list[str], list[str]]:
+def outputs(
+    view: View, source: EventSource, since: int, topic: str, kafka: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
     """The statements that a view needs before, and the inserts that fill its changelog."""
     source = with_columns(source, view)
     if isinstance(view, RowView):
-        sink, insert = _rows(view, source, topic, bootstrap)
+        sink, insert = _rows(view, source, topic, kafka)
         return [sink], [insert]
     statements: list[str] = []
     inserts: list[str] = []
     for granularity in tile_plan(view, source).granularities:
-        tiles, sink, insert = _tiles(view, source, granularity, since, topic, bootstrap)
+        tiles, sink, insert = _tiles(view, source, granularity, since, topic, kafka)
         statements += [tiles, sink]
         inserts.append(insert)
     return statements, inserts
 
 
 def _tiles(
-    view: WindowedView, source: EventSource, granularity: Granularity, since: int, topic: str, bootstrap: str
+    view: WindowedView, source: EventSource, granularity: Granularity, since: int, topic: str, kafka: Mapping[str, str]
 ) -> tuple[str, str, str]:
     hop = granularity.hop
     name = f"{view.name}@{hop}"
@@ -56,32 +59,32 @@ def _tiles(
     ]
     inputs = sorted({item.column for item in granularity.components})
     first = granularity.first_owned(since) * hop
-    tiles = (
-        f"CREATE TEMPORARY VIEW {quote(name)} AS\n"  # noqa: S608
-        f"SELECT entity_key, tile, {lines([*_TILE_AGGREGATES, *states])}\n"
+    tiles = sql_view(
+        name,
+        f"SELECT entity_key, tile, {lines([*_TILE_AGGREGATES, *states])}\n"  # noqa: S608
         f"FROM (\n  SELECT {_key(view)} AS entity_key, {_floor_div('event_ts', hop)} AS tile,\n"
         f"    {lines([*_ORDER, *(_input(view, name) for name in inputs)])}\n"
         f"  FROM {quote(source.name + '@good')}\n"
         f"  WHERE {_selection(view)} AND event_ts >= {first}\n"
         ")\n"
         f"WHERE available_at < (tile + 1) * {hop} + {source.allowed_lateness}\n"
-        "GROUP BY entity_key, tile"
+        "GROUP BY entity_key, tile",
     )
-    columns = ["entity_key STRING", "marker BIGINT", *(f"{item} BIGINT" for item in TILE_COLUMNS)]
+    # An upsert sink takes the updates of an aggregate: absolute values, each replacing the one before. The key of its
+    # messages is the entity alone. (TO_CHANGELOG would append them, but it makes mini-batch wait for watermarks, which
+    # this job has none of, and so for the next checkpoint.)
+    columns = ["entity_key STRING", "key_tile BIGINT", "marker BIGINT", *(f"{item} BIGINT" for item in TILE_COLUMNS)]
     columns += [f"{quote(item.name)} {item.storage.value}" for item in granularity.components]
     chosen = ", ".join([*TILE_COLUMNS, *(quote(item.name) for item in granularity.components)])
     insert = (
         f"INSERT INTO {quote(name + '@changelog')}\n"
-        f"SELECT entity_key, CAST({hop} AS BIGINT), {chosen} FROM {quote(name)}"
+        f"SELECT entity_key, tile, CAST({hop} AS BIGINT), {chosen} FROM {quote(name)}"
     )
-    # An upsert sink takes the updates of an aggregate: absolute values, each replacing the one before. It also writes
-    # an empty message where a value is taken back, which readers skip. (TO_CHANGELOG would spare these, but it makes
-    # mini-batch wait for watermarks, which this job has none of, and so for the next checkpoint.)
-    columns.append("PRIMARY KEY (entity_key) NOT ENFORCED")
-    return tiles, _sink(name + "@changelog", columns, topic, {"connector": "upsert-kafka"}, bootstrap), insert
+    columns.append("PRIMARY KEY (entity_key, key_tile) NOT ENFORCED")
+    return tiles, _sink(name + "@changelog", columns, topic, {"connector": "upsert-kafka"}, kafka), insert
 
 
-def _rows(view: RowView, source: EventSource, topic: str, bootstrap: str) -> tuple[str, str]:
+def _rows(view: RowView, source: EventSource, topic: str, kafka: Mapping[str, str]) -> tuple[str, str]:
     name = f"{view.name}@changelog"
     features = [source.field(feature.name) for feature in view.features]
     columns = ["entity_key STRING", "marker BIGINT", *(f"{item} BIGINT" for item in ROW_COLUMNS)]
@@ -92,20 +95,20 @@ def _rows(view: RowView, source: EventSource, topic: str, bootstrap: str) -> tup
         f"SELECT {_key(view)}, CAST({ROW_MARKER} AS BIGINT), {lines([*ROW_COLUMNS, *values])}\n"
         f"FROM {quote(source.name + '@good')}\nWHERE {_selection(view)}"
     )
-    return _sink(name, columns, topic, {"connector": "kafka", "key.fields": "entity_key"}, bootstrap), insert
+    return _sink(name, columns, topic, {"connector": "kafka", "key.fields": "entity_key"}, kafka), insert
 
 
 def _marked(field: Field, column: str) -> str:
     return f"CONCAT('{STRING_MARK}', {column})" if sql_type(field.type) == "STRING" else column
 
 
-def _sink(name: str, columns: list[str], topic: str, connector: Mapping[str, str], bootstrap: str) -> str:
+def _sink(name: str, columns: list[str], topic: str, connector: Mapping[str, str], kafka: Mapping[str, str]) -> str:
     options = {
         **connector,
         "topic": topic,
-        "properties.bootstrap.servers": bootstrap,
+        **{f"properties.{name}": value for name, value in kafka.items()},
         "properties.linger.ms": "5",
-        "key.format": "raw",
+        "key.format": "first-column",
         "value.format": "csv",
         "value.fields-include": "EXCEPT_KEY",
         "value.csv.null-literal": "",

@@ -11,14 +11,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coeval.errors import CoevalError, EngineError
 from coeval.settings import Settings, load_settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.control.model import Run
 from coeval_pipelines.kafka import SHADED, java_properties
+from coeval_pipelines.streaming.literals import VIEW, VIEW_AS
 from coeval_pipelines.streaming.options import job_options
 from coeval_pipelines.streaming.sql import SourceJob, source_job
+from coeval_pipelines.streamjar import stream_jar
+
+if TYPE_CHECKING:
+    from pyflink.table import TableEnvironment, TableResult
 
 _SUBMIT_SECONDS = 300.0
 
@@ -91,11 +97,14 @@ def _client_environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **settings.variables(), **settings.secrets(), "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _connector(settings: Settings) -> str:
+def _jars(settings: Settings) -> str:
+    """What a job brings along: the Kafka connector, and the classes of this very version."""
     found = sorted(settings.jars.rglob("flink-sql-connector-kafka-*.jar"))
-    if not found:
-        raise EngineError(f"The Flink Kafka connector is not in {settings.jars}.", "Resolve the artefacts: coeval up")
-    return found[-1].as_uri()
+    own = stream_jar(settings)
+    if not found or not own.exists():
+        missing = own.name if found else "flink-sql-connector-kafka"
+        raise EngineError(f"{missing} is not in {settings.jars}.", "Resolve the artefacts: coeval up")
+    return f"{found[-1].as_uri()};{own.as_uri()}"
 
 
 def _execute(job: SourceJob, options: Mapping[str, str]) -> str:
@@ -110,11 +119,20 @@ def _execute(job: SourceJob, options: Mapping[str, str]) -> str:
     )
     result = None
     for statement in job.statements:
-        result = environment.execute_sql(statement)
+        result = _state(environment, statement)
     client = None if result is None else result.get_job_client()
     if client is None:
         raise EngineError(f"Flink gave no job for {job.name}.")
     return str(client.get_job_id())
+
+
+def _state(environment: TableEnvironment, statement: str) -> TableResult | None:
+    name, is_view, query = statement.removeprefix(VIEW).partition(VIEW_AS)
+    if not (statement.startswith(VIEW) and is_view):
+        return environment.execute_sql(statement)
+    # As a table object: a view of text is planned anew wherever it is named, and its function called once for each.
+    environment.create_temporary_view(name, environment.sql_query(query))
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,12 +141,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("submissions", type=Path, help="a JSON list of manifest, run and checkpoint")
     chosen = parser.parse_args(arguments)
     settings = load_settings()
-    connector = {"pipeline.jars": _connector(settings)}
+    jars = {"pipeline.jars": _jars(settings)}
     ids: dict[int, str] = {}
     for item in json.loads(chosen.submissions.read_text()):
         run = Run.of(item["run"])
         job = job_of(settings, Manifest.from_json(item["manifest"]), run)
-        ids[run.number] = _execute(job, job_options(settings, run, job, item["checkpoint"]) | connector)
+        ids[run.number] = _execute(job, job_options(settings, run, job, item["checkpoint"]) | jars)
     print(json.dumps(ids))
     return 0
 
