@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.online.layout import decode_row
@@ -13,7 +18,8 @@ from coeval.spec.model import RowView, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_pipelines.control import Certificate
 from coeval_pipelines.streaming.changelog import coalesce, encode, parse
-from coeval_pipelines.streaming.feeds import Feed, ranges
+from coeval_pipelines.streaming.feeds import Feed, Range, ranges
+from coeval_pipelines.streaming.members import owner
 from coeval_pipelines.streaming.progress import SourceProgress, covered_offsets
 from tests.support import catalog
 
@@ -70,14 +76,16 @@ def test_of_one_tile_the_message_that_counted_most_is_kept_wherever_it_stands() 
     keys = [b"i1|sm", b"i2|sm", b"i1|sm", b"i1|sm", b"i1|sm"]
     values = [_pair(5, 2, 20), _pair(5, 9, 90), _pair(5, 3, 30), _pair(5, 1, 10), _pair(6, 1, 60)]
     (changes,) = parse(catalog.PAIR, catalog.PAYMENTS, keys, values)
-    assert coalesce(changes).index.tolist() == [1, 2, 4]
+    assert coalesce(changes, np.zeros(5, dtype=np.int64)).index.tolist() == [1, 2, 4]
+    # Of two parts each keeps its own: the offset between them then says what the store holds.
+    assert coalesce(changes, np.array([0, 0, 0, 1, 1])).index.tolist() == [1, 2, 3, 4]
 
 
 def test_of_one_key_the_greatest_row_in_the_total_order_is_kept() -> None:
     orders = [(5, 9, 0, 1), (5, 9, 1, 0), (5, 8, 3, 9), (4, 99, 9, 9)]
     values = [",".join(str(part) for part in (0, *order)).encode() + b",=m,1,1," for order in orders]
     (changes,) = parse(catalog.LATEST, None, [b"i1"] * 4, values)
-    assert coalesce(changes).index.tolist() == [1]
+    assert coalesce(changes, np.zeros(4, dtype=np.int64)).index.tolist() == [1]
 
 
 def test_granularities_of_one_poll_are_parsed_apart() -> None:
@@ -98,18 +106,41 @@ def test_a_range_spans_what_was_read_and_skips_what_takes_back() -> None:
             messages.append(Message(bucket, ends[bucket], key.encode(), value))
             ends[bucket] += 1
     messages.append(Message(0, ends[0], b"i1|sm", None))
-    found = ranges(Feed("t", "bank", catalog.PAIR, catalog.PAYMENTS), messages)
-    assert {bucket: (first, after) for bucket, (first, after, _) in found.items()} == {
+    found = ranges(Feed("t", "bank", catalog.PAIR, catalog.PAYMENTS), _by_partition(messages))
+    assert {item.bucket: (item.first, item.following) for item in found} == {
         bucket: (10, end + (bucket == 0)) for bucket, end in ends.items()
     }
-    for bucket, (_, _, updates) in found.items():
-        assert {update.key for update in updates} == {key for key in keys if bucket_of(key, 4) == bucket}
-        assert len(updates) == len({update.key for update in updates})
+    for item in found:
+        assert {update.key for update in item.updates} == {key for key in keys if bucket_of(key, 4) == item.bucket}
+        assert len(item.updates) == len({update.key for update in item.updates})
+        assert item.newest == 20
+
+
+def _by_partition(messages: Sequence[Message]) -> dict[int, list[Message]]:
+    return {at: [item for item in messages if item.partition == at] for at in {item.partition for item in messages}}
+
+
+def test_a_long_range_is_cut_into_calls_that_follow_each_other() -> None:
+    messages = [Message(0, 7 + n, b"i1|sm", _pair(5, n + 1)) for n in range(5)]
+    found = ranges(Feed("t", "bank", catalog.PAIR, catalog.PAYMENTS), {0: messages}, size=2)
+    assert [(item.first, item.following) for item in found] == [(7, 9), (9, 11), (11, 12)]
+    # Each holds the greatest of its own messages alone.
+    assert [len(item.updates) for item in found] == [1, 1, 1]
 
 
 def test_a_range_of_nothing_but_taken_back_values_still_moves_on() -> None:
-    found = ranges(Feed("t", "bank", catalog.PAIR, catalog.PAYMENTS), [Message(3, 7, b"i1|sm", None)])
-    assert found == {3: (7, 8, [])}
+    found = ranges(Feed("t", "bank", catalog.PAIR, catalog.PAYMENTS), {3: [Message(3, 7, b"i1|sm", None)]})
+    assert found == [Range(3, 7, 8, [], None)]
+
+
+@given(st.integers(1, 8), st.integers(1, 64), st.text(max_size=20))
+def test_every_partition_has_one_writer_and_the_shares_differ_by_one_at_most(
+    writers: int, partitions: int, topic: str
+) -> None:
+    names = [f"w{number}" for number in range(writers)]
+    shares = Counter(owner(topic, partition, names) for partition in range(partitions))
+    assert sum(shares.values()) == partitions
+    assert max(shares.values()) - min(shares.get(name, 0) for name in names) <= 1
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,18 @@ def _columns(view: View, source: EventSource | None, hop: int) -> dict[str, pa.D
     return {"marker": pa.int64(), **dict.fromkeys(ROW_COLUMNS, pa.int64()), **named}
 
 
-def coalesce(changes: Changes) -> Changes:
-    """Keep, of each tile or key, only the message that the store's guard would let win: the greatest in its order."""
+def coalesce(changes: Changes, part_of: Index) -> Changes:
+    """Keep, of each tile or key, only the message that the store's guard would let win: the greatest in its order.
+
+    `part_of` says which part of the poll each of its messages belongs to; each part keeps its own.
+    """
     codes = pa.array(changes.keys, pa.string()).dictionary_encode().indices.to_numpy(zero_copy_only=False)
     if changes.hop == ROW_MARKER:
         order = [_ints(changes.table, name) for name in ("event_ts", "available_at", "log_partition", "log_offset")]
-        groups = [codes]
+        groups = [part_of[changes.index], codes]
     else:
-        order, groups = [_ints(changes.table, "events")], [codes, _ints(changes.table, "tile")]
+        order = [_ints(changes.table, "events")]
+        groups = [part_of[changes.index], codes, _ints(changes.table, "tile")]
     # lexsort: the last key is the primary one; it is stable, so of equals the later message stays last.
     ranked = np.lexsort((*reversed(order), *reversed(groups)))
     last = np.ones(len(ranked), dtype=bool)
@@ -98,6 +102,11 @@ def coalesce(changes: Changes) -> Changes:
     winners = np.sort(ranked[last])
     kept = [changes.keys[at] for at in winners.tolist()]
     return Changes(changes.hop, changes.index[winners], kept, changes.table.take(pa.array(winners)))
+
+
+def available_at(changes: Changes) -> Index:
+    """The greatest available_at behind each message, in microseconds UTC."""
+    return _ints(changes.table, ROW_COLUMNS[1] if changes.hop == ROW_MARKER else TILE_COLUMNS[3])
 
 
 def encode(view: View, source: EventSource | None, changes: Changes) -> list[Update]:

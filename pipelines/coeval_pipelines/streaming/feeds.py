@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from coeval.online.layout import Update
 from coeval.spec.model import EventSource, View
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.certificates import deployed_manifests
-from coeval_pipelines.streaming.changelog import coalesce, encode, parse
+from coeval_pipelines.streaming.changelog import available_at, coalesce, encode, parse
 from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+
+MESSAGES_PER_CALL = 1000
+"""One call holds the store up for some 30 ms at most: readers come in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,26 @@ class Feed:
     tenant: str
     view: View
     source: EventSource
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What metrics and logs call it: the tenant, and the view with its version."""
+        return self.tenant, f"{self.view.name}.{self.view.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A contiguous stretch of a changelog partition, and the updates that it comes to.
+
+    `first` is its first offset and `following` the one after its last; `newest` is the greatest available_at of its
+    updates (microseconds UTC), None without any.
+    """
+
+    bucket: int
+    first: int
+    following: int
+    updates: Sequence[Update]
+    newest: int | None
 
 
 def feeds(control: ControlPlane) -> dict[str, Feed]:
@@ -37,18 +62,28 @@ def feeds(control: ControlPlane) -> dict[str, Feed]:
     return found
 
 
-def ranges(feed: Feed, records: Sequence[Any]) -> dict[int, tuple[int, int, list[Update]]]:
-    """Per bucket: the first offset, the offset after the last, and the updates that the records come to. Pure."""
-    updates: dict[int, list[Update]] = {}
-    bounds: dict[int, tuple[int, int]] = {}
-    for record in records:
-        first, _ = bounds.get(record.partition, (record.offset, 0))
-        bounds[record.partition] = (first, record.offset + 1)
+def ranges(feed: Feed, polled: Mapping[int, Sequence[Any]], size: int = MESSAGES_PER_CALL) -> list[Range]:
+    """What the messages of a poll, by partition, come to: stretches of at most `size` messages, in their order. Pure.
+
+    Only within a stretch does one message stand for another: the offset after it then says what the store holds.
+    """
+    stretches = [mine[start : start + size] for mine in polled.values() for start in range(0, len(mine), size)]
     # Flink takes an old value back (an empty message) before it writes the new one; the new one is absolute.
-    said = [record for record in records if record.value is not None]
-    keys, values = [record.key for record in said], [record.value for record in said]
+    said = [[record for record in stretch if record.value is not None] for stretch in stretches]
+    stretch_of = np.repeat(np.arange(len(said)), [len(records) for records in said])
+    keys = [record.key for records in said for record in records]
+    values = [record.value for records in said for record in records]
+    updates: list[list[Update]] = [[] for _ in stretches]
+    newest: list[int | None] = [None] * len(stretches)
     for changes in parse(feed.view, feed.source, keys, values):
-        kept = coalesce(changes)
-        for position, update in zip(kept.index.tolist(), encode(feed.view, feed.source, kept), strict=True):
-            updates.setdefault(said[position].partition, []).append(update)
-    return {bucket: (first, after, updates.get(bucket, [])) for bucket, (first, after) in bounds.items()}
+        kept = coalesce(changes, stretch_of)
+        encoded = encode(feed.view, feed.source, kept)
+        for at, update, available in zip(
+            stretch_of[kept.index].tolist(), encoded, available_at(kept).tolist(), strict=True
+        ):
+            updates[at].append(update)
+            newest[at] = max(available, newest[at] or available)
+    return [
+        Range(stretch[0].partition, stretch[0].offset, stretch[-1].offset + 1, mine, instant)
+        for stretch, mine, instant in zip(stretches, updates, newest, strict=True)
+    ]
