@@ -143,3 +143,19 @@ def test_a_plan_shows_what_grew() -> None:
     step = next(item for item in plan.steps if item.name == "payments")
     assert step.kind is Kind.IN_PLACE
     assert set(step.why) == {"column amount: decimal(15,2), was decimal(9,2)", "new column channel: string"}
+
+
+def test_a_plan_says_who_drops_duplicates_and_how_many_events_to_expect() -> None:
+    new = after(having(dedup=False, expected_rate=250.0))
+    plan = make_plan(Report(new, frozenset(objects(new))), Deployed(registered=BEFORE))
+    step = next(item for item in plan.steps if item.name == "payments")
+    assert set(step.why) == {"dedup off, was on", "expected_rate 250.0, was none"}
+    first = make_plan(Report(new, frozenset(objects(new))), Deployed())
+    assert any("a log of unknown length, then 250 a second" in text for text, _ in lines(first))
+
+
+def test_a_plan_says_where_a_column_has_moved_to() -> None:
+    new = after(column("note", origin="header:note"))
+    plan = make_plan(Report(new, frozenset(objects(new))), Deployed(registered=BEFORE))
+    step = next(item for item in plan.steps if item.name == "payments")
+    assert step.why == ("column note: string of header:note, was string",)

@@ -43,6 +43,8 @@ class Cost:
     events: int | None
     partitions: int
     tiles: tuple[Tiles, ...] = ()
+    events_per_second: float | None = None
+    """How many its stream's owner expects; None: not said."""
 
 
 def view_cost(view: View, manifest: Manifest, there: Deployed) -> Cost:
@@ -63,6 +65,7 @@ def view_cost(view: View, manifest: Manifest, there: Deployed) -> Cost:
         events=there.events.get(view.source),
         partitions=view.partitions,
         tiles=_tiles(view, manifest),
+        events_per_second=getattr(manifest.sources[view.source], "expected_rate", None),
     )
 
 

@@ -106,7 +106,7 @@ def _source(before: EventSource | BatchSource, after: EventSource | BatchSource,
 
 
 def _column(field: Any) -> str:
-    return f"{field.type}{'' if field.nullable else ' required'}"
+    return f"{field.type}{'' if field.nullable else ' required'}{f' of {field.origin}' if field.origin else ''}"
 
 
 def metadata_differences(before: object, after: object, of: str = "") -> Iterator[str]:
@@ -173,6 +173,10 @@ def project_differences(before: Manifest, after: Manifest) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _shown(value: object) -> object:
+    return ("on" if value else "off") if isinstance(value, bool) else value or "none"
+
+
 def ground_differences(before: Any, after: Any) -> tuple[str, ...]:
     """How two sources, or two entities, differ; whether a view is computed anew is said at the view."""
     if type(before) is not type(after):
@@ -183,7 +187,7 @@ def ground_differences(before: Any, after: Any) -> tuple[str, ...]:
     said: list[str] = []
     for name in simple:
         old, new = getattr(before, name), getattr(after, name)
-        shown = (duration(old), duration(new)) if name in _LENGTHS else (old or "none", new or "none")
+        shown = (duration(old), duration(new)) if name in _LENGTHS else (_shown(old), _shown(new))
         said += _moved(_LENGTHS.get(name, name), *shown)
     columns = [item.fields if hasattr(item, "fields") else (item.key,) for item in (before, after)]
     said += _members("column", *({field.name: _column(field) for field in items} for items in columns))

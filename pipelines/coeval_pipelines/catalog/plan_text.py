@@ -110,7 +110,8 @@ def _fix(problem: Problem) -> Iterator[tuple[str, str]]:
 def _cost(cost: Cost) -> Iterator[tuple[str, str]]:
     indent = " " * _INDENT
     events = "a log of unknown length" if cost.events is None else f"{amount(cost.events)} events"
-    yield f"{indent}needs: backfill of {events} -> {_keys(cost)}", ""
+    follow = f", then {cost.events_per_second:,g} a second" if cost.events_per_second else ""
+    yield f"{indent}needs: backfill of {events}{follow} -> {_keys(cost)}", ""
     plan = ", ".join(f"{item.slots} x {item.length}" for item in cost.tiles)
     tiles = f"tiles {plan}; " if plan else ""
     most = f"at most {cost.planned_bytes:,} B of state{' and its texts' if cost.texts else ''} a key"
