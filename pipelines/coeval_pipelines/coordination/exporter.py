@@ -6,6 +6,7 @@ The status is asked for in a thread of its own: the coordinator may be busy for 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from coeval.settings import Settings
-from coeval_pipelines.control import ControlPlane
+from coeval.spec.manifest import Manifest
+from coeval_pipelines.control import ControlPlane, Run
 from coeval_pipelines.coordination.stream_model import HEALTHY, MISSING, UNKNOWN, RunStatus, StreamStatus, ViewStatus
-from coeval_pipelines.coordination.stream_status import stream_status
+from coeval_pipelines.coordination.stream_status import account_of, stream_status
+from coeval_pipelines.streaming.accounting import Accounting
 from coeval_pipelines.streaming.canary import Canaries
 
 UPDATE_SECONDS = 5.0
+ACCOUNT_SECONDS = 60.0
 STATES = (
     *(HEALTHY, "INITIALIZING", "CREATED", "RESTARTING", "RECONCILING", "FAILING", "FAILED", "CANCELLING", "CANCELED"),
     *("FINISHED", "SUSPENDED", MISSING, UNKNOWN),
@@ -172,6 +176,7 @@ class Exporter(Collector):
         self._settings = settings
         self._control = control
         self._status: StreamStatus | None = None
+        self._accounts: dict[int, tuple[float, Accounting]] = {}
         self._stop = threading.Event()
         self._open = ExitStack()
         self.registry = CollectorRegistry()
@@ -203,8 +208,16 @@ class Exporter(Collector):
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the control plane does not answer.
         """
-        self._status = stream_status(self._settings, self._control)
+        self._status = stream_status(self._settings, self._control, self._account)
         return self._status
+
+    def _account(self, settings: Settings, manifest: Manifest, run: Run) -> Accounting:
+        """Totals of a run, at most a minute old: the topic is read from its beginning each time."""
+        at, found = self._accounts.get(run.number, (0.0, Accounting()))
+        if not at or time.monotonic() - at > ACCOUNT_SECONDS:
+            found = account_of(settings, manifest, run)
+            self._accounts[run.number] = (time.monotonic(), found)
+        return found
 
     def _watch(self) -> None:
         while not self._stop.is_set():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import redis
 
@@ -26,6 +26,7 @@ from coeval_pipelines.coordination.stream_model import (
     ViewStatus,
     events_per_second,
 )
+from coeval_pipelines.streaming.accounting import Accounting, read_accounting
 from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.freshness import FreshnessBook, known
 from coeval_pipelines.streaming.jobs import FlinkCluster, Job
@@ -45,8 +46,21 @@ class _Store:
     ready: Mapping[tuple[str, str], bool] = field(default_factory=dict)
 
 
-def stream_status(settings: Settings, control: ControlPlane) -> StreamStatus:
-    """How the streams are now.
+def account_of(settings: Settings, manifest: Manifest, run: Run) -> Accounting:
+    """What a run has counted, read from its topic: the longer that is, the slower.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    return read_accounting(settings.kafka, manifest, run.source, run.number)
+
+
+def stream_status(
+    settings: Settings,
+    control: ControlPlane,
+    account: Callable[[Settings, Manifest, Run], Accounting] = account_of,
+) -> StreamStatus:
+    """How the streams are now; `account` says what a run has counted.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the control plane does not answer; without it nothing is known.
@@ -60,9 +74,11 @@ def stream_status(settings: Settings, control: ControlPlane) -> StreamStatus:
     drafts = [_draft(run, manifest) for run, manifest in runs]
     jobs = _ask(away, "flink", lambda: _with_jobs(settings, runs, drafts, now)) or drafts
     whole = _ask(away, "kafka", lambda: _with_progress(settings, control, runs, jobs, store, now)) or jobs
-    counted = _ask(away, "accounting", lambda: _with_accounts(settings, runs, whole)) if "kafka" not in away else None
+    if "kafka" not in away:
+        accounts = _ask(away, "accounting", lambda: [account(settings, manifest, run) for run, manifest in runs])
+        whole = [_accounted(draft, found) for draft, found in zip(whole, accounts or (), strict=False)] or whole
     views = tuple(_views(settings, control, released, manifests, store, now))
-    return StreamStatus(now, released.hash if released else "", tuple(counted or whole), views, away)
+    return StreamStatus(now, released.hash if released else "", tuple(whole), views, away)
 
 
 def _of(control: ControlPlane, run: Run) -> Manifest | None:
@@ -193,16 +209,7 @@ def _uncovered(broker: Broker, topic: str, at: SourceProgress) -> Iterator[int]:
             yield found
 
 
-def _with_accounts(
-    settings: Settings, runs: Sequence[tuple[Run, Manifest]], drafts: Sequence[RunStatus]
-) -> list[RunStatus]:
-    from coeval_pipelines.streaming.accounting import read_accounting
-
-    found = [read_accounting(settings.kafka, manifest, run.source, run.number) for run, manifest in runs]
-    return [_accounted(draft, accounting) for draft, accounting in zip(drafts, found, strict=True)]
-
-
-def _accounted(draft: RunStatus, found: Any) -> RunStatus:
+def _accounted(draft: RunStatus, found: Accounting) -> RunStatus:
     late = {duration(hop): count / found.good for hop, count in sorted(found.late.items())} if found.good else {}
     return replace(draft, read=found.read, rejected=found.rejected, duplicates=found.duplicates, late=late)
 
