@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthenticationFailedError
 from pydantic import SecretStr, ValidationError
 
+from coeval.errors import BrokerError
 from coeval.settings import KafkaSettings, Settings
-from coeval_pipelines.kafka import SHADED, client_options, java_properties
+from coeval_pipelines.kafka import SHADED, answering, client_options, java_properties
 
 SECRET = 'sw0rd"fish\\'
 
@@ -69,3 +72,30 @@ def test_a_login_without_a_password_is_refused() -> None:
 def test_a_certificate_without_its_key_is_refused() -> None:
     with pytest.raises(ValidationError, match="belong together"):
         KafkaSettings(security_protocol="SSL", cert_file=Path("client.pem"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "said", "variable"),
+    [
+        (SaslAuthenticationFailedError("no"), "does not let coeval in with SCRAM-SHA-512", "COEVAL_KAFKA__PASSWORD"),
+        (
+            KafkaConnectionError("Handshake failed: CERTIFICATE_VERIFY_FAILED"),
+            "trust each other",
+            "COEVAL_KAFKA__CA_FILE",
+        ),
+        (KafkaConnectionError("socket disconnected"), "does not answer", "COEVAL_KAFKA__SECURITY_PROTOCOL"),
+    ],
+)
+def test_of_many_attempts_the_one_that_says_most_is_told(failure: Exception, said: str, variable: str) -> None:
+    log = logging.getLogger("kafka.net.manager")
+    with pytest.raises(BrokerError, match=said) as caught, answering(secured()):
+        for seen in (KafkaConnectionError("hung up"), failure, KafkaConnectionError("hung up")):
+            log.warning("Bootstrap connection to %s failed: %s", "bootstrap-0", seen)
+        raise KafkaTimeoutError("Unable to bootstrap")
+    assert variable in caught.value.instruction
+    assert SECRET not in str(caught.value)
+
+
+def test_without_attempts_the_error_itself_is_told() -> None:
+    with pytest.raises(BrokerError, match="KafkaTimeoutError"), answering(KafkaSettings()):
+        raise KafkaTimeoutError("request timed out")
