@@ -16,7 +16,7 @@ from tests.support.contract import catalog, generate
 from tests.support.contract.adapters import Adapter
 from tests.support.contract.adapters.flink import Streamed
 from tests.support.contract.adapters.kernel import Kernel
-from tests.support.contract.adapters.online import Online
+from tests.support.contract.adapters.online import Masked, Online
 from tests.support.contract.adapters.reference import Reference
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
@@ -62,6 +62,14 @@ def test_the_online_path(cases: list[Case], client: redis.Redis) -> None:
 
 def test_the_online_path_after_batch_corrections(cases: list[Case], client: redis.Redis) -> None:
     _check(Online(client, corrected=True), cases)
+
+
+def test_a_reader_beside_floors_alone(cases: list[Case], client: redis.Redis) -> None:
+    adapter = Masked(client)
+    mine = [case for case in cases if adapter.takes(case)]
+    assert len(mine) > 50
+    wrong = differences(mine, adapter.answers(mine), adapter.counts)
+    assert not wrong, report(adapter.name, wrong, len(mine))
 
 
 def test_spark(cases: list[Case], spark: SparkSession, spark_home: Settings) -> None:

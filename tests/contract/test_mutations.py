@@ -13,7 +13,7 @@ import redis
 from coeval.settings import Settings
 from tests.support.contract.adapters.flink import Streamed
 from tests.support.contract.adapters.kernel import Kernel
-from tests.support.contract.adapters.online import Online
+from tests.support.contract.adapters.online import online_adapters
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
 from tests.support.contract.breaking import caught, caught_by_flink
@@ -32,7 +32,7 @@ def _cheap(mutations: tuple[Mutation, ...]) -> pytest.MarkDecorator:
 
 @_cheap(ONLINE)
 def test_the_online_path_broken(mutation: Mutation, client: redis.Redis, cases: list[Case]) -> None:
-    assert caught(mutation, [Online(client), Online(client, corrected=True)], cases)
+    assert caught(mutation, online_adapters(client), cases)
 
 
 @_cheap(KERNEL)

@@ -23,6 +23,11 @@ class ControlPlane:
         self._engine = sa.create_engine(url)
         schema.METADATA.create_all(self._engine)
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The connections, for tables that are kept beside these."""
+        return self._engine
+
     @staticmethod
     def open(settings: Settings) -> ControlPlane:
         """The control plane that the settings name; creates it where there is none."""
@@ -161,6 +166,11 @@ class ControlPlane:
             connection.execute(
                 sa.update(schema.LOADS).where(schema.LOADS.c.run == run).values(written=written, finished_at=now)
             )
+
+    def last_epoch(self) -> int:
+        """The greatest run number of a batch load so far, finished or not; 0 before the first."""
+        row = self._first(sa.select(sa.func.max(schema.LOADS.c.run)))
+        return (row[0] if row else None) or 0
 
     def last_load(self, view: str, version: str) -> BatchLoad | None:
         """The latest finished batch load of a view version."""

@@ -18,6 +18,7 @@ from coeval.spec.model import View
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
+from coeval_pipelines.coordination.erasure import restore_floors
 from coeval_pipelines.coordination.handoff import required_cut
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _fill(
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         lives = {view.name: writer.incarnation(view) for view in chosen}
+        restore_floors(client, settings, manifest, chosen)
         load({view.name: _cut(view, manifest, control, cut) for view in chosen})
         # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
         await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)

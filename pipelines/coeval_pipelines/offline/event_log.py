@@ -38,6 +38,7 @@ from coeval_pipelines.offline.tables import (
     read_files,
     read_log,
     read_table,
+    read_whole_log,
     table_path,
     typed_reason,
 )
@@ -224,7 +225,7 @@ def _ingest(
     earlier: DataFrame | None = None
     if latest_version(table_path(settings, manifest, "log", source.name)) is not None:
         # Leaving out the batch's own rows makes running it again give the same result.
-        earlier = read_log(spark, settings, manifest, source).where(f"batch <> {batch}")
+        earlier = read_whole_log(spark, settings, manifest, source).where(f"batch <> {batch}")
     sorted_out = sort_out(source, parsed, earlier, keep)
     report = count(manifest, source, sorted_out, offsets)
     _append_all(settings, manifest, source, sorted_out, batch, report)

@@ -19,17 +19,23 @@ from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
+from coeval.online.erase import OnlineEraser
 from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
+from coeval.spec.erasure import concerning, place_in_key
 from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy, stored_states
 from coeval_pipelines.control import BatchLoad, ControlPlane
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.columns import quoted
+from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erased
 from coeval_pipelines.offline.point_in_time import source_events
 from coeval_pipelines.offline.seen import seen_by
-from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows
+from coeval_pipelines.offline.tables import ORDER, read_batch_source, read_whole_log
+from coeval_pipelines.offline.tiles import KEY, batch_tiles, encoded_key, latest_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -63,13 +69,40 @@ def load_view(
     now = time.time_ns() // 1000 if now is None else now
     with closing(open_redis(settings)):
         run = control.start_load(view.name, view.version, cut)
-    events = seen_by(view, manifest.sources[view.source], source_events(spark, settings, manifest, view))
+    events = seen_by(view, manifest.sources[view.source], _events(spark, settings, manifest, view))
+    if isinstance(view, RowView) and ERASED in events.columns:
+        _erase_rows(settings, manifest, view, events.where(ERASED))
+        events = events.where(f"NOT {ERASED}")
     written = 0
     for frame, encoder in _parts(manifest, view, events, cut, now, run):
         written += _write(settings, manifest, view, frame, encoder)
     finished = time.time_ns() // 1000
     control.finish_load(run, written, finished)
     return BatchLoad(run, view.name, view.version, cut, written, finished)
+
+
+def _events(spark: SparkSession, settings: Settings, manifest: Manifest, view: View) -> DataFrame:
+    """What a view is computed from. Where the store cannot tell by its keys what was erased, that is marked."""
+    source = manifest.sources[view.source]
+    erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
+    elsewhere = [item for item in erasures if place_in_key(view, item.column) is None]
+    if not elsewhere:
+        return source_events(spark, settings, manifest, view)
+    if isinstance(source, EventSource):
+        every = read_whole_log(spark, settings, manifest, source)
+    else:
+        every = read_batch_source(spark, settings, source)
+    left = without_erased(every, source, [item for item in erasures if item not in elsewhere])
+    return marked_erased(left, source, elsewhere)
+
+
+def _erase_rows(settings: Settings, manifest: Manifest, view: RowView, erased: DataFrame) -> None:
+    """Let the store refuse the rows of an erased subject in a view that is not keyed by it."""
+    present = " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
+    rows = erased.where(present).selectExpr(encoded_key(view), *map(quoted, ORDER)).collect()
+    with closing(open_redis(settings)) as client:
+        taken = OnlineEraser(client, manifest.tenant).erase_rows(view, [(row[0], tuple(row[1:])) for row in rows])
+    _LOG.info("rows of erased subjects", view=view.name, refused=len(rows), taken=taken)
 
 
 def _parts(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, RowView, View
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.asof import row_features
 from coeval_pipelines.offline.columns import quoted
+from coeval_pipelines.offline.erased import without_erased
 from coeval_pipelines.offline.seen import seen_by
 from coeval_pipelines.offline.spine import ROW, StagedSpine, staged
 from coeval_pipelines.offline.tables import read_batch_source, read_log
@@ -50,12 +52,17 @@ def source_events(
     manifest: Manifest,
     view: View,
     versions: Mapping[str, int | None] | None = None,
+    erased: int | None = None,
 ) -> DataFrame:
-    """What a view is computed from: its source's log (at a pinned version), or the rows of its batch source."""
+    """What a view is computed from: its source's log, or the rows of its batch source, without what was erased.
+
+    `versions` pins logs by source, `erased` the version of the erasures (None: as they are now).
+    """
     source = manifest.sources[view.source]
     if isinstance(source, BatchSource):
-        return read_batch_source(spark, settings, source)
-    return read_log(spark, settings, manifest, source, version=(versions or {}).get(source.name))
+        erasures = ErasureTable(settings, manifest.tenant).erasures(erased)
+        return without_erased(read_batch_source(spark, settings, source), source, erasures)
+    return read_log(spark, settings, manifest, source, None, (versions or {}).get(source.name), erased)
 
 
 def view_features(

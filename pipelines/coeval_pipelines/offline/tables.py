@@ -17,7 +17,9 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, Field
 from coeval.spec.records import Reason
 from coeval.spec.types import Kind
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.columns import logical_sql, physical_sql, quoted, sql_type
+from coeval_pipelines.offline.erased import without_erased
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -175,8 +177,25 @@ def read_log(
     source: EventSource,
     up_to: Mapping[int, int] | None = None,
     version: int | None = None,
+    erased: int | None = None,
 ) -> DataFrame:
-    """The good events of a source. `up_to` keeps those below an offset by partition, and all of files."""
+    """The good events of a source that were not erased. `up_to` keeps those below an offset by partition, and files.
+
+    `version` pins the log, `erased` the version of the erasures (None: as they are now).
+    """
+    frame = read_whole_log(spark, settings, manifest, source, up_to, version)
+    return without_erased(frame, source, ErasureTable(settings, manifest.tenant).erasures(erased))
+
+
+def read_whole_log(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    source: EventSource,
+    up_to: Mapping[int, int] | None = None,
+    version: int | None = None,
+) -> DataFrame:
+    """The good events of a source, the erased ones too: what a duplicate is told by, and what is to be taken away."""
     from pyspark.sql import functions as F
 
     frame = read_table(spark, table_path(settings, manifest, "log", source.name), log_schema(source), version)

@@ -12,6 +12,7 @@ from coeval.aggregations.tiles import Granularity
 from coeval.spec.keys import key_sql
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.offline.columns import physical_sql, quoted
+from coeval_pipelines.offline.erased import ERASED
 from coeval_pipelines.offline.tables import ORDER, physical_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def batch_tiles(
     """The tiles of a granularity that are final at the cut and still within its ring, of what was available before it.
 
     Columns: __key (encoded), tile, events, newest_event_ts, newest_available_at, then one per component. A function of
-    the log up to the cut alone, so that a load can be repeated, and explained.
+    the log up to the cut alone, so that a load can be repeated, and explained. Where `events` are marked as erased or
+    not, a tile whose every event was erased is there, and empty: it replaces what the store may hold of it.
     """
     from pyspark.sql import functions as F
 
@@ -36,20 +38,22 @@ def batch_tiles(
     last = granularity.final_before(cut, source.allowed_lateness)
     inside = events.where(f"event_ts >= {first * hop} AND event_ts < {last * hop} AND available_at < {cut}")
     used = sorted({component.column for component in granularity.components})
+    counts = f"NOT {ERASED}" if ERASED in events.columns else "TRUE"
     physical = inside.selectExpr(
         f"{encoded_key(view)} AS {KEY}",
         f"(event_ts - PMOD(event_ts, {hop}L)) DIV {hop}L AS tile",
         *_ORDER,
-        *(f"{physical_of(source.field(name))} AS {quoted('value_' + name)}" for name in used),
+        f"{counts} AS __counts",
+        *(f"IF({counts}, {physical_of(source.field(name))}, NULL) AS {quoted('value_' + name)}" for name in used),
     )
     states = [
         F.expr(component.sql(quoted("value_" + component.column), _ORDER)).alias(component.name)
         for component in granularity.components
     ]
     return physical.groupBy(KEY, "tile").agg(
-        F.count(F.lit(1)).alias("events"),
-        F.max("event_ts").alias("newest_event_ts"),
-        F.max("available_at").alias("newest_available_at"),
+        F.count_if("__counts").alias("events"),
+        F.expr("COALESCE(MAX(IF(__counts, event_ts, NULL)), 0L)").alias("newest_event_ts"),
+        F.expr("COALESCE(MAX(IF(__counts, available_at, NULL)), 0L)").alias("newest_available_at"),
         *states,
     )
 

@@ -17,9 +17,11 @@ import pyarrow as pa
 from coeval.derived import run_derived
 from coeval.errors import EngineError, UnknownFeatureError, UsageError
 from coeval.settings import Settings
+from coeval.spec.erasure import concerning
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, DerivedView, EventSource, FeatureService, Field, WindowedView
 from coeval.spec.time import duration
+from coeval_pipelines.erasures import ErasureTable, Recorded
 from coeval_pipelines.offline.columns import derived_input, derived_output, quoted, sql_type
 from coeval_pipelines.offline.fingerprint import fingerprint
 from coeval_pipelines.offline.point_in_time import source_events, view_features
@@ -67,7 +69,9 @@ def build_training_set(
     path = table_path(settings, manifest, "training_sets", name)
     with _spine(spark, settings, manifest, chosen, derived, spine) as asked:
         versions = {used: _log_version(settings, manifest, used) for used in _sources(manifest, chosen, derived)}
-        frame = _features(spark, settings, manifest, chosen, derived, asked, versions, knowledge).persist()
+        erasures = ErasureTable(settings, manifest.tenant)
+        gone = erasures.version
+        frame = _features(spark, settings, manifest, chosen, derived, asked, versions, gone, knowledge).persist()
         try:
             content, rows_out = fingerprint(frame)
             if rows_out != asked.rows:
@@ -78,8 +82,10 @@ def build_training_set(
                 "knowledge": knowledge,
                 "manifest": manifest.hash,
                 "sources": _inputs(spark, settings, manifest, versions),
+                "erasures": gone,
+                "erased": _erased_since(path, manifest, versions, erasures.entries(gone)),
                 "spine": {"rows": asked.rows, "fingerprint": fingerprint(asked.frame.select(*asked.columns))[0]},
-                "late_share": _late_shares(spark, settings, manifest, chosen, asked, versions),
+                "late_share": _late_shares(spark, settings, manifest, chosen, asked, versions, gone),
                 "engines": _engines(),
                 "rows": rows_out,
                 "content_hash": content,
@@ -157,10 +163,13 @@ def _features(
     derived: Sequence[DerivedView],
     asked: StagedSpine,
     versions: Mapping[str, int | None],
+    erased: int,
     knowledge: str,
 ) -> DataFrame:
     answers = [
-        view_features(manifest, view, source_events(spark, settings, manifest, view, versions), asked, knowledge)
+        view_features(
+            manifest, view, source_events(spark, settings, manifest, view, versions, erased), asked, knowledge
+        )
         for view in (manifest.views[name] for name in _view_names(service, derived))
     ]
     wanted = [quoted(name) for name in _needed(service, derived)]
@@ -215,6 +224,7 @@ def _late_shares(
     service: FeatureService,
     asked: StagedSpine,
     versions: Mapping[str, int | None],
+    erased: int,
 ) -> dict[str, float]:
     """Per windowed feature, the share of the events before the spine's end that came after their tile was final."""
     shares: dict[str, dict[str, float]] = {}
@@ -224,7 +234,8 @@ def _late_shares(
         if not isinstance(view, WindowedView):
             continue
         if view.source not in shares:
-            shares[view.source] = _source_late_shares(spark, settings, manifest, view, asked, versions[view.source])
+            pinned = versions[view.source], erased
+            shares[view.source] = _source_late_shares(spark, settings, manifest, view, asked, *pinned)
         hops = {aggregate.feature: duration(aggregate.hop) for aggregate in view.aggregates}
         result |= {f"{view.name}__{name}": shares[view.source][hops[name]] for name in used.features}
     return result
@@ -237,13 +248,28 @@ def _source_late_shares(
     view: WindowedView,
     asked: StagedSpine,
     log_version: int | None,
+    erased: int,
 ) -> dict[str, float]:
     source = manifest.event_source(view)
     conditions = late_conditions(manifest, source)
-    log = read_log(spark, settings, manifest, source, version=log_version).where(f"event_ts < {asked.latest}")
+    log = read_log(spark, settings, manifest, source, None, log_version, erased).where(f"event_ts < {asked.latest}")
     found = log.selectExpr("COUNT(*)", *(f"COUNT_IF({condition})" for condition in conditions.values())).first()
     assert found is not None
     return {name: late / found[0] if found[0] else 0.0 for name, late in zip(conditions, found[1:], strict=True)}
+
+
+def _erased_since(path: Path, manifest: Manifest, sources: Iterable[str], entries: Sequence[Recorded]) -> bool:
+    """Whether the training set of that name was built before, and events that it may hold were erased since."""
+    lineage = _lineage_path(path)
+    if not lineage.exists():
+        return False
+    known = json.loads(lineage.read_text()).get("erasures", 0)
+    since = [entry.erasure for entry in entries if entry.number > known]
+    return any(concerning(manifest.sources[name], since) for name in sources)
+
+
+def _lineage_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lineage.json")
 
 
 def _engines() -> dict[str, str]:
@@ -266,4 +292,4 @@ def _write(frame: DataFrame, path: Path, lineage: Mapping[str, Any]) -> None:
     writer.option("userMetadata", json.dumps(lineage, sort_keys=True)).save(str(path))
     partial = path.with_name(f"{path.name}.lineage.json.partial")
     partial.write_text(document + "\n")
-    partial.replace(path.with_name(f"{path.name}.lineage.json"))
+    partial.replace(_lineage_path(path))

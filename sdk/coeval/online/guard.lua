@@ -9,20 +9,55 @@
 -- ARGV[6..]  one payload per update
 -- Returns {1, written, refused}, or {0, stored offset or ''} when fenced off (nothing is written then).
 local kind, ttl = ARGV[1], ARGV[2]
-local HEADER = struct.pack('>BBBBBBBB', 2, 0, 0, 0, 0, 0, 0, 0) -- the layout id
+local LAYOUT = struct.pack('>BBBB', 3, 0, 0, 0)
+local NO_FLOOR = struct.pack('>i4I4', -2147483648, 0)
+
+-- What was erased in this bucket: the floors that keys are born with, by place and text of a part of the entity key
+-- (erase.lua), and rows by their order (erase_rows.lua).
+local floors = string.gsub(KEYS[1], ':@offset:', ':@erased:', 1)
+local any_floor = redis.call('EXISTS', floors) == 1
+local entity_starts = #KEYS[1] - #'@offset:' + 2
 
 -- Lua's numbers are doubles, exact to 2^53 only: 64-bit integers are compared in two halves, and copied as bytes.
+local function at_most(one, other)
+  local a, b = struct.unpack('>i4I4', one)
+  local c, d = struct.unpack('>i4I4', other)
+  return a < c or (a == c and b <= d)
+end
+
+local function born_with(key)
+  local floor, epoch, place = NO_FLOOR, 0, 0
+  if any_floor then
+    for part in string.gmatch(string.sub(key, entity_starts), '[^|]+') do
+      local known = redis.call('HGET', floors, place .. ':' .. part)
+      if known then
+        if not at_most(string.sub(known, 1, 8), floor) then floor = string.sub(known, 1, 8) end
+        epoch = math.max(epoch, (struct.unpack('>I4', known, 9)))
+      end
+      place = place + 1
+    end
+  end
+  return floor, epoch
+end
+
 local function tile(key, payload)
-  local position, e1, e2, a1, a2, t1, p1, n1 = struct.unpack('>I4i4I4i4I4I8I4I4', payload)
+  local position, e1, e2, a1, a2, s1, s2, t1, p1, n1 = struct.unpack('>I4i4I4i4I4i4I4I8I4I4', payload)
+  local header = redis.call('GETRANGE', key, 0, 31)
+  local floor, epoch
+  if #header == 32 then
+    floor, epoch = string.sub(header, 25), struct.unpack('>I4', header, 5)
+  else
+    floor, epoch = born_with(key)
+  end
+  if floor ~= NO_FLOOR and p1 <= epoch and at_most(string.sub(payload, 21, 28), floor) then return 0 end
   local old = redis.call('GETRANGE', key, position, position + 15)
   if #old == 16 then
     local t0, p0, n0 = struct.unpack('>I8I4I4', old)
     if t0 > t1 or (t0 == t1 and (p0 > p1 or (p0 == p1 and n0 >= n1))) then return 0 end
   end
-  local header = redis.call('GETRANGE', key, 0, 23)
-  redis.call('SETRANGE', key, position, string.sub(payload, 21))
+  redis.call('SETRANGE', key, position, string.sub(payload, 29))
   local event_ts, available_at = string.sub(payload, 5, 12), string.sub(payload, 13, 20)
-  if #header == 24 and string.byte(header, 1) ~= 0 then
+  if #header == 32 then
     local f1, f2, b1, b2 = struct.unpack('>i4I4i4I4', string.sub(header, 9))
     local event_stays = f1 > e1 or (f1 == e1 and f2 >= e2)
     local available_stays = b1 > a1 or (b1 == a1 and b2 >= a2)
@@ -30,13 +65,16 @@ local function tile(key, payload)
     if event_stays then event_ts = string.sub(header, 9, 16) end
     if available_stays then available_at = string.sub(header, 17, 24) end
   end
-  redis.call('SETRANGE', key, 0, HEADER .. event_ts .. available_at)
+  redis.call('SETRANGE', key, 0, LAYOUT .. struct.pack('>I4', epoch) .. event_ts .. available_at .. floor)
   return 1
 end
 
 local function row(key, payload)
-  local old = redis.call('GETRANGE', key, 0, 31)
-  if #old == 32 then
+  local old = redis.call('GETRANGE', key, 0, 39)
+  local floor = #old == 40 and string.sub(old, 33) or born_with(key)
+  if floor ~= NO_FLOOR and at_most(string.sub(payload, 17, 24), floor) then return 0 end
+  if any_floor and redis.call('HEXISTS', floors, '@' .. string.sub(payload, 5, 32)) == 1 then return 0 end
+  if #old == 40 then
     local p0, e0, f0, a0, b0, o0, q0 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(old, 5))
     local p1, e1, f1, a1, b1, o1, q1 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(payload, 5, 32))
     local stored, given = {e0, f0, a0, b0, p0, o0, q0}, {e1, f1, a1, b1, p1, o1, q1}
@@ -44,7 +82,7 @@ local function row(key, payload)
     while at < 7 and stored[at] == given[at] do at = at + 1 end
     if given[at] <= stored[at] then return 0 end
   end
-  redis.call('SET', key, payload)
+  redis.call('SET', key, string.sub(payload, 1, 32) .. floor .. string.sub(payload, 41))
   return 1
 end
 

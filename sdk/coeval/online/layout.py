@@ -1,9 +1,10 @@
 """The bytes of the online store: headers, tile slots, rows; and the guarded writes made of them. Pure.
 
-Windowed view, one string per key: a 24-byte header, then per granularity (coarse first) a ring of slots; a tile's slot
+Windowed view, one string per key: a 32-byte header, then per granularity (coarse first) a ring of slots; a tile's slot
 is its index modulo the ring. A ring that was never written may be missing at the end: absent bytes are empty slots.
-Row view, one string per key: a 32-byte header, the null bitmap, 8 bytes per feature of fixed width (16 for a decimal of
+Row view, one string per key: a 40-byte header, the null bitmap, 8 bytes per feature of fixed width (16 for a decimal of
 more than 18 digits), then the strings.
+A header ends with the key's erasure floor (see `coeval.online.erase`).
 Guards are big-endian (a Lua script unpacks them), state is little-endian (numpy reads it in place).
 """
 
@@ -22,15 +23,21 @@ from coeval.aggregations.tiles import Granularity, TilePlan
 from coeval.spec.model import Field, RowView
 from coeval.spec.types import Kind, Physical
 
-LAYOUT = 2
-TILE_HEADER = struct.Struct(">B7xqq")
-"""Layout id, then the greatest event_ts and available_at (microseconds UTC) of what was written."""
-ROW_HEADER = struct.Struct(">B3xiqqq")
-"""Layout id, partition, event_ts, available_at, offset."""
+LAYOUT = 3
+TILE_HEADER = struct.Struct(">B3xIqqq")
+"""Layout id, epoch of the floor, the greatest event_ts and available_at (microseconds UTC) of what was written, floor.
+
+A tile that starts at or before the floor counts only if its epoch is greater than the floor's."""
+ROW_HEADER = struct.Struct(">B3xiqqqq")
+"""Layout id, partition, event_ts, available_at, offset, floor: a row that was available by then does not count."""
+NO_FLOOR = -(2**63)
+"""The floor of a key of which nothing was erased."""
 TILE_BIAS = 2**52
 """Added to a tile index, so that it is positive and 0 means an empty slot; Lua's numbers are exact to twice that."""
 
-_WRITE_PREFIX = struct.Struct(">Iqq")
+_WRITE_PREFIX = struct.Struct(">Iqqq")
+"""Of a tile's payload: the byte that its slot begins at, its last_event_ts and last_available_at, where it starts."""
+_ROW_TIMES = struct.Struct(">16xq8xq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +102,13 @@ def encode_tiles(plan: TilePlan, hop: int, columns: TileColumns, epoch: int) -> 
         slots[component.name] = columns.states[component.name]
     positions = ring_offset(plan, hop) + columns.tile % granularity.slots * granularity.dtype.itemsize
     return [
-        Update(key, _WRITE_PREFIX.pack(position, event_ts, available_at) + slot.tobytes())
-        for key, position, event_ts, available_at, slot in zip(
+        Update(key, _WRITE_PREFIX.pack(position, event_ts, available_at, start) + slot.tobytes())
+        for key, position, event_ts, available_at, start, slot in zip(
             columns.keys,
             positions.tolist(),
             columns.last_event_ts.tolist(),
             columns.last_available_at.tolist(),
+            (columns.tile * hop).tolist(),
             slots,
             strict=True,
         )
@@ -118,7 +126,7 @@ def encode_rows(view: RowView, columns: RowColumns) -> list[Update]:
     )
     rows = zip(*(columns.values[field.name] for field in view.features), strict=True)
     return [
-        Update(key, ROW_HEADER.pack(LAYOUT, *position) + _encode_row(view.features, row))
+        Update(key, ROW_HEADER.pack(LAYOUT, *position, NO_FLOOR) + _encode_row(view.features, row))
         for key, position, row in zip(columns.keys, order, rows, strict=True)
     ]
 
@@ -153,7 +161,7 @@ def _encode_row(features: tuple[Field, ...], values: Sequence[Physical]) -> byte
 
 def decode_row(features: tuple[Field, ...], blob: bytes) -> tuple[tuple[int, int, int, int], list[Physical]]:
     """The order (event_ts, available_at, partition, offset) and the physical values of a stored row."""
-    _, partition, event_ts, available_at, offset = ROW_HEADER.unpack_from(blob)
+    _, partition, event_ts, available_at, offset, _ = ROW_HEADER.unpack_from(blob)
     nulls = blob[ROW_HEADER.size : ROW_HEADER.size + (len(features) + 7) // 8]
     position = ROW_HEADER.size + len(nulls)
     fixed = iter(_fixed(features).unpack_from(blob, position))
@@ -173,16 +181,25 @@ def decode_row(features: tuple[Field, ...], blob: bytes) -> tuple[tuple[int, int
     return (event_ts, available_at, partition, offset), values
 
 
+def is_erased(blob: bytes) -> bool:
+    """Whether a stored row was available at or before its key's erasure floor, so that no reader may see it."""
+    available_at, floor = _ROW_TIMES.unpack_from(blob)
+    return bool(available_at <= floor)
+
+
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """Many keys of a windowed view, decoded in place: per granularity a (keys, slots) structured array.
 
     A key that is not stored has empty slots; `stored` tells which are. Times are microseconds UTC, 0 where not stored.
+    `floor` (microseconds UTC, NO_FLOOR for none) and its epoch say which tiles of a key are erased.
     """
 
     stored: NDArray[np.bool_]
     last_event_ts: NDArray[np.int64]
     last_available_at: NDArray[np.int64]
+    floor: NDArray[np.int64]
+    floor_epoch: NDArray[np.int64]
     rings: Mapping[int, NDArray[np.void]]
 
 
@@ -191,13 +208,21 @@ def decode_tiles(plan: TilePlan, blobs: Sequence[bytes | None]) -> Tiles:
     size = blob_size(plan)
     raw = np.frombuffer(b"".join([(blob or b"").ljust(size, b"\0") for blob in blobs]), dtype=np.uint8)
     table = raw.reshape(len(blobs), size)
-    header = np.ascontiguousarray(table[:, : TILE_HEADER.size]).view(
-        np.dtype([("layout", "u1"), ("pad", "V7"), ("event_ts", ">i8"), ("available_at", ">i8")])
-    )[:, 0]
-    rings = {item.hop: _ring(table, plan, item) for item in plan.granularities}
+    header = np.ascontiguousarray(table[:, : TILE_HEADER.size]).view(_HEADER)[:, 0]
+    stored = header["layout"] != 0
     return Tiles(
-        header["layout"] != 0, header["event_ts"].astype(np.int64), header["available_at"].astype(np.int64), rings
+        stored,
+        header["event_ts"].astype(np.int64),
+        header["available_at"].astype(np.int64),
+        np.where(stored, header["floor"].astype(np.int64), NO_FLOOR),
+        header["epoch"].astype(np.int64),
+        {item.hop: _ring(table, plan, item) for item in plan.granularities},
     )
+
+
+_HEADER = np.dtype(
+    [("layout", "u1"), ("pad", "V3"), ("epoch", ">u4"), ("event_ts", ">i8"), ("available_at", ">i8"), ("floor", ">i8")]
+)
 
 
 def _ring(table: NDArray[np.uint8], plan: TilePlan, granularity: Granularity) -> NDArray[np.void]:

@@ -12,7 +12,7 @@ from coeval.aggregations import AGGREGATIONS
 from coeval.aggregations.partial import COUNT_OP, Component, Finalised
 from coeval.aggregations.states import Ints, Mask, Numbers
 from coeval.aggregations.tiles import Granularity, aggregate_column, tile_plan
-from coeval.online.layout import TILE_BIAS, Tiles, decode_row, decode_tiles
+from coeval.online.layout import NO_FLOOR, TILE_BIAS, Tiles, decode_row, decode_tiles, is_erased
 from coeval.online.result import Column, Status
 from coeval.spec.model import Aggregate, EventSource, Field, RowView, WindowedView
 from coeval.spec.time import floor_to
@@ -42,6 +42,8 @@ def _merge_window(
     newest = (q - 1) // aggregate.hop
     index = ring["tile"].astype(np.int64) - TILE_BIAS
     mask: Mask = (index >= oldest) & (index <= newest)
+    if (tiles.floor != NO_FLOOR).any():
+        mask &= ~_erased(tiles, ring, index, aggregate.hop)
     events: Ints = np.where(mask, ring["events"].astype(np.int64), 0).sum(axis=1)
     column = aggregate_column(aggregate, source)
     needed = AGGREGATIONS[aggregate.function].components(column)
@@ -50,6 +52,12 @@ def _merge_window(
         mask &= ring[Component(COUNT_OP, column.name).name] > 0
     state: dict[str, Numbers] = {item.op.name: item.op.reduce(ring[item.name], mask, index) for item in needed}
     return AGGREGATIONS[aggregate.function].finalise(events, state, column.type if column else None)
+
+
+def _erased(tiles: Tiles, ring: NDArray[np.void], index: Ints, hop: int) -> Mask:
+    """The tiles that may hold what was erased: written before the erasure, of a time up to the floor."""
+    below: Mask = index <= (tiles.floor // hop)[:, None]
+    return below & (ring["epoch"].astype(np.int64) <= tiles.floor_epoch[:, None])
 
 
 def _column(field: Field, finalised: Finalised, stored: Mask) -> Column:
@@ -67,7 +75,7 @@ def read_rows(
     event_ts = np.zeros(len(blobs), dtype=np.int64)
     absent = np.zeros(len(blobs), dtype=np.int8)
     for index, blob in enumerate(blobs):
-        if blob is None:
+        if blob is None or is_erased(blob):
             absent[index] = Status.NOT_FOUND
             rows.append([None] * len(view.features))
             continue

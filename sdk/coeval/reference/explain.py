@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coeval.reference.oracle import Value, is_late, is_visible, key_of, seen_by, value_at
+from coeval.reference.oracle import Value, is_erased, is_late, is_visible, key_of, seen_by, value_at
+from coeval.spec.erasure import Erasure
 from coeval.spec.model import Aggregate, BatchSource, EventSource, RowView, View
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to, tile_index
@@ -17,6 +18,7 @@ class Part(StrEnum):
 
     COUNTED = "counted"
     NULL = "counted, without a value of the column"
+    ERASED = "erased"
     NOT_SELECTED = "not selected by the view"
     NOT_AVAILABLE = "not available yet"
     BEFORE_WINDOW = "before the window"
@@ -63,6 +65,7 @@ def explain(
     key: tuple[object, ...],
     q: int,
     feature: str,
+    erasures: Sequence[Erasure] = (),
 ) -> Explanation:
     """Why a feature of a key has its value at q.
 
@@ -70,20 +73,24 @@ def explain(
         KeyError: the view has no such feature.
     """
     every = sorted((event for event in events if key_of(view, event) == key), key=lambda event: event.order)
-    mine = seen_by(view, every)
+    gone = {event.order for event in every if is_erased(event, erasures)}
+    mine = seen_by(view, [event for event in every if event.order not in gone])
     value = value_at(view, source, mine, key, q)[feature]  # type: ignore[arg-type]
     if isinstance(view, RowView):
-        return Explanation(feature, q, value, None, _among(every, _row_parts(view, mine, q)))
+        return Explanation(feature, q, value, None, _among(every, gone, _row_parts(view, mine, q)))
     assert isinstance(source, EventSource)
     aggregate = next(item for item in view.aggregates if item.feature == feature)
     start = floor_to(q - aggregate.window, aggregate.hop)
     parts = [_window_part(view, source, aggregate, event, q, start) for event in mine]
-    return Explanation(feature, q, value, start, _among(every, parts))
+    return Explanation(feature, q, value, start, _among(every, gone, parts))
 
 
-def _among(events: list[Event], parts: list[Contribution]) -> tuple[Contribution, ...]:
+def _among(
+    events: list[Event], gone: set[tuple[int, int, int, int]], parts: list[Contribution]
+) -> tuple[Contribution, ...]:
     """The parts of the events that the view selects, and the others between them."""
     known = {part.event.order: part for part in parts}
+    known |= {event.order: Contribution(event, Part.ERASED) for event in events if event.order in gone}
     return tuple(known.get(event.order, Contribution(event, Part.NOT_SELECTED)) for event in events)
 
 

@@ -13,6 +13,7 @@ from coeval.aggregations.tiles import aggregate_column
 from coeval.reference.aggregate import BeyondTypeError
 from coeval.reference.aggregate import aggregate as compute
 from coeval.reference.evaluate import evaluate
+from coeval.spec.erasure import Erasure
 from coeval.spec.expressions import Expression
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, RowView, View
@@ -56,17 +57,33 @@ def is_visible(view: View, event: Event, q: int, knowledge: str = "available") -
     return latest < q if strict else latest <= q
 
 
-def visible_events(view: View, events: Iterable[Event], key: tuple[Physical, ...], q: int) -> list[Event]:
+def is_erased(event: Event, erasures: Iterable[Erasure]) -> bool:
+    """Whether an event does not exist any more: it holds a subject, and was available when its erasure took effect."""
+    return any(
+        item.column in event.values and event.values[item.column] == item.value and event.available_at <= item.at
+        for item in erasures
+    )
+
+
+def visible_events(
+    view: View, events: Iterable[Event], key: tuple[Physical, ...], q: int, erasures: Sequence[Erasure] = ()
+) -> list[Event]:
     """The events of a key that a view selects and a reader at q may know of, in the total order."""
-    mine = [event for event in seen_by(view, events) if key_of(view, event) == key and is_visible(view, event, q)]
+    left = [event for event in events if not is_erased(event, erasures)]
+    mine = [event for event in seen_by(view, left) if key_of(view, event) == key and is_visible(view, event, q)]
     return sorted(mine, key=lambda event: event.order)
 
 
 def value_at(
-    view: View, source: EventSource | BatchSource, events: Iterable[Event], key: tuple[Physical, ...], q: int
+    view: View,
+    source: EventSource | BatchSource,
+    events: Iterable[Event],
+    key: tuple[Physical, ...],
+    q: int,
+    erasures: Sequence[Erasure] = (),
 ) -> dict[str, Value]:
     """Every feature of a view, of one key, at q."""
-    visible = visible_events(view, events, key, q)
+    visible = visible_events(view, events, key, q, erasures)
     if isinstance(view, RowView):
         return _row(view, visible, q)
     assert isinstance(source, EventSource)
@@ -128,7 +145,11 @@ class SpineRow:
 
 
 def training_set(
-    manifest: Manifest, service: str, events: Mapping[str, Sequence[Event]], spine: Sequence[SpineRow]
+    manifest: Manifest,
+    service: str,
+    events: Mapping[str, Sequence[Event]],
+    spine: Sequence[SpineRow],
+    erasures: Sequence[Erasure] = (),
 ) -> list[dict[str, Physical]]:
     """One dict of `view__feature` values per spine row, in the spine's order; `events` are by source name."""
     chosen = next(item for item in manifest.services if item.name == service)
@@ -138,7 +159,8 @@ def training_set(
         for used in chosen.views:
             view = manifest.views[used.view]
             key = tuple(row.entities[field.name] for field in view.key)
-            found = value_at(view, manifest.source_of(view), events[view.source], key, row.event_timestamp)
+            source, known = manifest.source_of(view), events[view.source]
+            found = value_at(view, source, known, key, row.event_timestamp, erasures)
             values |= {f"{view.name}__{name}": found[name].value for name in used.features}
         rows.append(values)
     return rows

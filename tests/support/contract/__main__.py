@@ -18,7 +18,7 @@ from coeval_pipelines.offline.session import spark_session
 from tests.support.contract import generate
 from tests.support.contract.adapters.flink import Flink, deliver
 from tests.support.contract.adapters.kernel import Kernel
-from tests.support.contract.adapters.online import Online
+from tests.support.contract.adapters.online import online_adapters
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
 from tests.support.contract.breaking import caught, caught_by_flink
@@ -52,7 +52,7 @@ def main() -> int:
 def _all(settings: Settings, cases: list[Case]) -> Iterator[Caught]:
     with closing(redis.Redis.from_url(settings.redis.url)) as client:
         for mutation in ONLINE:
-            yield _said(mutation, caught(mutation, [Online(client), Online(client, corrected=True)], cases))
+            yield _said(mutation, caught(mutation, online_adapters(client), cases))
         for mutation in KERNEL:
             yield _said(mutation, caught(mutation, [Kernel()], cases))
         with spark_session(settings) as spark:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from coeval.spec.erasure import Erasure, place_in_key
 from coeval.spec.records import Event, Ingested, Record, ingest
 from coeval.spec.types import Kind, Physical, parse_literal
 from tests.support.contract import catalog
@@ -46,6 +47,17 @@ class Case:
     why: str = ""
     expect: Mapping[str, Physical] = field(default_factory=dict)
     status: Mapping[str, str] = field(default_factory=dict)
+    erasures: tuple[Erasure, ...] = ()
+    """What was erased before it is asked; of a subject that no other case has."""
+
+    @property
+    def erased_until(self) -> int | None:
+        """The latest erasure of a subject that the case's key holds."""
+        view = catalog.VIEWS[self.view]
+        places = [(place_in_key(view, item.column), item) for item in self.erasures]
+        return max(
+            (item.at for place, item in places if place is not None and self.key[place] == item.value), default=None
+        )
 
 
 def rfc3339(at: int) -> str:
@@ -123,7 +135,13 @@ def _case(number: int, group: str, document: Mapping[str, Any]) -> Case:
         why=document["why"],
         expect={name: _expected(features[name].type, value) for name, value in expect.items()},
         status=document.get("status", {}),
+        erasures=tuple(_erasure(keys, item) for item in document.get("erased", ())),
     )
+
+
+def _erasure(keys: Mapping[str, Any], item: Mapping[str, Any]) -> Erasure:
+    """The erasure of the case's own subject of that column."""
+    return Erasure(item["column"], _physical(item["column"], _text(keys[item["column"]])), parse_instant(item["at"]))
 
 
 def _keys(number: int) -> dict[str, str]:
@@ -172,6 +190,8 @@ def as_json(case: Case) -> str:
         "q": rfc3339(case.q),
         **({"key": keys} if keys else {}),
     }
+    if case.erasures:
+        head["erased"] = [{"column": item.column, "at": rfc3339(item.at)} for item in case.erasures]
     lines = ",\n    ".join(json.dumps(_event_json(view.key, event), ensure_ascii=False) for event in case.events)
     return json.dumps(head, ensure_ascii=False)[:-1] + f',\n "events": [\n    {lines}]}}'
 

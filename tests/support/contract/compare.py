@@ -39,14 +39,15 @@ def truth(case: Case, counts: Counts = everything) -> Answers:
     source = catalog.source_of(view)
     if not isinstance(view, WindowedView):
         return {
-            name: (item.value, item.status) for name, item in value_at(view, source, events, case.key, case.q).items()
+            name: (item.value, item.status)
+            for name, item in value_at(view, source, events, case.key, case.q, case.erasures).items()
         }
     found: Answers = {}
     stored = False
     for hop in sorted({aggregate.hop for aggregate in view.aggregates}):
         seen = [event for event in events if counts(case, event, hop)]
-        values = value_at(view, source, seen, case.key, case.q)
-        stored = stored or bool(visible_events(view, seen, case.key, case.q))
+        values = value_at(view, source, seen, case.key, case.q, case.erasures)
+        stored = stored or bool(visible_events(view, seen, case.key, case.q, case.erasures))
         found |= {
             item.feature: (values[item.feature].value, values[item.feature].status)
             for item in view.aggregates
@@ -60,6 +61,11 @@ def _status(value: Physical, status: str, *, stored: bool) -> str:
     if status != "NOT_FOUND" or not stored:
         return status
     return "NULL" if value is None else "PRESENT"
+
+
+def awaits_batch(case: Case, event: Event, hop: int) -> bool:
+    """Whether the event's tile of that hop began before an erasure of its key: the stream's is refused."""
+    return case.erased_until is not None and event.event_ts // hop * hop <= case.erased_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ def _near(case: Case, feature: str, value: Physical, got: Physical) -> bool:
         return False
     aggregate = next(item for item in view.aggregates if item.feature == feature)
     column = aggregate_column(aggregate, catalog.stream_of(view))
-    inside = in_window(aggregate, visible_events(view, good(case), case.key, case.q), case.q)
+    inside = in_window(aggregate, visible_events(view, good(case), case.key, case.q, case.erasures), case.q)
     bound = tolerance(aggregate.function, values_of(aggregate, inside), column.type if column else None)
     return agree(aggregate.function, value, got, bound)
 
@@ -128,7 +134,7 @@ def _explained(difference: Difference) -> list[str]:
     case = difference.case
     view = catalog.VIEWS[case.view]
     feature = next(iter(difference.features))
-    found = explain(view, catalog.source_of(view), good(case), case.key, case.q, feature)
+    found = explain(view, catalog.source_of(view), good(case), case.key, case.q, feature, case.erasures)
     window = "" if found.start is None else f", its window begins at {rfc3339(found.start)}"
     lines = [f"  {feature} is {found.value}{window}"]
     for item in found.contributions:

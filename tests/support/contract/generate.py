@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from coeval.spec.erasure import Erasure
 from coeval.spec.model import Field, RowView, View
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND, floor_to
 from coeval.spec.types import INT64_MAX, INT64_MIN, Kind, parse_literal
@@ -22,6 +23,8 @@ SEED = int(os.environ.get("COEVAL_CONTRACT_SEED", "20260320"))
 COUNT = int(os.environ.get("COEVAL_CONTRACT_CASES", "1700"))
 FIRST_NUMBER = 1_000_000
 """Written cases have lower numbers."""
+ERASED_SHARE = 0.12
+"""Of generated cases, those whose subject was erased."""
 FILE = -1
 """The partition of events that came from files."""
 
@@ -105,7 +108,19 @@ class _Maker:
         events = _with_offsets(self.rng, events, batch=catalog.is_batch(self.view))
         key = tuple(parse_literal(item.type, self.key[item.name]) for item in self.view.key)
         q = self._q(near, events, window, hop)
-        return Case(f"g{self.number}", self.view.name, key, q, tuple(events), f"generated, seed {SEED}")
+        case = Case(f"g{self.number}", self.view.name, key, q, tuple(events), f"generated, seed {SEED}")
+        return replace(case, erasures=self._erasures(events, hop))
+
+    def _erasures(self, events: Sequence[RawEvent], hop: int) -> tuple[Erasure, ...]:
+        """Now and then the case's own subject was erased, beside what the rule turns on."""
+        rng = self.rng
+        if not events or rng.random() > ERASED_SHARE:
+            return ()
+        event = rng.choice(events)
+        at = rng.choice((event.available_at, event.available_at, event.at, floor_to(event.at, hop)))
+        column = self.view.key[0].name if len(self.view.key) == 1 else catalog.CASE.name
+        value = parse_literal(catalog.EVENTS.field(column).type, self.key[column])
+        return (Erasure(column, value, at + rng.choice((-_MS, -1, 0, 0, 0, 1, _MS))),)
 
     def _keys(self) -> tuple[dict[str, str], dict[str, str]]:
         """The key that is asked for, and one that is easily taken for it."""

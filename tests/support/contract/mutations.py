@@ -38,6 +38,8 @@ _COLUMNS, _INTERVALS = "coeval_pipelines.offline.columns", "coeval_pipelines.off
 _TYPED = ("of_whole", "of_money", "of_fee", "of_huge")
 _SEEN = "coeval_pipelines.offline.seen"
 _CHOSEN = ("chosen_windows", "chosen_rows")
+_ERASED = "coeval_pipelines.offline.erased"
+_ROWS = ("latest", "recent", "pair_latest", "fact")
 _WINDOWS_OF_ALL = ("spans", "slides", "of_whole")
 
 
@@ -144,6 +146,18 @@ ONLINE = (
     _online("epoch guard ignored", LUA, "p0 > p1 or (p0 == p1 and n0 >= n1)", "n0 >= n1", *_WINDOWS_OF_ALL),
     _online("last writer wins", LUA, "p0 > p1 or (p0 == p1 and n0 >= n1)", "false", *_WINDOWS_OF_ALL),
     _online("an older tile evicts", LUA, "if t0 > t1 or ", "if ", "spans", "slides"),
+    _online("floor ignored by the guard", LUA, "p1 <= epoch and at_most(", "false and at_most(", *_WINDOWS_OF_ALL),
+    _online("floor of rows ignored by the guard", LUA, "at_most(string.sub(payload, 17, 24), floor)", "false", *_ROWS),
+    _online("floor of a key to come forgotten", LUA, "if any_floor then", "if false then", *_ROWS, *_WINDOWS_OF_ALL),
+    _online("floor (<= to <)", LUA, "b <= d", "b < d", *_ROWS, *_WINDOWS_OF_ALL),
+    _online("tiles anew from batch refused", LUA, "p1 <= epoch and at_most(", "at_most(", *_WINDOWS_OF_ALL),
+    _online(
+        "tiles of an unaware batch kept", LUA, "p1 <= epoch and at_most(", "p1 == 0 and at_most(", *_WINDOWS_OF_ALL
+    ),
+    _online("floor ignored by the reader", _MERGE, "if (tiles.floor != NO_FLOOR).any()", "if False", *_WINDOWS_OF_ALL),
+    _online("floor of rows ignored by the reader", _MERGE, " or is_erased(blob)", "", *_ROWS),
+    _online("floor (<= to <) in the reader", _LAYOUT, "available_at <= floor", "available_at < floor", *_ROWS),
+    _online("tiles at the floor seen", _MERGE, "index <= (tiles", "index < (tiles", *_WINDOWS_OF_ALL),
 )
 KERNEL = (
     _kernel("visibility (< to <=)", _KERNEL, "events.available_at + 1", "events.available_at", *_WINDOWS_OF_ALL),
@@ -207,6 +221,8 @@ KERNEL = (
     ),
 )
 SPARK = (
+    _spark("erasures dropped", _ERASED, 'marked.where(f"NOT {ERASED}")', "marked", *_ROWS, "spans", cheap=True),
+    _spark("erasure (<= to <)", _ERASED, "available_at <= ", "available_at < ", *_ROWS, "spans", cheap=True),
     _spark("condition dropped", _SEEN, "if view.where:", "if view.where and False:", *_CHOSEN),
     _spark(
         "visibility (< to <=)", _ASOF, "(1, 0) if view.stream else (0, 1)", "(0, 1)", "latest", "recent", cheap=True
@@ -275,6 +291,7 @@ SPARK = (
     ),
 )
 LOAD = (
+    _load("erasures dropped", _ERASED, 'marked.where(f"NOT {ERASED}")', "marked", *_WINDOWS_OF_ALL),
     _load("condition dropped", _SEEN, "if view.where:", "if view.where and False:", *_CHOSEN),
     _load("cut (< to <=)", _TILES, "available_at < {cut}", "available_at <= {cut}", "spans", "of_whole", "slides"),
     _load("availability at the cut dropped", _TILES, " AND available_at < {cut}", "", "spans", "of_whole", "slides"),

@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
 
+from coeval.aggregations.tiles import tile_plan
+from coeval.online.erase import OnlineEraser
 from coeval.online.reader import OnlineReader
 from coeval.online.result import Column, Status
 from coeval.online.writer import OnlineWriter
 from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import ServiceView, View
+from coeval.spec.model import ServiceView, View, WindowedView
 from coeval.spec.types import to_logical
+from tests.support.contract import catalog
 from tests.support.contract.adapters import by_view
 from tests.support.contract.cases import Case
 from tests.support.contract.compare import Answer, Answers
@@ -34,6 +38,16 @@ def shuffled_writes(writer: OnlineWriter, view: View, updates: Iterable[Any], rn
     for bucket, mine in buckets.items():
         for start in range(0, len(mine), _CALL):
             writer.apply(view, bucket, mine[start : start + _CALL])
+
+
+def erase(client: redis.Redis, tenant: str, cases: Sequence[Case], epoch: int = 0) -> None:
+    """Erase the subjects of cases of one view in the store; runs up to `epoch` had read the log before that."""
+    eraser = OnlineEraser(client, tenant)
+    for case in cases:
+        view = catalog.VIEWS[case.view]
+        plan = tile_plan(view, catalog.stream_of(view)) if isinstance(view, WindowedView) else None
+        for erasure in case.erasures:
+            eraser.erase(view, plan, replace(erasure, epoch=epoch))
 
 
 def read_at_instants(client: redis.Redis, manifest: Manifest, cases: Sequence[Case], suffix: str = "") -> list[Answers]:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from coeval.reference.oracle import is_visible, seen_by
+from coeval.reference.oracle import is_erased, is_visible, seen_by
+from coeval.spec.erasure import place_in_key
 from coeval.spec.records import Event
 from tests.support.contract import catalog
 from tests.support.contract.cases import Case, good
@@ -41,6 +42,18 @@ def visible(case: Case) -> list[Event]:
     view = catalog.VIEWS[case.view]
     seen = [event for event in good(case) if is_visible(view, event, case.q)]
     return sorted(seen, key=lambda event: (event.available_at, event.partition, event.offset))
+
+
+def floors_hold(case: Case) -> bool:
+    """Whether every erasure of a case is of a subject that its view's key holds, so that the store has a floor."""
+    view = catalog.VIEWS[case.view]
+    return all(place_in_key(view, item.column) is not None for item in case.erasures)
+
+
+def left(case: Case) -> list[Event]:
+    """Of what the view sees, what was not erased."""
+    kept = [event for event in visible(case) if not is_erased(event, case.erasures)]
+    return seen_by(catalog.VIEWS[case.view], kept)
 
 
 def seen(case: Case) -> list[Event]:

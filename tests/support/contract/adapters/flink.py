@@ -48,7 +48,8 @@ class Flink:
 
     def takes(self, case: Case) -> bool:
         # A record's timestamp is never negative in Kafka, and files are not its business.
-        streamed = not catalog.is_batch(catalog.VIEWS[case.view])
+        # Nor does it know erasures: the store does.
+        streamed = not case.erasures and not catalog.is_batch(catalog.VIEWS[case.view])
         return streamed and all(event.available_at >= 0 and event.partition >= 0 for event in case.events)
 
     def counts(self, case: Case, event: Event, hop: int) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from coeval.aggregations.partial import Finalised
 from coeval.aggregations.tiles import tile_plan
-from coeval.reference.oracle import key_of, seen_by
+from coeval.reference.oracle import is_erased, key_of, seen_by
 from coeval.spec.model import WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import Kind, Physical
@@ -44,7 +44,7 @@ class Kernel:
 def _view(view: WindowedView, cases: Sequence[Case]) -> list[Answers]:
     codes: dict[tuple[Physical, ...], int] = {}
     source = catalog.stream_of(view)
-    events = seen_by(view, [event for case in cases for event in good(case)])
+    events = seen_by(view, [event for case in cases for event in good(case) if not is_erased(event, case.erasures)])
     keys = [codes.setdefault(key_of(view, event), len(codes)) for event in events]
     asked = [codes.setdefault(case.key, len(codes)) for case in cases]
     columns = {item.column for granularity in tile_plan(view, source).granularities for item in granularity.components}

@@ -10,6 +10,7 @@ from coeval.settings import Settings
 from coeval.spec.model import FeatureRef, Field, View
 from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_physical
+from coeval_pipelines.offline import erased
 from coeval_pipelines.offline import point_in_time as front
 from tests.support.contract import catalog
 from tests.support.contract.adapters import by_view
@@ -36,7 +37,11 @@ class Spark:
         return everything(case, event, hop)
 
     def answers(self, cases: Sequence[Case]) -> list[Answers]:
-        events = {source.name: self._events(source.name, cases) for source in (catalog.EVENTS, catalog.FACTS)}
+        erasures = [item for case in cases for item in case.erasures]
+        events = {
+            source.name: erased.without_erased(self._events(source.name, cases), source, erasures)
+            for source in (catalog.EVENTS, catalog.FACTS)
+        }
         found: list[Answers] = [{} for _ in cases]
         for name, places in by_view(cases).items():
             view = catalog.VIEWS[name]

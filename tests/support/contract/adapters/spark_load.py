@@ -23,14 +23,14 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import RowView, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import HOUR
-from coeval_pipelines.offline import online_load, tiles
+from coeval_pipelines.offline import erased, online_load, tiles
 from coeval_pipelines.offline.seen import seen_by
 from tests.support.contract import catalog
-from tests.support.contract.adapters import by_view, seen, visible
+from tests.support.contract.adapters import by_view, floors_hold, seen, visible
 from tests.support.contract.cases import Case, good
-from tests.support.contract.compare import Answers
+from tests.support.contract.compare import Answers, awaits_batch
 from tests.support.contract.frames import GROUP, event_frame
-from tests.support.contract.store import read_at_instants, shuffled_writes
+from tests.support.contract.store import erase, read_at_instants, shuffled_writes
 from tests.support.online import updates
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SparkLoad:
     alone: dict[Case, int] = field(default_factory=dict)
 
     def takes(self, case: Case) -> bool:
-        return True
+        return floors_hold(case)
 
     def counts(self, case: Case, event: Event, hop: int) -> bool:
         return loaded(case, event, hop, self.cuts[self.groups[case]])
@@ -74,7 +74,9 @@ class SparkLoad:
             loaded = self._load(view, frames[view.source])
             beside = [cases[place] for place in places if cases[place] not in self.alone]
             streamed = [event for case in beside for event in seen(case)] if view.source == "events" else []
-            shuffled_writes(writer, view, loaded + updates(view, manifest, streamed) if streamed else loaded, rng)
+            found = loaded + updates(view, manifest, streamed) if streamed else loaded
+            erase(self.client, manifest.tenant, [cases[place] for place in places], _RUN - 1)
+            shuffled_writes(writer, view, found, rng)
         answers = read_at_instants(self.client, manifest, cases)
         # A key whose tiles were all too old to be loaded is unknown to the store: only values are compared.
         return [{name: (value, None) for name, (value, _) in found.items()} for found in answers]
@@ -96,7 +98,9 @@ class SparkLoad:
         pairs = [(event, self.groups[case]) for case in mine if case not in self.alone for event in visible(case)]
         pairs += [(event, self.alone[case]) for case in mine if case in self.alone for event in good(case)]
         events, groups = [event for event, _ in pairs], [group for _, group in pairs]
-        return event_frame(self.spark, catalog.manifest().sources[source], events, groups).cache()
+        declared = catalog.manifest().sources[source]
+        erasures = [item for case in mine for item in case.erasures]
+        return erased.without_erased(event_frame(self.spark, declared, events, groups), declared, erasures).cache()
 
     def _load(self, view: View, events: DataFrame) -> list[Any]:
         events = seen_by(view, catalog.source_of(view), events)
@@ -141,7 +145,7 @@ def _turns(case: Case) -> bool:
 
 def loaded(case: Case, event: Event, hop: int, cut: int) -> bool:
     """Whether an event counts in its tile of that hop, once batch has loaded what is final at the cut."""
-    if not is_late(event, hop, catalog.EVENTS.allowed_lateness):
+    if not is_late(event, hop, catalog.EVENTS.allowed_lateness) and not awaits_batch(case, event, hop):
         return True
     view = catalog.VIEWS[case.view]
     assert isinstance(view, WindowedView)

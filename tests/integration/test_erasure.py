@@ -1,0 +1,298 @@
+"""A subject is erased: online at once, in every key that holds it, and no replay, wipe or batch load brings it back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+import redis
+import typer
+from typer.testing import CliRunner
+
+from coeval.errors import UsageError
+from coeval.online.erase import OnlineEraser
+from coeval.online.writer import OnlineWriter
+from coeval.reference.oracle import key_of, value_at
+from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
+from coeval.spec.model import View
+from coeval.spec.records import Event, ingest
+from coeval.spec.time import DAY, HOUR
+from coeval.spec.types import Physical, micros, to_physical
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination import erase_commands
+from coeval_pipelines.coordination import erasure as erasing
+from coeval_pipelines.erasures import UNDATED, ErasureTable, Recorded
+from coeval_pipelines.offline.columns import logical_array
+from coeval_pipelines.offline.online_load import load_view
+from coeval_pipelines.offline.point_in_time import point_in_time
+from coeval_pipelines.offline.tables import append, table_path
+from coeval_pipelines.offline.training_set import build_training_set
+from tests.support import catalog
+from tests.support.events import records
+from tests.support.offline import event_frame
+from tests.support.online import read, updates, write
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+START = micros(datetime(2026, 3, 20, tzinfo=UTC))
+NOW = START + 36 * DAY
+SEED = 17
+
+
+@pytest.fixture
+def client(redis_server: Settings) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(redis_server.redis.url)) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def settings(redis_server: Settings, tmp_path: Path) -> Settings:
+    """A home of its own beside the shared store."""
+    return redis_server.model_copy(update={"home": tmp_path})
+
+
+@pytest.fixture
+def control(settings: Settings) -> Iterator[ControlPlane]:
+    with closing(ControlPlane.open(settings)) as control:
+        yield control
+
+
+def _events() -> list[Event]:
+    print(f"seed {SEED}")
+    return list(ingest(catalog.PAYMENTS, records(SEED, 600, START, 35 * DAY)).good)
+
+
+def _fill(client: redis.Redis, events: list[Event]) -> None:
+    manifest = catalog.manifest()
+    writer = OnlineWriter(client, manifest.tenant)
+    for view in manifest.views.values():
+        write(writer, view, updates(view, manifest, events))
+        assert writer.mark_ready(view, writer.incarnation(view), "test")
+
+
+def _left(client: redis.Redis, card: int) -> list[str]:
+    """Names in the store of keys that hold the card."""
+    views = [view for view in catalog.manifest().views.values() if any(f.name == "card_id" for f in view.key)]
+    eraser = OnlineEraser(client, catalog.manifest().tenant)
+    return [view.name for view in views if eraser.count(view, Erasure("card_id", card, 0))]
+
+
+def test_a_subject_is_gone_from_every_view_that_holds_it_and_nobody_else_is(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest, events = catalog.manifest(), _events()
+    _fill(client, events)
+    card = max(
+        {event.values["card_id"] for event in events}, key=lambda c: sum(e.values["card_id"] == c for e in events)
+    )
+    before = {name: client.get(name) for name in client.scan_iter() if b"@" not in name}
+    assert len(_left(client, card)) > 2
+    outcome = erasing.erase(settings, manifest, control, Erasure("card_id", card, NOW), NOW)
+    assert outcome.is_new and all(item.taken for item in outcome.found)
+    assert _left(client, card) == []
+    after = {name: client.get(name) for name in client.scan_iter() if b"@" not in name}
+    assert after.items() <= before.items()
+    gone = len(before) - len(after)
+    assert gone == sum(item.keys for item in outcome.found)
+    _fill(client, events)  # the whole stream again
+    assert {name: client.get(name) for name in client.scan_iter() if b"@" not in name} == after
+
+
+def test_what_comes_after_the_erasure_counts(client: redis.Redis, settings: Settings, control: ControlPlane) -> None:
+    manifest, events = catalog.manifest(), _events()
+    _fill(client, events)
+    until = START + 20 * DAY
+    card = events[0].values["card_id"]
+    erasure = Erasure("card_id", card, until)
+    erasing.erase(settings, manifest, control, erasure, NOW)
+    q = START + 35 * DAY + HOUR
+    plans = {view.name: view for view in manifest.windowed_views}
+    view = next(view for view in plans.values() if [field.name for field in view.key] == ["card_id"])
+    found = read(client, manifest, view, [(card,)], q)[0]
+    for aggregate in view.aggregates:
+        counted = [e for e in events if e.event_ts // aggregate.hop * aggregate.hop > until]
+        narrow = replace(
+            view, aggregates=(aggregate,), features=tuple(f for f in view.features if f.name == aggregate.feature)
+        )
+        in_time = [
+            e
+            for e in counted
+            if e.available_at < (e.event_ts // aggregate.hop + 1) * aggregate.hop + catalog.PAYMENTS.allowed_lateness
+        ]
+        assert (
+            found[aggregate.feature] == value_at(narrow, catalog.PAYMENTS, in_time, (card,), q)[aggregate.feature].value
+        )
+
+
+def test_erasing_twice_is_erasing_once_and_a_floor_only_rises(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest, events = catalog.manifest(), _events()
+    _fill(client, events)
+    first = erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW - DAY), NOW)
+    state = {name: client.dump(name) for name in client.scan_iter()}
+    # A batch run that knew of the erasure has written since: doing it again takes nothing of it away.
+    control.start_load("card_spend", "v", NOW)
+    for at in (NOW - DAY, NOW - 2 * DAY):
+        again = erasing.erase(settings, manifest, control, Erasure("card_id", 3, at), NOW)
+        assert (again.is_new, again.entry) == (False, first.entry)
+    assert {name: client.dump(name) for name in client.scan_iter()} == state
+    later = erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)
+    assert later.is_new and later.erasure.epoch == 1
+    assert ErasureTable(settings, manifest.tenant).version == 2
+
+
+def test_a_store_that_was_wiped_gets_its_floors_back(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest, events = catalog.manifest(), _events()
+    _fill(client, events)
+    erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)
+    erasing.erase(settings, manifest, control, Erasure("card_id", 5, NOW), NOW)
+    client.flushall()
+    # The writer reads the changelog again at once, before anybody has set the floors.
+    _fill(client, events)
+    assert _left(client, 3) and _left(client, 5)
+    assert erasing.restore_floors(client, settings, manifest, manifest.views.values()) == 2
+    assert _left(client, 3) == _left(client, 5) == []
+    _fill(client, events)
+    assert _left(client, 3) == _left(client, 5) == []
+
+
+def test_an_entry_whose_writer_died_is_made_whole_by_the_same_command(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    table = ErasureTable(settings, "shop")
+
+    def died() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table.record(Erasure("card_id", 3, NOW), NOW, died)
+    half = table.entries()
+    assert [entry.erasure.epoch for entry in half] == [UNDATED]
+    assert not half[0].is_dated
+    assert table.record(Erasure("card_id", 3, NOW), NOW, lambda: 7) == (
+        Recorded(1, Erasure("card_id", 3, NOW, 7), NOW),
+        False,
+    )
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    client: redis.Redis, settings: Settings, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    erase_commands.register(app)
+    manifest, events = catalog.manifest(), _events()
+    _fill(client, events)
+    settings.manifest_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.manifest_path.write_text(manifest.to_json())
+    for name, value in settings.variables().items():
+        monkeypatch.setenv(name, value)
+    state = {name: client.dump(name) for name in client.scan_iter()}
+    run = CliRunner().invoke(app, ["erase", "merchant_id=m-1", "--dry-run", "--json"])
+    assert run.exit_code == 0, run.output
+    document = json.loads(run.stdout)
+    assert document["recorded"] is None and document["views"]["card_merchant"]["keys"] > 1
+    assert {name: client.dump(name) for name in client.scan_iter()} == state
+    done = CliRunner().invoke(app, ["erase", "merchant_id=m-1", "--json"])
+    assert json.loads(done.stdout)["views"]["card_merchant"]["taken"] > 0
+    assert set(json.loads(done.stdout)["not_keyed"]) == {"card_spend", "latest_payment"}
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "says"),
+    [
+        ("card=3", NOW, "names no subject"),
+        ("card_id", NOW, "names no subject"),
+        ("card_id=three", NOW, "is not a int64"),
+        ("card_id=3", NOW + 1, "still to come"),
+    ],
+)
+def test_what_cannot_be_erased_is_refused(text: str, at: int, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        erasing.subject(catalog.manifest(), text, at, NOW)
+
+
+def test_the_views_that_an_erasure_changes_are_named() -> None:
+    manifest = catalog.manifest()
+    touched = erasing.affected(manifest, Erasure("card_id", 3, NOW))
+    assert {view.name for view in (*touched.keyed, *touched.fed)} == set(manifest.views)
+    assert all("card_id" not in [field.name for field in view.key] for view in touched.fed)
+
+
+@pytest.mark.parametrize("column", ["card_id", "merchant_id"])
+def test_batch_and_training_do_not_know_what_was_erased(
+    column: str, spark: SparkSession, client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    """After a batch run, views that are keyed by the subject and those that are not are as the oracle says."""
+    manifest, events = catalog.manifest(), _events()
+    append(event_frame(spark, events), table_path(settings, manifest, "log", "payments"), "test", 1)
+    _fill(client, events)
+    cut = START + 36 * DAY
+    for view in manifest.views.values():
+        load_view(spark, settings, manifest, control, view, cut, now=cut)
+    subject = Counter(event.values[column] for event in events).most_common(1)[0][0]
+    erasure = Erasure(column, subject, START + 20 * DAY)
+    outcome = erasing.erase(settings, manifest, control, erasure, NOW)
+    assert outcome.erasure.epoch == control.last_epoch() == len(manifest.views)
+    for view in manifest.views.values():
+        load_view(spark, settings, manifest, control, view, cut, now=cut)
+    _fill(client, events)  # a replay of the whole stream
+    for view in manifest.views.values():
+        keys = sorted({key_of(view, event) for event in events}, key=str)
+        for q in (cut, cut + HOUR):
+            found = read(client, manifest, view, keys, q)
+            for key, values in zip(keys, found, strict=True):
+                expected = value_at(view, catalog.PAYMENTS, events, key, q, [erasure])
+                assert values == {name: item.value for name, item in expected.items()}, (view.name, key)
+        spine = spark.createDataFrame(_spine(view, keys, cut))
+        rows = point_in_time(spark, settings, manifest, view, spine).toArrow().to_pylist()
+        assert len(rows) == len(keys)
+        for row in rows:
+            key = tuple(row[field.name] for field in view.key)
+            expected = value_at(view, catalog.PAYMENTS, events, key, cut, [erasure])
+            got = {f.name: to_physical(f.type, row[f"{view.name}__{f.name}"]) for f in view.features}
+            assert got == {name: item.value for name, item in expected.items()}, (view.name, key)
+
+
+def _spine(view: View, keys: list[tuple[Physical, ...]], q: int) -> pa.Table:
+    columns = {
+        field.name: logical_array(field.type, [key[place] for key in keys]) for place, field in enumerate(view.key)
+    }
+    return pa.table({**columns, "event_timestamp": pa.array([q] * len(keys), pa.int64())})
+
+
+def test_a_training_set_names_the_erasures_that_it_knew_and_says_when_it_lost_something(
+    spark: SparkSession, client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest, events = catalog.manifest(), _events()
+    append(event_frame(spark, events), table_path(settings, manifest, "log", "payments"), "test", 1)
+    key = {"card_id": [3], "merchant_id": ["m1"], "payment_amount": [Decimal("1.00")]}
+    spine = spark.createDataFrame(pa.table({**key, "event_timestamp": pa.array([NOW], pa.int64())}))
+
+    def built() -> Mapping[str, Any]:
+        return build_training_set(spark, settings, manifest, "risk", spine, "one").lineage
+
+    before = built()
+    erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)
+    after, again = built(), built()
+    assert [(item["erasures"], item["erased"]) for item in (before, after, again)] == [
+        (0, False),
+        (1, True),
+        (1, False),
+    ]
+    assert before["content_hash"] != after["content_hash"] == again["content_hash"]
