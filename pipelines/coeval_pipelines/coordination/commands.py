@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coeval_pipelines.coordination import stream_commands
+from coeval_pipelines.coordination import deadletter_commands, erase_commands, stream_commands
 
 
 def register(app: typer.Typer) -> None:
@@ -16,6 +16,8 @@ def register(app: typer.Typer) -> None:
     backfill = typer.Typer(help="Load by batch what the stream does not hold.", no_args_is_help=True)
     backfill.command("run")(run)
     app.add_typer(backfill, name="backfill")
+    erase_commands.register(app)
+    deadletter_commands.register(app)
 
 
 def run(

@@ -95,6 +95,25 @@ def parse_record(source: EventSource, record: Record) -> Event | Reason:
     return _event(source, record, values)
 
 
+def faults(source: EventSource, record: Record) -> list[tuple[str, Reason, str]]:
+    """Everything that is wrong with a record: the field (empty: the whole), the reason, what it says instead."""
+    try:
+        document = _parse_object(record.value)
+    except _DuplicateKeyError:
+        return [("", Reason.DUPLICATE_FIELD, "a key stands twice")]
+    except (ValueError, RecursionError) as error:
+        return [("", Reason.UNPARSEABLE, str(error))]
+    raws = [(field, _raw(field, record) if field.origin else document.get(field.name)) for field in source.fields]
+    found = [(field, raw, _field_value(field, raw)) for field, raw in raws]
+    wrong = [
+        (field.name, reason, f"{raw!r} is no {field.type}" if raw is not None else f"no {field.type}")
+        for field, raw, reason in found
+        if isinstance(reason, Reason)
+    ]
+    outcome = None if wrong else parse_record(source, record)
+    return [(source.event_ts, outcome, "ahead of its record")] if isinstance(outcome, Reason) else wrong
+
+
 def _event(source: EventSource, record: Record, values: dict[str, Physical]) -> Event | Reason:
     declared = values[source.event_ts]
     assert isinstance(declared, int)
