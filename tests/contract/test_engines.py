@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coeval.client import open_redis
+from coeval.reference.oracle import is_late
+from coeval.spec.model import WindowedView
 from coeval.spec.records import Event, Ingested, ingest
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.fill import fill, load_in_session
 from coeval_pipelines.offline.event_log import ingest_topic, read_log, totals
+from coeval_pipelines.streaming.accounting import read_accounting
 from tests.support.contract import catalog
 from tests.support.contract.adapters.flink import Streamed, records
 from tests.support.contract.adapters.spark_load import loaded
@@ -52,6 +55,28 @@ def test_the_log_accounts_for_every_record(streamed: Streamed, log: SparkSession
     rows = read_log(log, streamed.settings, catalog.manifest(), catalog.EVENTS).collect()
     found = {(row.event_id, row.partition, row.offset, row.event_ts, row.available_at) for row in rows}
     assert found == {(e.event_id, e.partition, e.offset, e.event_ts, e.available_at) for e in truths.good}
+
+
+def test_the_stream_accounts_for_every_record_as_the_log_does(streamed: Streamed, truths: Ingested) -> None:
+    with closing(ControlPlane.open(streamed.settings)) as control:
+        run = control.runs(catalog.EVENTS.name)[0]
+    found = read_accounting(streamed.settings.kafka, catalog.manifest(), catalog.EVENTS.name, run.number)
+    assert found.read == len(records(streamed.cases))
+    assert (found.good, found.duplicates) == (len(truths.good), len(truths.duplicates))
+    assert found.rejected == Counter(reason.value for _, reason in truths.rejected)
+    hops = {aggregate.hop for view in catalog.manifest().windowed_views for aggregate in view.aggregates}
+    assert set(found.late) >= {hop for view in run.views for hop in _hops(view)}
+    for hop, late in found.late.items():
+        assert hop in hops
+        wanted = sum(is_late(event, hop, catalog.EVENTS.allowed_lateness) for event in truths.good)
+        # Of one event in two partitions the stream may have taken the other copy.
+        assert abs(late - wanted) <= len(truths.duplicates)
+    assert sum(found.late.values()) > 0
+
+
+def _hops(view: str) -> set[int]:
+    found = catalog.VIEWS[view]
+    return {aggregate.hop for aggregate in found.aggregates} if isinstance(found, WindowedView) else set()
 
 
 def test_a_batch_correction_brings_the_late_events_online(streamed: Streamed, log: SparkSession) -> None:
