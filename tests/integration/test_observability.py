@@ -33,10 +33,11 @@ from coeval_pipelines.local.prepare import free_port, free_settings
 from tests.support import catalog
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 120.0
+DEADLINE = 240.0
 PROMISE = 3
 VIEWS = ("card_merchant", "card_spend", "latest_payment")
 SOURCE = replace(catalog.PAYMENTS, canary=(Constant("card_id", "-1"), Constant("merchant_id", "canary")))
+WRITTEN = "coeval_writer_updates_written_total"
 _FLINK = re.compile(r"\bflink_\w+")
 
 
@@ -118,6 +119,7 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
             _await(lambda: all(count(view) >= 10 for view in VIEWS), metrics)
             _check_coordinator(metrics())
             _check_flink(watched)
+            assert (_sample(_scrape(watched.metrics.writer_port), WRITTEN, tenant="bank") or 0) > 0
             _check_status(watched, control)
 
             writer = _writer(watched)

@@ -51,7 +51,7 @@ def render(status: StreamStatus, as_json: bool = False) -> None:
     if status.views:
         console.print(_table(_VIEW_COLUMNS, (view_row(view, status.problems) for view in status.views)))
     for problem in status.problems:
-        console.print(f"! {problem.subject}: {problem.what}  -> {problem.then}", markup=False)
+        console.print(f"! {problem.subject}: {problem.what}  -> {problem.then}", markup=False, soft_wrap=True)
 
 
 def run_row(run: RunStatus, status: StreamStatus) -> tuple[str, ...]:
