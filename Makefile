@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations bench-catalog bench-stream bench-freshness soak
+.PHONY: help setup demo test mutations chaos bench-catalog bench-stream bench-freshness soak
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -26,6 +26,9 @@ test: setup ## Run every test
 
 mutations: setup ## Break every rule of the contract in every engine and show that the suite sees it
 	@$(BIN)/python -m tests.support.contract
+
+chaos: setup ## Kill, wipe, pause and change a whole stack while a million records flow, and compare every value
+	@$(BIN)/python -m tests.chaos
 
 bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
 	@$(BIN)/python benchmarks/bench_catalog.py

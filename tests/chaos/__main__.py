@@ -48,7 +48,7 @@ def main() -> int:
     document = summary(plan, outcome)
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
     show(document)
-    return 1 if outcome.verdict.wrong else 0
+    return 1 if outcome.verdict.wrong or outcome.uncounted else 0
 
 
 def summary(plan: Plan, outcome: Outcome) -> Mapping[str, object]:
@@ -67,6 +67,7 @@ def summary(plan: Plan, outcome: Outcome) -> Mapping[str, object]:
         "recovery": recovery,
         "compared": asdict(outcome.verdict),
         "accounting": outcome.accounting,
+        "counted_otherwise": outcome.uncounted,
         "skipped": outcome.skipped,
         "aims": aims,
     }
