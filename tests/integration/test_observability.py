@@ -122,11 +122,14 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
             assert (_sample(_scrape(watched.metrics.writer_port), WRITTEN, tenant="bank") or 0) > 0
             _check_status(watched, control)
 
+            def missed(view: str) -> float:
+                return _sample(metrics(), "coeval_canary_missed_total", view=view) or 0.0
+
+            before = {view: missed(view) for view in VIEWS}
             writer = _writer(watched)
             writer.send_signal(signal.SIGSTOP)
             try:
-                missed = "coeval_canary_missed_total"
-                _await(lambda: all((_sample(metrics(), missed, view=view) or 0) > 0 for view in VIEWS), metrics)
+                _await(lambda: all(missed(view) > before[view] for view in VIEWS), metrics)
                 found = [problem for problem in stream_status(watched, control).problems if problem.then == FRESHNESS]
                 assert {problem.subject for problem in found} == set(VIEWS)
             finally:

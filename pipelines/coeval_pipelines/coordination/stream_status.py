@@ -136,7 +136,8 @@ def _with_job(cluster: FlinkCluster, draft: RunStatus, job: Job | None, now: int
         restarts=cluster.restarts(job.id) if job.live else None,
         failure=cluster.failure(job.id),
         checkpoints=checkpoints,
-        checkpoint_age=(now - (checkpoints.at or job.started_at * 1000)) / 1e6,
+        # It may have been complete a moment after all of this was asked for.
+        checkpoint_age=max(0, now - (checkpoints.at or job.started_at * 1000)) / 1e6,
     )
 
 
@@ -189,7 +190,7 @@ def _behind(
     rated = replace(draft, events_per_second=events_per_second(certificates, now))
     if at is None:
         return rated
-    age = (now - certificates[0].recorded_at) / 1e6 if certificates and at.lag else 0.0
+    age = max(0, now - certificates[0].recorded_at) / 1e6 if certificates and at.lag else 0.0
     oldest = min(_uncovered(broker, _source(manifest, run).topic, at), default=now)
     return replace(
         rated,
