@@ -161,11 +161,14 @@ def test_a_store_that_was_wiped_gets_its_floors_back(
     _fill(client, events)
     erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)
     erasing.erase(settings, manifest, control, Erasure("card_id", 5, NOW), NOW)
+    assert erasing.floors_stand(client, settings, manifest)
     client.flushall()
+    assert not erasing.floors_stand(client, settings, manifest)
     # The writer reads the changelog again at once, before anybody has set the floors.
     _fill(client, events)
     assert _left(client, 3) and _left(client, 5)
     assert erasing.restore_floors(client, settings, manifest, manifest.views.values()) == 2
+    assert erasing.floors_stand(client, settings, manifest)
     assert _left(client, 3) == _left(client, 5) == []
     _fill(client, events)
     assert _left(client, 3) == _left(client, 5) == []

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import redis
 
 
+NEWEST = 5
+"""Erasures that the coordinator looks after: what a store may lose of its last second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Affected:
     """The views that an erasure changes: `keyed` ones hold the subject in their key and lose its values at once.
@@ -122,6 +126,13 @@ def restore_floors(client: redis.Redis, settings: Settings, manifest: Manifest, 
         for view in views:
             _apply(client, manifest, view, [entry.erasure for entry in entries])
     return len(entries)
+
+
+def floors_stand(client: redis.Redis, settings: Settings, manifest: Manifest) -> bool:
+    """Whether the store has the floors of the newest erasures: not after a snapshot, nor if it was away back then."""
+    eraser = OnlineEraser(client, manifest.tenant)
+    newest = [entry.erasure for entry in ErasureTable(settings, manifest.tenant).entries()[-NEWEST:] if entry.is_dated]
+    return all(eraser.has_floor(view, item) for item in newest for view in affected(manifest, item).keyed)
 
 
 def _apply(client: redis.Redis, manifest: Manifest, view: View, erasures: Sequence[Erasure]) -> Found:

@@ -18,7 +18,7 @@ from coeval.spec.model import View
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
-from coeval_pipelines.coordination.erasure import restore_floors
+from coeval_pipelines.coordination.erasure import floors_stand, restore_floors
 from coeval_pipelines.coordination.handoff import required_cut
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ def fill(
 
 
 def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
-    """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views."""
+    """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views.
+
+    Erasures that the store does not know of are set there first.
+    """
+    with closing(open_redis(settings)) as client:
+        if not floors_stand(client, settings, manifest):
+            restore_floors(client, settings, manifest, manifest.views.values())
     if not _lost(settings, manifest, control):
         return []
     with only_one(settings, "fill", wait=False) as mine:

@@ -80,6 +80,12 @@ class OnlineEraser:
                 found = [found[0] + changed, found[1] + taken]
         return Erased(*found)
 
+    def has_floor(self, view: View, erasure: Erasure) -> bool:
+        """Whether every bucket in which keys of the subject may be remembers a floor at or above this one."""
+        part, buckets = self._remembered(view, erasure)
+        known: list[Any] = [self._client.hget(erased_key(self._tenant, view, bucket), part) for bucket in buckets]
+        return all(value is not None and _FLOOR.unpack(value)[0] >= erasure.at for value in known)
+
     def erase_rows(self, view: RowView, rows: Sequence[tuple[str, Order]]) -> int:
         """Refuse rows by their encoded key and their order, and take them away; returns how many were stored.
 
