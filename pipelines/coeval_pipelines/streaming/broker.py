@@ -16,6 +16,8 @@ from coeval_pipelines.streaming.retention import CONFIGS, check_retention
 _REQUEST_MILLISECONDS = 10_000
 _KEEP = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
 """Deletion, never compaction: compaction keeps the last record of a key, which after a replay is not the greatest."""
+_TOTALS = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+"""Compacted soon, since whoever asks how the streams are reads all of it."""
 
 Offsets = dict[int, int]
 """Next offsets to read, by partition."""
@@ -148,7 +150,7 @@ def _wanted(settings: Settings, manifest: Manifest) -> Iterator[tuple[str, int, 
         for view in stream_views(manifest, source.name):
             yield changelog_topic(manifest, view), view.partitions, dict(_KEEP)
         # Totals: only the newest of each counts.
-        yield accounting_topic(manifest, source.name), 1, {"cleanup.policy": "compact"}
+        yield accounting_topic(manifest, source.name), 1, _TOTALS
 
 
 def partitions_of(broker: Broker, topics: Collection[str]) -> dict[str, int]:
