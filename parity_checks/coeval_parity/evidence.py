@@ -42,6 +42,8 @@ class Delivery:
     loaded_at: int | None
     certified: Mapping[int, int] | None
     freshness: int
+    load_run: int = 0
+    """The number of the last finished batch load."""
 
     def owner(self, granularity: Granularity, tile: int, lateness: int) -> Owner:
         """Who has to have delivered a tile by now."""
@@ -85,6 +87,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Floor:
+    """Of a key whose subject was erased: what was available up to `at`, and what loads up to `epoch` wrote, is gone."""
+
+    at: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One difference to explain: physical values, at one instant q (microseconds UTC).
 
@@ -103,6 +113,11 @@ class Case:
     events: Sequence[Event]
     duplicates: Sequence[Event] = ()
     definitions: Sequence[View] = ()
+    floor: Floor | None = None
+    erased: Sequence[Event] = ()
+    """The key's events whose subject was erased, in a view that is not keyed by it."""
+    erased_epoch: int = 0
+    """Loads up to this one may have written them."""
 
 
 def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component, ...]:

@@ -16,17 +16,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coeval.settings import Settings
+from coeval.spec.erasure import Erasure, place_in_key
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, View, columns_read
 from coeval.spec.records import Event
 from coeval.spec.types import DataType, Kind, Physical, to_physical
 from coeval_parity.compare import Values
+from coeval_parity.evidence import Floor
 from coeval_pipelines.arrow import physical_numpy
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.columns import arrow_type, logical_array, quoted
+from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erased
 from coeval_pipelines.offline.event_log import ingest_topic, read_duplicates, totals
-from coeval_pipelines.offline.point_in_time import point_in_time, source_events
-from coeval_pipelines.offline.tables import ENVELOPE, latest_version, read_log, table_path
+from coeval_pipelines.offline.point_in_time import point_in_time
+from coeval_pipelines.offline.tables import ENVELOPE, latest_version, read_batch_source, read_whole_log, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -47,14 +51,25 @@ class Log:
     manifest: Manifest
     versions: Mapping[str, int | None]
     reached: Mapping[str, Mapping[int, int]]
+    erasures: tuple[Erasure, ...] = ()
 
     def events(self, view: View) -> DataFrame:
         """The events that a view is computed from."""
         source = self.manifest.sources[view.source]
+        return without_erased(self._every(source), source, self.erasures)
+
+    def erased(self, view: View) -> DataFrame | None:
+        """The events of erased subjects that a view's own key does not hold; None where there are none."""
+        source = self.manifest.sources[view.source]
+        elsewhere = [item for item in self.erasures if place_in_key(view, item.column) is None]
+        marked = marked_erased(self._every(source), source, elsewhere)
+        return marked.where(ERASED).drop(ERASED) if ERASED in marked.columns else None
+
+    def _every(self, source: EventSource | BatchSource) -> DataFrame:
         if isinstance(source, BatchSource):
-            return source_events(self.spark, self.settings, self.manifest, view)
+            return read_batch_source(self.spark, self.settings, source)
         pinned = self.reached.get(source.name), self.versions[source.name]
-        return read_log(self.spark, self.settings, self.manifest, source, *pinned)
+        return read_whole_log(self.spark, self.settings, self.manifest, source, *pinned)
 
     def holds(self, source: str, event: Event) -> bool:
         """Whether an event of a source is among those that count."""
@@ -78,7 +93,7 @@ def open_log(
         reached[source.name] = totals(settings, manifest, source).offsets
     # Others may ingest at the same time: the tables are at least as new as the offsets, which bound what is read.
     versions = {source.name: latest_version(table_path(settings, manifest, "log", source.name)) for source in sources}
-    return Log(spark, settings, manifest, versions, reached)
+    return Log(spark, settings, manifest, versions, reached, ErasureTable(settings, manifest.tenant).erasures())
 
 
 def logged_keys(log: Log, view: View) -> list[str]:
@@ -144,6 +159,21 @@ def events_of(log: Log, view: View, keys: Sequence[str], earliest: int | None) -
     """The good events of some keys that happened at or after `earliest`, visible or not, by encoded key."""
     frame = log.events(view)
     return _collect(log, view, frame if earliest is None else frame.where(f"event_ts >= {earliest}"), keys)
+
+
+def erased_of(log: Log, view: View, keys: Sequence[str], earliest: int | None) -> dict[str, list[Event]]:
+    """The events of erased subjects under some keys of a view that is not keyed by them, by encoded key."""
+    frame = log.erased(view)
+    if frame is None:
+        return {}
+    return _collect(log, view, frame if earliest is None else frame.where(f"event_ts >= {earliest}"), keys)
+
+
+def floor_of(log: Log, view: View, key: Key) -> Floor | None:
+    """What was erased of a key that holds the subject."""
+    places = [(place_in_key(view, item.column), item) for item in log.erasures]
+    mine = [item for place, item in places if place is not None and key[place] == item.value]
+    return Floor(max(item.at for item in mine), max(item.epoch for item in mine)) if mine else None
 
 
 def duplicates_of(log: Log, view: View, keys: Sequence[str], earliest: int | None) -> dict[str, list[Event]]:

@@ -73,6 +73,10 @@ def _hypotheses(
     for other in case.definitions:
         if _has(other, case.feature) and _reproduces(case, _narrowed(other, case.feature), visible):
             yield Verdict(Cause.DEFINITION, f"Version {other.version} gives exactly the served value.", None, {}, tiles)
+    still = _still_there(case)
+    if still and _stores(case, tiles, kept, still) and _reproduces(case, case.view, [*kept, *still]):
+        proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
+        yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles)
     for ahead in _ahead(case):
         if _stores(case, tiles, kept, ahead) and _reproduces(case, case.view, [*kept, *_known_at(ahead, case.q)]):
             proof = f"Counting {len(ahead)} events that became available at or after the read gives the served value."
@@ -88,7 +92,7 @@ def _delivery_verdict(
 ) -> Verdict:
     gone = [event for event in visible if event.order in omitted]
     since = min(event.available_at for event in gone)
-    waiting = [event.available_at for event in gone if omitted[event.order] is not Why.LATE]
+    waiting = [event.available_at for event in gone if omitted[event.order] not in (Why.LATE, Why.ERASED)]
     proof = f"Leaving out {_counted(omitted)} gives exactly the served value."
     if Why.UNDELIVERED in omitted.values():
         proof += " No writer owns their tiles: the batch load is behind the stream's start."
@@ -96,6 +100,8 @@ def _delivery_verdict(
     if waiting and case.q - min(waiting) > delivery.freshness:
         proof += f" The oldest has waited longer than the promised {duration(delivery.freshness)}."
         return Verdict(Cause.STALE, proof, since, omitted, tiles)
+    if Why.ERASED in omitted.values():
+        return Verdict(Cause.ERASED, proof, since, omitted, tiles)
     return Verdict(Cause.IN_FLIGHT if waiting else Cause.LATE, proof, since, omitted, tiles)
 
 
@@ -103,6 +109,7 @@ _REASONS = {
     Why.LATE: "that came too late for a tile",
     Why.IN_FLIGHT: "above the offsets that the store is certified to cover",
     Why.UNDELIVERED: "that nobody has delivered",
+    Why.ERASED: "of an erased time that batch has not written anew",
 }
 
 
@@ -119,15 +126,26 @@ def _tiles(case: Case, delivery: Delivery, visible: Sequence[Event]) -> list[Til
     aggregate = case.view.aggregates[0]
     granularity = tile_plan(case.view, case.source).granularity(aggregate.hop)
     stored = case.stored.tiles.get(aggregate.hop, {})
-    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q)
+    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floor)
 
 
 def _omitted(
     case: Case, delivery: Delivery, visible: Sequence[Event], tiles: Sequence[TileEvidence]
 ) -> Mapping[Order, Why] | None:
     if isinstance(case.view, RowView):
-        return row_omissions(case.stored.row, visible, delivery, stream=case.view.stream)
+        return row_omissions(case.stored.row, visible, delivery, stream=case.view.stream, floor=case.floor)
     return {order: why for tile in tiles for order, why in tile.omitted.items()}
+
+
+def _still_there(case: Case) -> list[Event]:
+    """The erased events that a value may still hold: no batch load has written their tiles since."""
+    seen = visible_events(case.view, case.erased, case.key, case.q)
+    if not isinstance(case.view, WindowedView):
+        return seen
+    aggregate = case.view.aggregates[0]
+    slots = case.stored.tiles.get(aggregate.hop, {})
+    found = [(event, slots.get(event.event_ts // aggregate.hop)) for event in in_window(aggregate, seen, case.q)]
+    return [event for event, slot in found if slot is not None and slot.epoch <= case.erased_epoch]
 
 
 def _ahead(case: Case) -> Iterator[list[Event]]:

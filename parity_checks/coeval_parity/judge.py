@@ -18,8 +18,8 @@ from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
-from coeval_parity.evidence import Case, Stored
-from coeval_parity.expected import Log, duplicates_of, events_of
+from coeval_parity.evidence import Case, Floor, Stored
+from coeval_parity.expected import Log, duplicates_of, erased_of, events_of, floor_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
@@ -97,6 +97,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     earliest = _earliest(view, screened)
     events = events_of(log, view, keys, earliest)
     duplicates = duplicates_of(log, view, keys, earliest)
+    erased = erased_of(log, view, keys, earliest)
     for index, key in enumerate(keys):
         mine = seen_by(view, events.get(key, []))
         evidence = _Evidence(
@@ -109,6 +110,9 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             events=mine,
             duplicates=seen_by(view, duplicates.get(key, [])),
             definitions=definitions,
+            floor=floor_of(log, view, decode_key(view.key, key)),
+            erased=seen_by(view, erased.get(key, [])),
+            erased_epoch=max((item.epoch for item in log.erasures), default=0),
         )
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
@@ -131,6 +135,9 @@ class _Evidence:
     events: Sequence[Event]
     duplicates: Sequence[Event]
     definitions: Sequence[View]
+    floor: Floor | None
+    erased: Sequence[Event]
+    erased_epoch: int
 
 
 def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, feature: str) -> None:
@@ -147,6 +154,9 @@ def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, featu
         events=evidence.known,
         duplicates=evidence.duplicates,
         definitions=evidence.definitions,
+        floor=evidence.floor,
+        erased=evidence.erased,
+        erased_epoch=evidence.erased_epoch,
     )
     if near(first, first.served, first.expected):
         docket.within[feature] += 1

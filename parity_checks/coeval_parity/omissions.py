@@ -18,7 +18,7 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import Aggregate, EventSource
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to
-from coeval_parity.evidence import Delivery, Order, Owner, Slot, components_of, holds
+from coeval_parity.evidence import Delivery, Floor, Order, Owner, Slot, components_of, holds
 
 MAX_CANDIDATES = 5000
 """Ways in which several partitions may have been read part of the way, tried per tile."""
@@ -30,6 +30,7 @@ class Why(StrEnum):
     LATE = "late"
     IN_FLIGHT = "in flight"
     UNDELIVERED = "not delivered"
+    ERASED = "erased with its tile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def window_evidence(
     stored: Mapping[int, Slot],
     visible: Sequence[Event],
     q: int,
+    floor: Floor | None = None,
 ) -> list[TileEvidence]:
     """The tiles of a window at q that hold an event on either side, oldest first, with what may be left out."""
     oldest = floor_to(q - aggregate.window, aggregate.hop) // aggregate.hop
@@ -84,10 +86,18 @@ def window_evidence(
     for tile in sorted({tile for tile in by_tile if tile >= oldest} | slots.keys()):
         owner = delivery.owner(granularity, tile, source.allowed_lateness)
         slot, events = slots.get(tile), by_tile.get(tile, [])
-        allowed = _allowed(owner, slot, events, aggregate.hop, source.allowed_lateness, delivery)
+        if slot is None and floor and _awaits_batch(floor, owner, tile * aggregate.hop, delivery):
+            allowed = _Allowed({event.order: Why.ERASED for event in events})
+        else:
+            allowed = _allowed(owner, slot, events, aggregate.hop, source.allowed_lateness, delivery)
         omitted = _choose(allowed, slot, events, components)
         found.append(TileEvidence(tile, owner, slot, tuple(events), components, omitted))
     return found
+
+
+def _awaits_batch(floor: Floor, owner: Owner, start: int, delivery: Delivery) -> bool:
+    """Whether a tile went with what was erased, and no batch load since has written what is left of it."""
+    return start <= floor.at and not (owner is Owner.BATCH and delivery.load_run > floor.epoch)
 
 
 def _allowed(
@@ -138,7 +148,7 @@ def _prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Eve
 
 
 def row_omissions(
-    stored: Order | None, visible: Sequence[Event], delivery: Delivery, *, stream: bool
+    stored: Order | None, visible: Sequence[Event], delivery: Delivery, *, stream: bool, floor: Floor | None = None
 ) -> dict[Order, Why] | None:
     """What a stored row leaves out: every visible event above it in the total order; None where one may not be missing.
 
@@ -147,9 +157,13 @@ def row_omissions(
     missing = [event for event in visible if stored is None or event.order > stored]
     if stored is not None and stored not in {event.order for event in visible}:
         return None
+    omitted: dict[Order, Why] = {}
     for event in missing:
         waiting = delivery.in_flight(event) if stream else delivery.after_load(event)
         overtaken = stream and stored is not None and stored[2] == event.partition and stored[3] > event.offset
-        if not waiting or overtaken:
+        # An erased row of a later time had taken its place.
+        gone = floor is not None and event.event_ts <= floor.at and delivery.load_run <= floor.epoch
+        if not gone and (not waiting or overtaken):
             return None
-    return {event.order: Why.IN_FLIGHT for event in missing}
+        omitted[event.order] = Why.ERASED if gone else Why.IN_FLIGHT
+    return omitted

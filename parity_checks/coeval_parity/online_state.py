@@ -82,6 +82,7 @@ def read_delivery(manifest: Manifest, view: View, writer: OnlineWriter, control:
         loaded_at=load.finished_at if load else None,
         certified=certified,
         freshness=view.sla.freshness,
+        load_run=load.run if load else 0,
     )
 
 

@@ -23,6 +23,7 @@ MEANINGS = {
     Cause.TTL: "One side applies another ttl.",
     Cause.DEFINITION: "The served value was computed by another version of the view.",
     Cause.CLOCK: "The store knows events that were not available yet at the instant of the read: a clock is ahead.",
+    Cause.ERASED: "A subject was erased; what is left of its time is not written anew yet. Benign.",
     Cause.UNEXPLAINED: "No late or in-flight event accounts for it: store or log was changed, or lost something.",
 }
 ACTIONS = {
@@ -33,6 +34,7 @@ ACTIONS = {
     Cause.TTL: "Deploy one version everywhere: the reader and the training side disagree about the definition.",
     Cause.DEFINITION: "Fill the view again under its current version, and find the writer that still runs the old one.",
     Cause.CLOCK: "Check the clocks of producers and brokers, then run parity again.",
+    Cause.ERASED: "Load by batch: coeval backfill run --correct.",
     Cause.UNEXPLAINED: "Start with the tiles marked below. More online than in the log: the log lost events, or "
     "something else writes to the store. Less online: a write was lost. Do not promote anything that reads this view. "
     "Fill the view again from batch and changelog, then run parity on it.",

@@ -25,11 +25,13 @@ class Cause(StrEnum):
     """One side computes another version of the view."""
     CLOCK = "clock"
     """The store knows events whose availability lies at or after the instant of the read."""
+    ERASED = "erased"
+    """A subject was erased, and the next batch load writes anew what is left of its time."""
     UNEXPLAINED = "unexplained"
     """No counterfactual reproduces the served value."""
 
 
-BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE})
+BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE, Cause.ERASED})
 """Causes that may occur in a sound system, within bounds. Every other cause has a budget of 0."""
 
 

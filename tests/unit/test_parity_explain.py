@@ -16,7 +16,7 @@ from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import Physical, micros
-from coeval_parity.evidence import Case, Delivery, Stored
+from coeval_parity.evidence import Case, Delivery, Floor, Stored
 from coeval_parity.explain import explain
 from coeval_parity.omissions import Why
 from coeval_parity.result import BENIGN, Cause
@@ -125,6 +125,34 @@ def test_late_and_in_flight_together_are_in_flight() -> None:
     verdict = explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME]), replace(STREAM, certified={0: 3}))
     assert verdict.cause is Cause.IN_FLIGHT
     assert set(verdict.omitted.values()) == {Why.LATE, Why.IN_FLIGHT}
+
+
+def test_what_an_erasure_took_with_its_tile_is_erased_until_batch_has_written_it_anew() -> None:
+    floored = replace(hourly([ON_TIME, FRESH], [FRESH]), floor=Floor(NOON + 2 * MINUTE, 3))
+    verdict = explain(floored, STREAM)
+    assert (verdict.cause, dict(verdict.omitted)) == (Cause.ERASED, {ON_TIME.order: Why.ERASED})
+    corrected = replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=4)
+    assert explain(floored, corrected).cause is Cause.UNEXPLAINED
+    assert explain(floored, replace(corrected, load_run=3)).cause is Cause.ERASED
+    assert explain(replace(floored, floor=Floor(NOON - MINUTE, 3)), STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_a_value_that_still_holds_what_was_erased_is_erased_until_batch_has_written_it_anew() -> None:
+    gone = event(9, NOON + 2 * MINUTE, 50)
+    held = replace(hourly([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone])
+    verdict = explain(held, STREAM)
+    assert verdict.cause is Cause.ERASED
+    assert "Counting 1 erased events" in verdict.proof
+    assert explain(replace(held, erased=[]), STREAM).cause is Cause.UNEXPLAINED
+    assert explain(tampered(held, 1), STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_a_row_that_an_erased_one_had_replaced_is_erased_until_batch_has_written_it_anew() -> None:
+    late = event(4, NOON, delay=40 * MINUTE)
+    expected = value_at(ROWS, SOURCE, [late], (1,), Q)["amount"].value
+    found = Case(ROWS, SOURCE, "amount", (1,), Q, None, expected, Stored({}), [late], floor=Floor(NOON + MINUTE, 2))
+    assert explain(found, STREAM).cause is Cause.ERASED
+    assert explain(found, replace(STREAM, load_run=3)).cause is Cause.UNEXPLAINED
 
 
 def test_in_flight_for_longer_than_the_freshness_promise_is_stale() -> None:
