@@ -102,14 +102,14 @@ def encode_tiles(plan: TilePlan, hop: int, columns: TileColumns, epoch: int) -> 
         slots[component.name] = columns.states[component.name]
     positions = ring_offset(plan, hop) + columns.tile % granularity.slots * granularity.dtype.itemsize
     return [
-        Update(key, _WRITE_PREFIX.pack(position, event_ts, available_at, start) + slot.tobytes())
+        Update(key, _WRITE_PREFIX.pack(position, event_ts, available_at, start) + slot)
         for key, position, event_ts, available_at, start, slot in zip(
             columns.keys,
             positions.tolist(),
             columns.last_event_ts.tolist(),
             columns.last_available_at.tolist(),
             (columns.tile * hop).tolist(),
-            slots,
+            slots.view(f"V{slots.dtype.itemsize}").tolist(),
             strict=True,
         )
     ]
