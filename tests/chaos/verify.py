@@ -73,10 +73,7 @@ def verify(
     verdict = Verdict()
     with closing(open_redis(settings)) as client:
         for view in manifest.views.values():
-            by_key: dict[str, list[Event]] = defaultdict(list)
-            for event in seen_by(view, judged[view.source].good):
-                if all(event.values[item.name] is not None for item in view.key):
-                    by_key[encode_key(view.key, key_of(view, event))].append(event)
+            by_key = _by_key(manifest, view, judged[view.source].good)
             stored = set(stored_keys(client, manifest, view))
             for key in sorted(stored ^ by_key.keys()):
                 verdict.differs(f"{view.name} {key}: {'stored, and no event' if key in stored else 'not stored'}")
@@ -86,6 +83,21 @@ def verify(
                     if blob is not None:
                         _compare(verdict, manifest, view, key, blob, by_key[key])
     return verdict, judged
+
+
+def _by_key(manifest: Manifest, view: View, good: Sequence[Event]) -> dict[str, list[Event]]:
+    """The events of each key that the stream makes known: in a windowed view, one that is in time for some tile."""
+    found: dict[str, list[Event]] = defaultdict(list)
+    for event in seen_by(view, good):
+        if all(event.values[item.name] is not None for item in view.key):
+            found[encode_key(view.key, key_of(view, event))].append(event)
+    if isinstance(view, RowView):
+        return found
+    assert isinstance(view, WindowedView)
+    lateness = manifest.event_source(view).allowed_lateness
+    # Later for a tile means in time for no smaller one.
+    longest = max(aggregate.hop for aggregate in view.aggregates)
+    return {key: items for key, items in found.items() if not all(is_late(item, longest, lateness) for item in items)}
 
 
 def _fetched(
