@@ -20,7 +20,7 @@ from coeval.errors import BrokerError
 from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import key_of
 from coeval.settings import KafkaSettings, Settings
-from coeval.spec.manifest import Manifest
+from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.records import Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
@@ -88,14 +88,14 @@ def produce(settings: Settings, made: list[Record]) -> None:
 def test_every_engine_reaches_a_secured_broker_and_no_file_holds_the_password(
     spark: SparkSession, secured: Settings
 ) -> None:
-    manifest = replace(catalog.manifest(), tenant="secured", event_sources=(SOURCE,))
+    view = with_version(catalog.PAIR, SOURCE)
+    manifest = Manifest("test", "secured", event_sources=(SOURCE,), windowed_views=(view,))  # type: ignore[arg-type]
     made = records(4, COUNT, START, DAY)
     with closing(ControlPlane.open(secured)) as control, streaming(secured, manifest, control):
         produce(secured, made)
         await_caught_up(secured, manifest, control, DEADLINE)
     good = ingest(SOURCE, made).good
     assert ingest_topic(spark, secured, manifest, SOURCE).good == len(good)
-    view = manifest.views["card_spend"]
     keys = sorted({key_of(view, event) for event in good}, key=str)
     with closing(open_redis(secured)) as client:
         writer = OnlineWriter(client, manifest.tenant)
