@@ -75,7 +75,7 @@ class FlinkSettings(BaseModel):
 
     rest_url: str = "http://127.0.0.1:8081"
     task_slots: int = 8
-    """Of each worker of the local stack: a job takes as many as its parallelism, and a new run starts beside the old."""
+    """Of each worker of the local stack. A job takes as many as its parallelism; a new run starts beside the old."""
     workers: int = 1
     """Workers of the local stack; one more than is needed is a standby, which shortens recovery."""
     parallelism: int = 1

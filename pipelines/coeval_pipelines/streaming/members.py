@@ -4,8 +4,8 @@ Kafka's consumer groups would do it too, and were tried: with them every join, l
 until all have answered, a dead one holds the others up until its session ends (3 of 6 seconds, measured), and one that
 waits for a slow store is thrown out and comes back, each time at the cost of everybody. A group would also have to be
 named after the store, which has as many addresses as there are ways to it. Here a writer that comes or goes touches
-only the partitions that change hands. Nothing depends on the members agreeing: two that read one partition fence each other,
-and one that nobody reads waits for the next look.
+only the partitions that change hands. Nothing depends on the members agreeing: two that read one partition fence each
+other, and one that nobody reads waits for the next look.
 """
 
 from __future__ import annotations
