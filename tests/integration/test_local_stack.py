@@ -204,13 +204,13 @@ def test_a_damaged_state_file_counts_as_no_stack(small: Settings) -> None:
 def test_a_component_that_cannot_start_fails_early_with_its_last_words_and_nothing_is_left(small: Settings) -> None:
     directory = small.home / "local" / "redis"
     directory.mkdir(parents=True)
-    (directory / "dump.rdb").write_text("this is no snapshot")
+    (directory / "appendonly.aof").write_text("this is no log of writes")
     seen: list[StackStatus] = []
     started = time.monotonic()
     with pytest.raises(StackError, match="redis ended 3 times") as caught:
         stack.up(small, ("redis",), seen.append)
     assert time.monotonic() - started < 60
-    assert "Fatal error loading the DB" in caught.value.reason
+    assert "Bad file format reading the append only file" in caught.value.reason
     assert "redis.log" in caught.value.instruction
     assert not any(running(status) for status in seen)
 

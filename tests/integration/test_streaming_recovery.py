@@ -306,5 +306,5 @@ def test_a_job_that_cannot_run_says_why(stream: Stream, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="does not answer"):
         reconcile(stream.settings.model_copy(update={"flink": nowhere}), stream.control)
     bare = stream.settings.model_copy(update={"cache": tmp_path, "home": tmp_path})
-    with pytest.raises(EngineError, match="connector is not in"):
+    with pytest.raises(EngineError, match="flink-sql-connector-kafka is not in"):
         submit(bare, [Submission(stream.manifest, stream.run)])

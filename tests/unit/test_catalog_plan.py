@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coeval.online.layout import TILE_HEADER
 from coeval.spec.expressions import Expression
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import (
@@ -214,7 +215,7 @@ def test_the_tile_plan_is_part_of_the_cost() -> None:
     cost = step(plan_of(BEFORE, Deployed()), "card_spend").cost
     assert cost is not None
     assert [(item.length, item.slots) for item in cost.tiles] == [("24h", 32), ("1h", 170), ("5m", 14)]
-    assert cost.planned_bytes == 24 + sum(item.slots * item.bytes for item in cost.tiles)
+    assert cost.planned_bytes == TILE_HEADER.size + sum(item.slots * item.bytes for item in cost.tiles)
     assert cost.partitions == 4
 
 

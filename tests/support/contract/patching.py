@@ -90,6 +90,8 @@ original = sql.source_job
 
 def source_job(manifest, run, kafka):
     job = original(manifest, run, kafka)
+    if run.source not in changes:
+        return job
     old, new = changes[run.source]
     statements = tuple(statement.replace(old, new) for statement in job.statements)
     if statements == job.statements:
