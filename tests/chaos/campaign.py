@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,12 @@ from coeval.client import open_redis
 from coeval.errors import StoreError
 from coeval.online.keys import data_key
 from coeval.online.layout import decode_row
+from coeval.reference.oracle import is_late
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import WindowedView
+from coeval.spec.records import Ingested, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
@@ -68,9 +70,9 @@ class Outcome:
     recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     verdict: Verdict = field(default_factory=Verdict)
     accounting: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By source, what became of its records, by the rules of the log."""
+    """By source, what became of its records, by the rules of the log; the rejected by reason."""
     uncounted: list[str] = field(default_factory=list)
-    """Where the stream's own counters say something else."""
+    """Where the producer or the stream's own counters, per reason and granularity, say something else."""
     skipped: list[str] = field(default_factory=list)
 
 
@@ -256,23 +258,30 @@ class Campaign:
     def _compare(self, control: ControlPlane) -> None:
         self._say("reading the topics, and comparing every key")
         records = {source.name: on_topic(self._settings, source.topic) for source in self._manifest.event_sources}
+        if (there := sum(map(len, records.values()))) != self._outcome.records:
+            self._outcome.uncounted.append(f"{self._outcome.records} records were sent, and the topics hold {there}")
         self._outcome.verdict, judged = verify(self._settings, self._manifest, records)
-        for name, outcome in judged.items():
-            counted = {
-                "read": len(records[name]),
-                "good": len(outcome.good),
-                "rejected": len(outcome.rejected),
-                "duplicates": len(outcome.duplicates),
-            }
-            self._outcome.accounting[name] = counted
-            (run,) = control.runs(name)
-            # A run that was rewound counts from where it began, and cannot know what was a duplicate of earlier ones.
-            if not any(run.start.values()):
-                found = read_accounting(self._settings.kafka, self._manifest, name, run.number)
-                said = {"read": found.read, "good": found.good, "duplicates": found.duplicates}
-                said["rejected"] = sum(found.rejected.values())
-                if said != counted:
-                    self._outcome.uncounted.append(f"{name}: the stream counts {said}, the log {counted}")
+        for source in self._manifest.event_sources:
+            self._outcome.accounting[source.name] = _counts(judged[source.name])
+            (run,) = control.runs(source.name)
+            # A run that was rewound judges what lies above its start, and knows no earlier copies.
+            seen = [item for item in records[source.name] if item.offset >= run.start.get(item.partition, 0)]
+            found = read_accounting(self._settings.kafka, self._manifest, source.name, run.number)
+            said = {"read": found.read, "good": found.good, "duplicates": found.duplicates, **found.rejected}
+            said |= {f"late by {hop}": late for hop, late in found.late.items()}
+            log = ingest(source, seen)
+            expected = _counts(log)
+            for hop in found.late:
+                expected[f"late by {hop}"] = sum(is_late(item, hop, source.allowed_lateness) for item in log.good)
+            if said != expected:
+                self._outcome.uncounted.append(f"{source.name}: the stream counts {said}, the log {expected}")
+
+
+def _counts(judged: Ingested) -> dict[str, int]:
+    """What became of records: read, good, duplicates, and the rejected by reason."""
+    rejected = Counter(str(reason) for _, reason in judged.rejected)
+    read = len(judged.good) + len(judged.duplicates) + len(judged.rejected)
+    return {"read": read, "good": len(judged.good), "duplicates": len(judged.duplicates), **rejected}
 
 
 def changed(manifest: Manifest) -> Manifest:
