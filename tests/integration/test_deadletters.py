@@ -11,24 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from coeval.errors import UsageError
 from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.records import Reason, Record
 from coeval.spec.time import DAY, HOUR
-from coeval.spec.types import micros
+from coeval.spec.types import INT64, STRING, TIMESTAMP, micros
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.deadletters import ReplayBook
 from coeval_pipelines.coordination import deadletter
 from coeval_pipelines.coordination.deploy import now
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline import deadletters as room
-from coeval_pipelines.offline.deadletters import Reject, Repaired
-from coeval_pipelines.offline.event_log import ingest_topic, read_log, totals
+from coeval_pipelines.offline.event_log import ingest_history, ingest_topic, read_log, totals
+from coeval_pipelines.offline.repairs import Repaired, repair
 from coeval_pipelines.streaming.broker import Broker
 from tests.support import catalog
+from tests.support.catalog import MONEY, WIDE_MONEY
 from tests.support.offline import produce
 
 if TYPE_CHECKING:
@@ -62,56 +66,6 @@ def control(world: tuple[Settings, Manifest, EventSource]) -> Iterator[ControlPl
         yield control
 
 
-def _reject(value: bytes, reason: Reason = Reason.BAD_LITERAL, at: int = START + 11 * HOUR) -> Reject:
-    return Reject("payments", reason, Record(value, at, 0, 7))
-
-
-def test_what_is_wrong_is_said_by_field() -> None:
-    says = {reason: room.why(catalog.PAYMENTS, _reject(value, reason)) for reason, value in POISON}
-    assert room.why(catalog.PAYMENTS, _reject(POISON[0][1])) == ["amount: '12.505' is no decimal(9,2) (bad_literal)"]
-    assert len(says[Reason.BAD_LITERAL]) == 2  # both fields of the one with words
-    assert says[Reason.NULL_REQUIRED] == ["card_id: no int64 (null_required)"]
-    assert "a key stands twice" in says[Reason.DUPLICATE_FIELD][0]
-    assert says[Reason.FUTURE_DATED] == ["paid_at: ahead of its record (future_dated)"]
-    assert "Unterminated string" in says[Reason.UNPARSEABLE][0]
-    assert room.why(catalog.PAYMENTS, _reject(json.dumps(GOOD).encode())) == []
-
-
-def test_a_repair_is_judged_before_anything_is_sent() -> None:
-    change = room.setting(catalog.PAYMENTS, ["amount=12.50"])
-    mended = room.repair(catalog.PAYMENTS, _reject(POISON[0][1]), change, START + DAY)
-    assert not mended.problems
-    assert json.loads(mended.value or b"")["amount"] == "12.50"
-    still = room.repair(catalog.PAYMENTS, _reject(POISON[1][1]), change, START + DAY)
-    assert still.problems == ("points: 'x' is no int64 (bad_literal)",)
-    # The clock has passed it by.
-    assert not room.repair(catalog.PAYMENTS, _reject(POISON[5][1]), None, START + 2 * DAY).problems
-    assert (
-        room.repair(catalog.PAYMENTS, _reject(POISON[3][1]), change, START + DAY).problems[0].startswith("the repair")
-    )
-    twice = room.repair(
-        catalog.PAYMENTS, _reject(POISON[4][1]), room.setting(catalog.PAYMENTS, ["note=x"]), START + DAY
-    )
-    assert "amount stands twice" in twice.problems[0]
-    left_out = room.repair(catalog.PAYMENTS, _reject(POISON[0][1]), lambda raw: None, START + DAY)
-    assert left_out.problems == ("the repair left it out",)
-
-
-def test_numbers_keep_every_digit_through_a_repair() -> None:
-    raw = b'{"event_id": "e", "paid_at": "2026-03-20T10:00:00Z", "card_id": 9007199254740993, "merchant_id": "m",'
-    raw += b' "amount": 0.10}'
-    mended = room.repair(catalog.PAYMENTS, _reject(raw), room.setting(catalog.PAYMENTS, ["note=null"]), START + DAY)
-    document = json.loads(mended.value or b"")
-    assert (document["card_id"], document["amount"], document["note"]) == ("9007199254740993", "0.10", None)
-    assert not mended.problems
-
-
-@pytest.mark.parametrize("text", ["amount", "amuont=1", "=1"])
-def test_a_field_that_the_source_does_not_have_is_not_set(text: str) -> None:
-    with pytest.raises(UsageError, match="sets no field"):
-        room.setting(catalog.PAYMENTS, [text])
-
-
 def test_poison_is_listed_repaired_and_replayed_exactly_once(
     spark: SparkSession, world: tuple[Settings, Manifest, EventSource], control: ControlPlane
 ) -> None:
@@ -124,11 +78,16 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
     assert {item.reason: item.count for item in listed} == Counter(reason.value for reason, _ in POISON)
     assert all(item.first == item.last == START + 11 * HOUR for item in listed)
     assert room.summaries(spark, settings, manifest, [source], since=START + DAY) == []
-    shown = room.rejects(spark, settings, manifest, source, positions=[(0, 0), (1, 1)])
-    assert [(item.position, item.record.value) for item in shown] == [((0, 0), POISON[0][1]), ((1, 1), POISON[3][1])]
+    shown = list(room.rejects(spark, settings, manifest, source, positions=[(0, 0), (1, 1)]))
+    assert [((item.place.partition, item.place.offset), item.record.value) for item in shown] == [
+        ((0, 0), POISON[0][1]),
+        ((1, 1), POISON[3][1]),
+    ]
 
     every = room.rejects(spark, settings, manifest, source)
-    repaired = [room.repair(source, item, _mend, now()) for item in every]
+    repaired = [repair(source, item, _mend, now()) for item in every]
+    assert {item.reject.topic for item in repaired} == {source.topic}
+    assert len({item.reject.log for item in repaired} - {""}) == 1
     assert Counter(bool(item.problems) for item in repaired) == {False: 5, True: 1}
     # A process dies between sending and marking: two of them were sent, and nothing says so but the topic.
     book, valid = ReplayBook(control), [item for item in repaired if not item.problems]
@@ -137,7 +96,7 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
     done = deadletter.replay(settings, control, source, repaired, now)
     assert (len(done.sent), len(done.recovered), len(done.refused), done.before) == (3, 2, 1, {})
     again = deadletter.replay(settings, control, source, repaired, now)
-    assert (again.sent, again.recovered, set(again.before)) == ((), (), {item.reject.position for item in valid})
+    assert (again.sent, again.recovered, set(again.before)) == ((), (), {item.reject.place for item in valid})
 
     ingest_topic(spark, settings, manifest, source)
     report = totals(settings, manifest, source)
@@ -146,6 +105,32 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
     assert log.keys() == {"e", "scale", "words", "nobody", "twice", "ahead"}
     assert {row["partition"] for row in log.values()} == {0, 1}
     assert min(row["available_at"] for name, row in log.items() if name != "e") > START + 30 * DAY
+
+
+def test_rejects_of_history_files_are_read_as_they_are_and_hide_what_was_erased(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    source = replace(catalog.PAYMENTS, history="history.parquet")
+    settings = Settings(home=tmp_path)
+    manifest = replace(catalog.manifest(), event_sources=(source,))
+    at, kinds = datetime(2026, 3, 20, 10, tzinfo=UTC), {MONEY: pa.decimal128(9, 2), WIDE_MONEY: pa.decimal128(15, 3)}
+    rows = [(4711, None, at), (42, None, at), (42, "m", None), (42, "m", at)]
+    values = {"card_id": [row[0] for row in rows], "merchant_id": [row[1] for row in rows]}
+    values |= {"event_id": list("abcd"), "paid_at": [row[2] for row in rows]}
+    kind = {STRING: pa.string(), INT64: pa.int64(), TIMESTAMP: pa.timestamp("us", tz="UTC"), **kinds}
+    columns = {item.name: pa.array(values.get(item.name, [None] * 4), kind[item.type]) for item in source.fields}
+    pq.write_table(pa.table(columns), tmp_path / "history.parquet")
+    ingest_history(spark, settings, manifest, source)
+    ErasureTable(settings, manifest.tenant).record(Erasure("card_id", 4711, START + DAY), START + DAY, lambda: 0)
+    found = list(room.rejects(spark, settings, manifest, source))
+    assert [(item.erased, item.record.partition) for item in found] == [(False, -1), (True, -1), (False, -1)]
+    assert b"4711" not in b"".join(item.record.value or b"" for item in found)
+    assert len({item.place for item in found}) == 3
+    (one,) = room.rejects(spark, settings, manifest, source, positions=[(-1, found[2].record.offset)])
+    assert one == found[2]
+    assert [item.reason for item in room.rejects(spark, settings, manifest, source, without=["null_required"])] == []
+    (summary,) = room.summaries(spark, settings, manifest, [source])
+    assert (summary.count, summary.first) == (3, micros(at))
 
 
 def _mend(raw: bytes) -> bytes | None:

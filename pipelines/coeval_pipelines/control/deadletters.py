@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
@@ -15,6 +15,8 @@ REPLAYS = sa.Table(
     "deadletter_replays",
     schema.METADATA,
     sa.Column("source", sa.String, primary_key=True),
+    sa.Column("log", sa.String, primary_key=True),
+    sa.Column("topic", sa.String, primary_key=True),
     sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("ends", sa.Text, nullable=False),
@@ -23,20 +25,27 @@ REPLAYS = sa.Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A reject by its position, and the ends of its topic, by partition, before it was sent for the first time."""
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a reject of a source stands: the identity of its log, its topic (empty: a history file), its position.
 
-    source: str
+    A log that was begun anew, and a topic of another name, have the same positions for other records.
+    """
+
+    log: str
+    topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A reject by its place, and the ends of its source's topic, by partition, before it was first sent."""
+
+    source: str
+    place: Place
     ends: Mapping[int, int]
     sent_at: int | None = None
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """Where the reject stands."""
-        return self.partition, self.offset
 
 
 class ReplayBook:
@@ -46,38 +55,37 @@ class ReplayBook:
         self._engine = control.engine
         REPLAYS.create(self._engine, checkfirst=True)
 
-    def of(self, source: str) -> dict[tuple[int, int], Replay]:
-        """Every replay of a source, by the position of the reject."""
+    def of(self, source: str) -> dict[Place, Replay]:
+        """Every replay of a source, by the place of the reject."""
         query = sa.select(REPLAYS).where(REPLAYS.c.source == source)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        ends = [{int(part): end for part, end in json.loads(row.ends).items()} for row in rows]
         found = [
-            Replay(source, row.partition, row.offset, end, row.sent_at) for row, end in zip(rows, ends, strict=True)
+            Replay(
+                source,
+                Place(row.log, row.topic, row.partition, row.offset),
+                {int(part): end for part, end in json.loads(row.ends).items()},
+                row.sent_at,
+            )
+            for row in rows
         ]
-        return {item.position: item for item in found}
+        return {item.place: item for item in found}
 
     def plan(self, replays: Sequence[Replay], now: int) -> None:
         """Write down what is about to be sent; what was planned before keeps the ends of that time."""
         known = self.of(replays[0].source) if replays else {}
         fresh = [
-            {
-                "source": item.source,
-                "partition": item.partition,
-                "offset": item.offset,
-                "ends": json.dumps(item.ends),
-                "planned_at": now,
-            }
+            {"source": item.source, **asdict(item.place), "ends": json.dumps(item.ends), "planned_at": now}
             for item in replays
-            if item.position not in known
+            if item.place not in known
         ]
         if fresh:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(REPLAYS), fresh)
 
-    def sent(self, source: str, positions: Sequence[tuple[int, int]], now: int) -> None:
+    def sent(self, source: str, places: Sequence[Place], now: int) -> None:
         """Mark replays as sent."""
         with self._engine.begin() as connection:
-            for partition, offset in positions:
-                mine = (REPLAYS.c.source == source, REPLAYS.c.partition == partition, REPLAYS.c.offset == offset)
-                connection.execute(sa.update(REPLAYS).where(*mine).values(sent_at=now))
+            for place in places:
+                mine = [REPLAYS.c[name] == value for name, value in asdict(place).items()]
+                connection.execute(sa.update(REPLAYS).where(REPLAYS.c.source == source, *mine).values(sent_at=now))

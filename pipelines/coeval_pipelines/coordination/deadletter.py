@@ -1,6 +1,6 @@
 """Replaying dead letters, exactly once: planned in the control plane, sent to the source topic, marked as sent.
 
-A record that is sent names the position of the reject in a header. What was planned and not marked may have been sent
+A record that is sent names the place of the reject in a header. What was planned and not marked may have been sent
 by a process that died: the topic is searched for the header, from where it ended when the replay was planned. It knows
 Kafka and the control plane.
 """
@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coeval.settings import Settings
 from coeval.spec.model import EventSource
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.control.deadletters import Replay, ReplayBook
+from coeval_pipelines.control.deadletters import Place, Replay, ReplayBook
 from coeval_pipelines.coordination.deploy import only_one
 from coeval_pipelines.kafka import answering, client_options
-from coeval_pipelines.offline.deadletters import Position, Repaired
 from coeval_pipelines.offline.event_log import topic_ends
+from coeval_pipelines.offline.repairs import Repaired
 
 HEADER = "coeval-replay-of"
-"""The header of a replayed record: the source, partition and offset of the reject."""
+"""The header of a replayed record: the source, and the reject's log, topic, partition and offset."""
 _POLL_MILLISECONDS = 500
 
 
@@ -30,10 +30,19 @@ _POLL_MILLISECONDS = 500
 class Replayed:
     """What became of a replay: sent now, found in the topic after a crash, or sent before (with the instant)."""
 
-    sent: tuple[Position, ...]
-    recovered: tuple[Position, ...]
-    before: Mapping[Position, int]
-    refused: tuple[Repaired, ...]
+    sent: tuple[Place, ...] = ()
+    recovered: tuple[Place, ...] = ()
+    before: Mapping[Place, int] = field(default_factory=dict)
+    refused: tuple[Repaired, ...] = ()
+
+    def plus(self, other: Replayed) -> Replayed:
+        """Both together."""
+        return Replayed(
+            self.sent + other.sent,
+            self.recovered + other.recovered,
+            {**self.before, **other.before},
+            self.refused + other.refused,
+        )
 
 
 def replay(
@@ -50,49 +59,60 @@ def replay(
         BrokerError: the broker does not answer; run it again, and what was sent is found.
     """
     book = ReplayBook(control)
-    valid = {item.reject.position: item for item in repaired if not item.problems}
+    valid = {item.reject.place: item for item in repaired if not item.problems}
     with only_one(settings, "deadletter"):
         known = book.of(source.name)
-        before = {position: known[position].sent_at for position in valid if position in known}
-        done = {position: at for position, at in before.items() if at is not None}
+        before = {place: known[place].sent_at for place in valid if place in known}
+        done = {place: at for place, at in before.items() if at is not None}
         recovered = _recover(settings, source, book, [known[p] for p, at in before.items() if at is None], now)
-        left = [item for position, item in valid.items() if position not in done and position not in recovered]
-        _, ends = topic_ends(settings, source.topic)
-        book.plan([Replay(source.name, *item.reject.position, ends) for item in left], now())
+        left = [item for place, item in valid.items() if place not in done and place not in recovered]
+        if left:
+            _, ends = topic_ends(settings, source.topic)
+            book.plan([Replay(source.name, item.reject.place, ends) for item in left], now())
         sent = tuple(_send(settings, source, book, left, now, progress))
     return Replayed(sent, tuple(sorted(recovered)), done, tuple(item for item in repaired if item.problems))
 
 
 def _recover(
     settings: Settings, source: EventSource, book: ReplayBook, unsure: Sequence[Replay], now: Callable[[], int]
-) -> set[Position]:
+) -> set[Place]:
     """Mark what an interrupted replay had sent."""
     if not unsure:
         return set()
-    names = {header(source, item.position): item.position for item in unsure}
+    names = {header(source, item.place): item.place for item in unsure}
     start = {part: min(item.ends.get(part, 0) for item in unsure) for part in {p for i in unsure for p in i.ends}}
     found = {names[text] for text in _headers(settings, source.topic, start) if text in names}
     book.sent(source.name, sorted(found), now())
     return found
 
 
-def header(source: EventSource, position: Position) -> str:
+def header(source: EventSource, place: Place) -> str:
     """What the header of a replayed record says."""
-    return f"{source.name}/{position[0]}/{position[1]}"
+    return f"{source.name}/{place.log}/{place.topic}/{place.partition}/{place.offset}"
+
+
+def unread(start: Mapping[int, int], first: Mapping[int, int], ends: Mapping[int, int]) -> dict[int, int]:
+    """By partition, where to begin to read what is there from `start` on; without what is at its end. Pure.
+
+    What the topic has forgotten since cannot be read any more.
+    """
+    begin = {part: max(start.get(part, 0), first.get(part, 0)) for part in ends}
+    return {part: offset for part, offset in begin.items() if offset < ends[part]}
 
 
 def _headers(settings: Settings, topic: str, start: Mapping[int, int]) -> Iterator[str]:
     """What the replayed records of a topic say, from some offsets up to its end now."""
     from kafka import KafkaConsumer, TopicPartition
 
-    _, ends = topic_ends(settings, topic)
+    first, ends = topic_ends(settings, topic)
+    begin = unread(start, first, ends)
     with answering(settings.kafka):
-        options = {**client_options(settings.kafka), "enable_auto_commit": False}
+        options = {**client_options(settings.kafka), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
         with closing(KafkaConsumer(**options)) as consumer:
-            parts = {TopicPartition(topic, part): end for part, end in ends.items() if end > start.get(part, 0)}
+            parts = {TopicPartition(topic, part): ends[part] for part in begin}
             consumer.assign(list(parts))
             for part in parts:
-                consumer.seek(part, start.get(part.partition, 0))
+                consumer.seek(part, begin[part.partition])
             while any(consumer.position(part) < end for part, end in parts.items()):
                 for records in consumer.poll(timeout_ms=_POLL_MILLISECONDS).values():
                     for record in records:
@@ -106,7 +126,7 @@ def _send(
     items: Sequence[Repaired],
     now: Callable[[], int],
     progress: Callable[[int], None],
-) -> Iterator[Position]:
+) -> Iterator[Place]:
     from kafka import KafkaProducer
 
     if not items:
@@ -121,10 +141,10 @@ def _send(
                 producer.flush()
                 for future in futures:
                     future.get(timeout=30)
-                positions = [item.reject.position for item in some]
-                book.sent(source.name, positions, now())
+                places = [item.reject.place for item in some]
+                book.sent(source.name, places, now())
                 progress(len(some))
-                yield from positions
+                yield from places
 
 
 _AT_ONCE = 500
@@ -138,5 +158,5 @@ def _message(source: EventSource, item: Repaired) -> dict[str, Any]:
         "value": item.value,
         "key": record.key,
         "partition": record.partition if record.partition >= 0 else None,
-        "headers": [*kept, (HEADER, header(source, item.reject.position).encode())],
+        "headers": [*kept, (HEADER, header(source, item.reject.place).encode())],
     }

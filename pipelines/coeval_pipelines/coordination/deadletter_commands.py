@@ -6,19 +6,26 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from coeval.settings import Settings
+    from coeval.spec.manifest import Manifest
     from coeval.spec.model import EventSource
+    from coeval_pipelines.control.deadletters import Place
     from coeval_pipelines.coordination.deadletter import Replayed
-    from coeval_pipelines.offline.deadletters import Reject, Repaired, Summary
+    from coeval_pipelines.offline.deadletters import Reject, Summary
+    from coeval_pipelines.offline.repairs import Repair, Repaired
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Why = Annotated[str, typer.Option("--reason", help="Only rejects of this reason, e.g. bad_literal.")]
 _SHOWN = 20
 """Repairs that a dry run shows in full."""
+_PAGE = 5_000
+"""Rejects that are read, repaired and sent together."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,13 +46,14 @@ def list_(
     """Count the rejects that were ingested, by source and reason."""
     from coeval.client import read_manifest
     from coeval.settings import load_settings
+    from coeval_pipelines.coordination.arguments import parse_instant
     from coeval_pipelines.offline.deadletters import known_reason, summaries
     from coeval_pipelines.offline.session import spark_session
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
     sources = [_source(manifest.event_sources, source)] if source else list(manifest.event_sources)
-    wanted, start = known_reason(reason), _instant(since) if since else None
+    wanted, start = known_reason(reason), parse_instant(since, "--since") if since else None
     with spark_session(settings) as spark:
         found = summaries(spark, settings, manifest, sources, wanted, start)
     if as_json:
@@ -56,7 +64,9 @@ def list_(
 
 def show(
     source: Annotated[str, typer.Argument(help="The event source.")],
-    at: Annotated[list[str] | None, typer.Argument(help="PARTITION:OFFSET of rejects.")] = None,
+    at: Annotated[
+        list[str] | None, typer.Argument(help="PARTITION:OFFSET of rejects; h:NUMBER in history files.")
+    ] = None,
     reason: Why = "",
     limit: Annotated[int, typer.Option(help="At most so many.")] = 10,
     as_json: AsJson = False,
@@ -73,7 +83,7 @@ def show(
     positions, wanted = [parse_position(text) for text in at or ()], known_reason(reason)
     with spark_session(settings) as spark:
         found = rejects(spark, settings, manifest, chosen, wanted, positions, limit)
-    documents = [_reject(chosen, item) for item in found]
+        documents = [_reject(chosen, item) for item in found]
     if as_json:
         print(json.dumps(documents, indent=2))
         return
@@ -87,38 +97,89 @@ def show(
 def replay(
     source: Annotated[str, typer.Argument(help="The event source.")],
     reason: Why = "",
-    at: Annotated[list[str] | None, typer.Option("--at", help="PARTITION:OFFSET of a reject; repeatable.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE in the document; repeatable.")] = None,
+    at: Annotated[
+        list[str] | None, typer.Option("--at", help="PARTITION:OFFSET of a reject, or h:NUMBER; repeatable.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE in the documents at --at; repeatable.")
+    ] = None,
     repair: Annotated[str, typer.Option(help="MODULE:FUNCTION from the raw bytes to bytes, or None to skip.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Replay all of them; needed without --at.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Repair rejects and send them to the topic again, each once. Without a repair: those that are valid by now."""
+    """Repair rejects and send them to the topic again, each once. Without a repair: those that are valid by now.
+
+    Without --at, it is said how many there are of each reason, and --yes is needed; future_dated only by --reason.
+    """
     from coeval.client import read_manifest
-    from coeval.errors import UsageError
     from coeval.settings import load_settings
-    from coeval_pipelines.control import ControlPlane
-    from coeval_pipelines.coordination import deadletter
     from coeval_pipelines.coordination.deploy import now
+    from coeval_pipelines.erasures import ErasureTable
     from coeval_pipelines.offline import deadletters as room
+    from coeval_pipelines.offline.repairs import repair as repaired_of
     from coeval_pipelines.offline.session import spark_session
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    chosen = _source(manifest.event_sources, source)
-    if set_ and repair:
-        raise UsageError("--set and --repair exclude each other.", "Do in the function what --set would do.")
-    change = room.setting(chosen, set_) if set_ else room.imported(repair) if repair else None
+    chosen, change = _source(manifest.event_sources, source), _change(manifest, source, set_ or (), repair, at or ())
     positions, wanted = [room.parse_position(text) for text in at or ()], room.known_reason(reason)
+    without = room.not_in_bulk(wanted, positions)
     with spark_session(settings) as spark:
-        found = room.rejects(spark, settings, manifest, chosen, wanted, positions)
-    repaired = [room.repair(chosen, item, change, now()) for item in found]
-    if dry_run:
-        _print_dry_run(repaired, as_json)
-        return
-    with closing(ControlPlane.open(settings)) as control, _progress(len(repaired)) as advance:
-        done = deadletter.replay(settings, control, chosen, repaired, now, advance)
-    _print_replayed(done, as_json)
+        total = 0
+        if not positions and not dry_run:
+            counted = room.summaries(spark, settings, manifest, [chosen], wanted)
+            total = _confirmed([item for item in counted if item.reason not in without], yes)
+        found = room.rejects(spark, settings, manifest, chosen, wanted, positions, without=without)
+        erasures = ErasureTable(settings, manifest.tenant).erasures()
+        repaired = (repaired_of(chosen, item, change, now(), erasures) for item in found)
+        if dry_run:
+            _print_dry_run(repaired, as_json)
+        else:
+            _print_replayed(_replayed(settings, chosen, repaired, total), as_json)
+
+
+def _change(
+    manifest: Manifest, source: str, assignments: Sequence[str], function: str, at: Sequence[str]
+) -> Repair | None:
+    from coeval.errors import UsageError
+    from coeval_pipelines.offline.repairs import imported, setting
+
+    if assignments and function:
+        raise UsageError("--set and --repair exclude each other.", "Do in the function what --set would do.")
+    if assignments and not at:
+        raise UsageError(
+            "--set says what one record is, not what all of them are.", "Name it with --at; for many, use --repair."
+        )
+    chosen = _source(manifest.event_sources, source)
+    return setting(chosen, assignments) if assignments else imported(function) if function else None
+
+
+def _confirmed(found: Sequence[Summary], yes: bool) -> int:
+    """How many there are, once that is said and agreed to."""
+    from coeval.errors import UsageError
+
+    for item in found:
+        print(f"{item.reason:<16} {item.count:>10,}", file=sys.stderr)
+    total = sum(item.count for item in found)
+    if total and not yes:
+        raise UsageError(
+            f"{total:,} rejects would be judged, and sent where they are valid.",
+            "Look with --dry-run; then add --yes, --reason or --at.",
+        )
+    return total
+
+
+def _replayed(settings: Settings, source: EventSource, repaired: Iterator[Repaired], total: int) -> Replayed:
+    from coeval_pipelines.control import ControlPlane
+    from coeval_pipelines.coordination import deadletter
+    from coeval_pipelines.coordination.deploy import now
+
+    done = deadletter.Replayed()
+    with closing(ControlPlane.open(settings)) as control, _progress(total) as advance:
+        while page := list(islice(repaired, _PAGE)):
+            done = done.plus(deadletter.replay(settings, control, source, page, now, advance))
+    return done
 
 
 def _source(sources: Sequence[EventSource], name: str) -> EventSource:
@@ -130,27 +191,23 @@ def _source(sources: Sequence[EventSource], name: str) -> EventSource:
     raise UsageError(f"There is no event source {name!r}.", f"Known: {', '.join(item.name for item in sources)}.")
 
 
-def _instant(text: str) -> int:
-    from coeval.errors import UsageError
-    from coeval.spec.types import TIMESTAMP, parse_literal
-
-    try:
-        return int(parse_literal(TIMESTAMP, text) or 0)
-    except ValueError as error:
-        raise UsageError(f"--since {text!r} is not an instant.", "Write 2026-11-20T00:00:00Z.") from error
-
-
 def _summary(item: Summary) -> dict[str, object]:
-    from coeval.spec.types import instant
+    from coeval_pipelines.offline.deadletters import position_text
 
-    times = {"first": instant(item.first).isoformat(), "last": instant(item.last).isoformat()}
+    times = {"first": _instant(item.first), "last": _instant(item.last)}
     return {
         "source": item.source,
         "reason": item.reason,
         "count": item.count,
         **times,
-        "example": "{}:{}".format(*item.example),
+        "example": position_text(item.example),
     }
+
+
+def _instant(at: int | None) -> str:
+    from coeval.spec.types import instant
+
+    return instant(at).isoformat() if at else "-"
 
 
 def _print_summaries(found: Sequence[Summary]) -> None:
@@ -166,65 +223,79 @@ def _print_summaries(found: Sequence[Summary]) -> None:
 
 
 def _reject(source: EventSource, item: Reject) -> dict[str, object]:
-    from coeval.spec.types import instant
-    from coeval_pipelines.offline.deadletters import escaped, why
+    from coeval_pipelines.offline.deadletters import escaped
+    from coeval_pipelines.offline.repairs import why
 
     return {
-        "at": "{}:{}".format(*item.position),
-        "available_at": instant(item.record.available_at).isoformat(),
+        "at": _at(item.place),
+        "available_at": _instant(item.record.available_at),
         "reason": item.reason,
-        "value": escaped(item.record.value),
+        "value": "(erased)" if item.erased else escaped(item.record.value),
         "why": why(source, item),
     }
+
+
+def _at(place: Place) -> str:
+    from coeval_pipelines.offline.deadletters import position_text
+
+    return position_text((place.partition, place.offset))
 
 
 def _repaired(item: Repaired) -> dict[str, object]:
     from coeval_pipelines.offline.deadletters import escaped
 
-    before, after = escaped(item.reject.record.value), escaped(item.value) if item.value is not None else None
+    before = "(erased)" if item.reject.erased else escaped(item.reject.record.value)
+    after = escaped(item.value) if item.value is not None else None
     return {
-        "at": "{}:{}".format(*item.reject.position),
+        "at": _at(item.reject.place),
         "before": before,
         "after": after,
         "problems": list(item.problems),
     }
 
 
-def _print_dry_run(repaired: Sequence[Repaired], as_json: bool) -> None:
-    documents = [_repaired(item) for item in repaired]
+def _print_dry_run(repaired: Iterator[Repaired], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(documents, indent=2))
+        print(json.dumps([_repaired(item) for item in repaired], indent=2))
         return
-    for document in documents[:_SHOWN]:
-        print(f"{document['at']}\n- {document['before']}")
-        if document["after"] != document["before"] and document["after"] is not None:
-            print(f"+ {document['after']}")
-        for problem in document["problems"]:  # type: ignore[attr-defined]
-            print(f"  not sent: {problem}")
-    valid = sum(not item.problems for item in repaired)
-    print(f"{valid:,} of {len(repaired):,} would be sent")
+    count = valid = 0
+    for item in repaired:
+        count, valid = count + 1, valid + (not item.problems)
+        if count <= _SHOWN:
+            _print_repaired(_repaired(item))
+    print(f"{valid:,} of {count:,} would be sent")
+
+
+def _print_repaired(document: dict[str, object]) -> None:
+    print(f"{document['at']}\n- {document['before']}")
+    if document["after"] != document["before"] and document["after"] is not None:
+        print(f"+ {document['after']}")
+    for problem in document["problems"]:  # type: ignore[attr-defined]
+        print(f"  not sent: {problem}")
 
 
 def _print_replayed(done: Replayed, as_json: bool) -> None:
-    from coeval.spec.types import instant
+    from coeval_pipelines.offline.repairs import ERASED
 
-    before = {"{}:{}".format(*position): instant(at).isoformat() for position, at in done.before.items()}
+    before = {_at(place): _instant(at) for place, at in done.before.items()}
+    erased = sum(item.problems == (ERASED,) for item in done.refused)
     if as_json:
         document = {
-            "sent": ["{}:{}".format(*position) for position in done.sent],
-            "recovered": ["{}:{}".format(*position) for position in done.recovered],
+            "sent": [_at(place) for place in done.sent],
+            "recovered": [_at(place) for place in done.recovered],
             "before": before,
             "refused": [_repaired(item) for item in done.refused],
+            "erased": erased,
         }
         print(json.dumps(document, indent=2))
         return
-    print(f"{len(done.sent):,} sent, {len(done.refused):,} not valid and not sent")
+    print(f"{len(done.sent):,} sent, {len(done.refused):,} not sent, of which {erased:,} of erased subjects")
     if done.recovered:
         print(f"{len(done.recovered):,} had been sent by a replay that was interrupted")
     for position, at in before.items():
         print(f"{position} already replayed at {at}")
     for item in done.refused[:_SHOWN]:
-        print("{}:{} not sent: ".format(*item.reject.position) + "; ".join(item.problems))
+        print(f"{_at(item.reject.place)} not sent: " + "; ".join(item.problems))
 
 
 @contextmanager

@@ -33,13 +33,14 @@ def erase(
     from coeval.settings import load_settings
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination import erasure
+    from coeval_pipelines.coordination.arguments import parse_instant
     from coeval_pipelines.coordination.deploy import now
     from coeval_pipelines.coordination.fill import backfill
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
     asked = now()
-    wanted = erasure.subject(manifest, subject, _instant(at) if at else asked, asked)
+    wanted = erasure.subject(manifest, subject, parse_instant(at, "--at") if at else asked, asked)
     with closing(ControlPlane.open(settings)) as control:
         if dry_run:
             outcome = erasure.preview(settings, manifest, wanted)
@@ -49,16 +50,6 @@ def erase(
         views = [view.name for view in outcome.affected.tiles_anew]
         if rebuild and views and not dry_run:
             backfill(settings, manifest, control, views, correct=True)
-
-
-def _instant(text: str) -> int:
-    from coeval.errors import UsageError
-    from coeval.spec.types import TIMESTAMP, parse_literal
-
-    try:
-        return int(parse_literal(TIMESTAMP, text) or 0)
-    except ValueError as error:
-        raise UsageError(f"--at {text!r} is not an instant.", "Write 2026-11-20T00:00:00Z.") from error
 
 
 def to_document(outcome: Outcome) -> dict[str, object]:

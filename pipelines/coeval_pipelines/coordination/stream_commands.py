@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coeval_pipelines.coordination import look_commands
+from coeval_pipelines.coordination.arguments import parse_instant
 
 if TYPE_CHECKING:
     from coeval.settings import Settings
@@ -119,7 +120,7 @@ def rewind(
     """
     from coeval_pipelines.coordination import runs
 
-    instant = _instant(to, "--to") if to else None
+    instant = parse_instant(to, "--to") if to else None
     with _opened() as (settings, control):
         chosen = _known(control, sources or sorted({run.source for run in control.runs()}))
         _carry_out(
@@ -200,17 +201,7 @@ def _start(since: str) -> int:
     from coeval_pipelines.coordination.runs import now
 
     # A midnight that is over, lateness included: so a backfill can follow at once.
-    return _instant(since, "--since") if since else floor_to(now() - HOUR, DAY)
-
-
-def _instant(text: str, option: str) -> int:
-    from coeval.errors import UsageError
-    from coeval.spec.types import TIMESTAMP, parse_literal
-
-    try:
-        return int(parse_literal(TIMESTAMP, text) or 0)
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r} is not an instant.", "Write 2026-11-20T00:00:00Z.") from error
+    return parse_instant(since, "--since") if since else floor_to(now() - HOUR, DAY)
 
 
 def _say(message: str) -> None:

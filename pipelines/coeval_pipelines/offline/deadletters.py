@@ -1,61 +1,65 @@
-"""The dead letters: rejected records of the log, counted, shown and repaired. It knows Spark; repairs are pure."""
+"""The dead letters: rejected records of the log, counted and read. It knows Spark.
+
+What names an erased subject is told as such, and its bytes stay in the log.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from coeval.errors import UsageError
 from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval.spec.records import Event, Reason, Record, faults, parse_record
+from coeval.spec.records import Reason, Record
+from coeval_pipelines.control.deadletters import Place
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.event_log import read_rejects
+from coeval_pipelines.offline.rejected_subjects import is_erased
+from coeval_pipelines.offline.tables import FILE_PARTITION, latest_version, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Position = tuple[int, int]
 """Partition and offset in the source's topic; partition -1 for a row of a history file."""
-Repair: TypeAlias = Callable[[bytes], bytes | None]
-"""From the bytes of a rejected record to those to send instead; None: not this one."""
+HISTORY = "h"
+"""How the partition of a row of a history file is written: a minus sign would begin an option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rejects of one source and reason. Instants are microseconds UTC; `example` is the position of the newest."""
+    """The rejects of one source and reason. Instants are microseconds UTC, None where no record has one; `example` is
+    the position of the newest."""
 
     source: str
     reason: str
     count: int
-    first: int
-    last: int
+    first: int | None
+    last: int | None
     example: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A rejected record, as it was received."""
+    """A rejected record, as it was received; without bytes where it names a subject that was erased."""
 
     source: str
     reason: str
     record: Record
+    topic: str = ""
+    """Where it came in; empty for a history file."""
+    log: str = ""
+    """The identity of the log's table of rejects: another log has other positions."""
+    erased: bool = False
 
     @property
-    def position(self) -> Position:
-        """Where it stands in its topic."""
-        return self.record.partition, self.record.offset
-
-
-@dataclass(frozen=True, slots=True)
-class Repaired:
-    """A reject and what would be sent instead; `problems` say why it cannot be."""
-
-    reject: Reject
-    value: bytes | None
-    problems: tuple[str, ...] = ()
+    def place(self) -> Place:
+        """Where it stands in its log."""
+        return Place(self.log, self.topic, self.record.partition, self.record.offset)
 
 
 def summaries(
@@ -66,7 +70,10 @@ def summaries(
     reason: str = "",
     since: int | None = None,
 ) -> list[Summary]:
-    """What was rejected, by source and reason, of what became available at or after `since`."""
+    """What was rejected, by source and reason, of what became available at or after `since`.
+
+    Erased ones count: they were read and rejected.
+    """
     found: list[Summary] = []
     for source in sources:
         frame = _chosen(read_rejects(spark, settings, manifest, source), reason, since)
@@ -88,15 +95,36 @@ def rejects(
     reason: str = "",
     positions: Collection[Position] = (),
     limit: int | None = None,
-) -> list[Reject]:
-    """Rejected records of a source in the order of the log: of a reason, at some positions, or all of them."""
+    without: Collection[str] = (),
+) -> Iterator[Reject]:
+    """Rejected records of a source in the order of the log, as they are read: of a reason, at some positions, or all
+    but those of the reasons `without`."""
     frame = _chosen(read_rejects(spark, settings, manifest, source), reason, None)
     if positions:
         pairs = ", ".join(f"({partition}, {offset}L)" for partition, offset in positions)
         frame = frame.where(f"(`partition`, `offset`) IN ({pairs})")
-    frame = frame.orderBy("available_at", "partition", "offset")
-    rows = (frame if limit is None else frame.limit(limit)).toArrow().to_pylist()
-    return [Reject(source.name, row["reason"], _record(row)) for row in rows]
+    for name in without:
+        frame = frame.where(frame["reason"] != name)
+    frame = frame.orderBy("available_at", "topic", "partition", "offset")
+    erasures, log = ErasureTable(settings, manifest.tenant).erasures(), _log(spark, settings, manifest, source)
+    for row in (frame if limit is None else frame.limit(limit)).toLocalIterator():
+        yield reject_of(source, row.asDict(recursive=True), log, erasures)
+
+
+def _log(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> str:
+    path = table_path(settings, manifest, "rejects", source.name)
+    if latest_version(path) is None:
+        return ""
+    return str(spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]["id"])
+
+
+def reject_of(source: EventSource, row: Mapping[str, Any], log: str, erasures: Iterable[Erasure]) -> Reject:
+    """A row of the log's rejects as a value. Pure."""
+    record = _record(row)
+    erased = is_erased(source, record, erasures, row["available_at"])
+    if erased:
+        record = Record(None, record.available_at, record.partition, record.offset)
+    return Reject(source.name, row["reason"], record, row["topic"], log, erased)
 
 
 def _expressions(*texts: str) -> list[Any]:
@@ -114,92 +142,34 @@ def _chosen(frame: DataFrame, reason: str, since: int | None) -> DataFrame:
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    headers = tuple((item["key"], item["value"]) for item in row["headers"] or ())
-    return Record(row["value"], row["available_at"], row["partition"], row["offset"], row["key"], headers)
+    headers = tuple((item["key"], _bytes(item["value"])) for item in row["headers"] or ())
+    available_at = row["available_at"] or 0  # a row of a history file whose time is missing
+    return Record(_bytes(row["value"]), available_at, row["partition"], row["offset"], _bytes(row["key"]), headers)
 
 
-def why(source: EventSource, reject: Reject) -> list[str]:
-    """What is wrong with a reject by the source as it is defined now, in words; nothing where it is valid now."""
-    found = faults(source, reject.record)
-    return [f"{field}: {says} ({reason})" if field else f"{says} ({reason})" for field, reason, says in found]
-
-
-def repair(source: EventSource, reject: Reject, change: Repair | None, now: int) -> Repaired:
-    """What would be sent instead of a reject at `now` (microseconds UTC), judged as if it were received then."""
-    raw = reject.record.value
-    if raw is None:
-        return Repaired(reject, None, ("a tombstone holds nothing to repair",))
-    try:
-        value = change(raw) if change else raw
-    except (ValueError, KeyError, TypeError) as error:
-        return Repaired(reject, None, (f"the repair failed: {error}",))
-    if value is None:
-        return Repaired(reject, None, ("the repair left it out",))
-    sent = replace(reject, record=replace(reject.record, value=value, available_at=now))
-    if isinstance(parse_record(source, sent.record), Event):
-        return Repaired(reject, value)
-    return Repaired(reject, value, tuple(why(source, sent)))
-
-
-def setting(source: EventSource, assignments: Sequence[str]) -> Repair:
-    """The repair that sets fields of a JSON document: `amount=12.50`, `note=null`.
-
-    Raises:
-        UsageError: an assignment names no field of the source, or one that does not stand in the document.
-    """
-    values: dict[str, str | None] = {}
-    fields = {field.name: field for field in source.fields if not field.origin}
-    for assignment in assignments:
-        name, equals, literal = assignment.partition("=")
-        if not equals or name not in fields:
-            raise UsageError(f"{assignment!r} sets no field.", f"Write FIELD=VALUE with one of: {', '.join(fields)}.")
-        values[name] = None if literal == "null" else literal
-
-    def change(raw: bytes) -> bytes:
-        document = json.loads(raw.decode(), parse_int=str, parse_float=str, object_pairs_hook=unique)
-        if not isinstance(document, dict):
-            raise ValueError("not one JSON object")
-        return json.dumps({**document, **values}, ensure_ascii=False).encode()
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1} - values.keys())
-        if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice: set it")
-        return dict(pairs)
-
-    return change
-
-
-def imported(path: str) -> Repair:
-    """The repair that `module:function` names.
-
-    Raises:
-        UsageError: there is no such function.
-    """
-    from importlib import import_module
-
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{path!r} names no function: {error}.", "Write module:function.") from error
-    if not callable(found):
-        raise UsageError(f"{path!r} is no function.", "Write module:function.")
-    return found  # type: ignore[no-any-return]
+def _bytes(value: bytes | bytearray | None) -> bytes | None:
+    return None if value is None else bytes(value)
 
 
 def parse_position(text: str) -> Position:
-    """A position as `show` and `replay` take it: PARTITION:OFFSET.
+    """A position as `show` and `replay` take it: PARTITION:OFFSET, or h:NUMBER for a row of a history file.
 
     Raises:
         UsageError: it is none.
     """
     partition, _, offset = text.partition(":")
     try:
-        return int(partition), int(offset)
+        return FILE_PARTITION if partition == HISTORY else int(partition), int(offset)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no position.", "Write PARTITION:OFFSET, e.g. 0:1234.") from error
+        raise UsageError(
+            f"{text!r} is no position.", "Write PARTITION:OFFSET, e.g. 0:1234; h:5 for a row of a history file."
+        ) from error
+
+
+def position_text(position: Position) -> str:
+    """A position as `parse_position` takes it."""
+    partition, offset = position
+    return f"{HISTORY if partition == FILE_PARTITION else partition}:{offset}"
 
 
 def known_reason(text: str) -> str:
@@ -211,6 +181,14 @@ def known_reason(text: str) -> str:
     if text and text not in {reason.value for reason in Reason}:
         raise UsageError(f"There is no reason {text!r}.", f"Known: {', '.join(Reason)}.")
     return text
+
+
+def not_in_bulk(reason: str, positions: Collection[Position]) -> tuple[str, ...]:
+    """The reasons whose rejects are only replayed where they are named, by reason or position.
+
+    A record that claimed a time to come is valid as soon as that has passed: nobody has said that the claim was true.
+    """
+    return () if reason or positions else (Reason.FUTURE_DATED.value,)
 
 
 def escaped(value: bytes | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coeval.errors import BrokerError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import HEADER, KEY, EventSource
+from coeval.spec.model import EventSource
 from coeval_pipelines.journal import BatchPlan, IngestReport, Journal, Range, ingest_journal
 from coeval_pipelines.kafka import answering, client_options, java_properties
 from coeval_pipelines.offline.columns import quoted
@@ -200,15 +200,11 @@ def _records(spark: SparkSession, settings: Settings, source: EventSource, plan:
     reader = reader.option("assign", json.dumps({source.topic: sorted(ranges)}))
     reader = reader.option("startingOffsets", json.dumps({source.topic: {p: r.start for p, r in ranges.items()}}))
     reader = reader.option("endingOffsets", json.dumps({source.topic: {p: r.end for p, r in ranges.items()}}))
-    origins = [field.origin for field in source.fields]
-    headers = any(origin.startswith(HEADER) for origin in origins)
-    reader = reader.option("minPartitions", settings.spark.shuffle_partitions).option("includeHeaders", headers)
+    reader = reader.option("minPartitions", settings.spark.shuffle_partitions).option("includeHeaders", True)
+    # Key and headers are kept of what is rejected, so that it can be replayed as it was.
     return reader.load().selectExpr(
-        "value", "UNIX_MICROS(timestamp) AS available_at", "partition", "offset",
-        # What no column needs is not carried along.
-        "key" if KEY in origins else "CAST(NULL AS BINARY) AS key",
-        "headers" if headers else f"CAST(NULL AS {HEADERS}) AS headers",
-    )  # fmt: skip
+        "value", "UNIX_MICROS(timestamp) AS available_at", "partition", "offset", "key", "headers"
+    )
 
 
 def _ingest(

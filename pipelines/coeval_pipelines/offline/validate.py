@@ -27,7 +27,7 @@ def validator(
 
 
 def parse_batch(source: EventSource, records: pa.RecordBatch, topic: str, batch: int) -> pa.RecordBatch:
-    """Parse one batch: good rows have a null reason; rejects keep their bytes and position only."""
+    """Parse one batch: good rows have a null reason; rejects keep their bytes, key, headers and position only."""
     names = ("value", "available_at", "partition", "offset", "key", "headers")
     raw = [_record(*row) for row in zip(*(records.column(name).to_pylist() for name in names), strict=True)]
     outcomes = [parse_record(source, record) for record in raw]
