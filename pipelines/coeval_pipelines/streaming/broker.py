@@ -19,6 +19,8 @@ _KEEP = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delet
 _TOTALS = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
 """Compacted soon, since whoever asks how the streams are reads all of it."""
 
+_LATEST, _EARLIEST = -1, -2
+"""What Kafka calls the ends of a log where it is asked for offsets by time."""
 Offsets = dict[int, int]
 """Next offsets to read, by partition."""
 
@@ -74,10 +76,25 @@ class Broker:
 
     def ends(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
         """The end offsets of topics, given with their number of partitions."""
+        return self._offsets(topics, _LATEST)
+
+    def begins(self, topics: Mapping[str, int]) -> dict[str, Offsets]:
+        """The offsets of the earliest records that topics still hold, given with their number of partitions."""
+        return self._offsets(topics, _EARLIEST)
+
+    def forgotten_until(self, topic: str) -> int | None:
+        """When the earliest record became available that is left of a partition which has forgotten others.
+
+        Microseconds UTC, the latest of all partitions; None: nothing has been forgotten.
+        """
+        found = self.begins(partitions_of(self, [topic])).get(topic, {})
+        stamps = [self.timestamp(topic, partition, offset) for partition, offset in found.items() if offset > 0]
+        return max((stamp for stamp in stamps if stamp is not None), default=None)
+
+    def _offsets(self, topics: Mapping[str, int], which: int) -> dict[str, Offsets]:
         from kafka import TopicPartition
 
-        latest = -1
-        wanted = {TopicPartition(topic, part): latest for topic, count in topics.items() for part in range(count)}
+        wanted = {TopicPartition(topic, part): which for topic, count in topics.items() for part in range(count)}
         if not wanted:
             return {}
         with answering(self._kafka):
