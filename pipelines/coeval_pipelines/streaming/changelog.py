@@ -43,7 +43,11 @@ class Changes:
 
 
 def parse(view: View, source: EventSource | None, keys: Sequence[bytes], values: Sequence[bytes]) -> list[Changes]:
-    """Parse the messages of a poll, in any order and of all shapes of a view."""
+    """Parse the messages of a poll, in any order and of all shapes of a view.
+
+    Raises:
+        Exception: one of them is none of this view's, of whatever kind: no two parsers agree what to raise.
+    """
     markers: dict[bytes, list[int]] = {}
     for position, value in enumerate(values):
         markers.setdefault(value[: value.index(b",")], []).append(position)
@@ -68,6 +72,8 @@ def _parse_shape(
             column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
         ),
     )
+    if len(table) != len(positions):
+        raise ValueError(f"{len(positions)} messages have {len(table)} lines.")
     return Changes(hop, np.array(positions, dtype=np.int64), [keys[at].decode() for at in positions], table)
 
 

@@ -87,3 +87,16 @@ def ranges(feed: Feed, polled: Mapping[int, Sequence[Any]], size: int = MESSAGES
         Range(stretch[0].partition, stretch[0].offset, stretch[-1].offset + 1, mine, instant)
         for stretch, mine, instant in zip(stretches, updates, newest, strict=True)
     ]
+
+
+def readable(feed: Feed, records: Sequence[Any]) -> tuple[int, Exception | None]:
+    """How many messages of a partition, from the first on, can be read, and what the next one does. Pure."""
+    good, bad, failure = 0, len(records) + 1, None
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            ranges(feed, {0: records[:middle]})
+            good = middle
+        except Exception as error:  # noqa: BLE001 - whatever a message does to its parser
+            bad, failure = middle, error
+    return good, failure

@@ -38,6 +38,9 @@ class Meters:
             "lag_messages", "Changelog messages that the store does not cover yet, of partitions that are read here.",
             (*_VIEW, "partition"), **shared,
         )  # fmt: skip
+        self._held = Gauge(
+            "held_partitions", "Partitions that are not read on: their next message cannot be read.", _VIEW, **shared
+        )
         self._shown: set[tuple[str, str, str]] = set()
 
     def serve(self, port: int) -> None:
@@ -55,3 +58,9 @@ class Meters:
         for labels, messages in found.items():
             self._lag.labels(*labels).set(messages)
         self._shown = set(found)
+
+    def held(self, found: Mapping[tuple[str, str], int]) -> None:
+        """The partitions that are held, by tenant and view."""
+        self._held.clear()
+        for labels, partitions in found.items():
+            self._held.labels(*labels).set(partitions)

@@ -17,31 +17,14 @@ from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.kafka import client_options
 from coeval_pipelines.streaming.certificates import Certifier
 from coeval_pipelines.streaming.members import own_name
 from coeval_pipelines.streaming.meters import Meters
-from coeval_pipelines.streaming.writing import POLL_RECORDS, Writer
+from coeval_pipelines.streaming.reading import open_consumer
+from coeval_pipelines.streaming.writing import Writer
 
 _RETRY_SECONDS = 1.0
 _LOG: Any = structlog.get_logger("coeval.writer")
-
-
-def open_consumer(settings: Settings) -> Any:
-    """A consumer without a group. It holds at most a fetch of each of its partitions beyond what was polled."""
-    from kafka import KafkaConsumer
-
-    return KafkaConsumer(
-        **client_options(settings.kafka),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=50,
-        fetch_max_bytes=16 << 20,
-        max_partition_fetch_bytes=1 << 20,
-        max_poll_records=POLL_RECORDS,
-        check_crcs=False,
-        metadata_max_age_ms=10_000,
-    )
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:

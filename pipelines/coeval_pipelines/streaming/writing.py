@@ -22,18 +22,14 @@ import structlog
 
 from coeval.online.writer import Applied, Call, Fence, FencedError, OnlineWriter
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.streaming.feeds import Feed, Range, feeds, ranges
+from coeval_pipelines.streaming.feeds import Feed, Range, feeds
 from coeval_pipelines.streaming.members import Members, owner
 from coeval_pipelines.streaming.meters import Meters
+from coeval_pipelines.streaming.reading import Changelogs, Place, where
 
 LOOK_SECONDS = 0.5
 """How often deployments, other writers and stored offsets are looked at: a wiped store is noticed within this."""
-_POLL_MILLISECONDS = 100
-POLL_RECORDS = 10_000
-_ANSWER_MILLISECONDS = 5_000
 _LOG: Any = structlog.get_logger("coeval.writer")
-_Place = tuple[str, int]
-"""A changelog partition: topic and number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Work:
     call: Call
 
     @property
-    def place(self) -> _Place:
+    def place(self) -> Place:
         """The changelog partition."""
         return self.feed.topic, self.range.bucket
 
@@ -74,12 +70,11 @@ class Writer:
     def __init__(self, name: str, control: ControlPlane, client: Any, consumer: Any, meters: Meters) -> None:
         self._control = control
         self._client = client
-        self._consumer = consumer
+        self._changelogs = Changelogs(consumer, meters)
         self._meters = meters
         self._members = Members(client, name)
         self._writers: dict[str, OnlineWriter] = {}
-        self._feeds: dict[str, Feed] = {}
-        self._stored: dict[_Place, int | None] = {}
+        self._stored: dict[Place, int | None] = {}
         """What the store holds of the partitions that are read here: by the last answer, once nothing is under way."""
         self._tally = Tally()
 
@@ -102,52 +97,46 @@ class Writer:
                 if not self._stored:
                     stop.wait(LOOK_SECONDS)
                     continue
-                polled = self._poll()
+                polled = self._changelogs.poll()
+                self._tally.messages += sum(item.following - item.first for _, item in polled)
                 lost = self._settle(sent, answer)
                 sent, answer = self._work(polled, lost), None
                 if sent:
                     answer = pool.submit(self._send, sent)
             self._settle(sent, answer)
-        self._members.leave({feed.tenant for feed in self._feeds.values()})
+        self._members.leave({feed.tenant for feed in self._changelogs.feeds.values()})
 
     def _look(self) -> None:
         """Take up new deployments and this writer's share, and go back where the store is not where it was left."""
-        self._find_feeds()
+        self._changelogs.take_up(feeds(self._control))
         mine = self._share()
         if mine != self._stored.keys():
             self._assign(mine)
-        for feed in self._feeds.values():
+        for feed in self._changelogs.feeds.values():
             for bucket, stored in self._online(feed).offsets(feed.view).items():
                 place = feed.topic, bucket
                 if place in self._stored and self._stored[place] != stored:
                     _LOG.warning(
-                        "the store is elsewhere: reading again", known=self._stored[place], **_where(feed, bucket)
+                        "the store is elsewhere: reading again", known=self._stored[place], **where(feed, bucket)
                     )
                     self._seek(place, stored)
         self._report()
 
-    def _find_feeds(self) -> None:
-        current = feeds(self._control)
-        if current.keys() != self._feeds.keys():
-            present = self._consumer.topics()
-            self._feeds = {topic: feed for topic, feed in current.items() if topic in present}
-
-    def _share(self) -> set[_Place]:
-        members = {tenant: self._members.renew(tenant) for tenant in {feed.tenant for feed in self._feeds.values()}}
+    def _share(self) -> set[Place]:
+        tenants = {feed.tenant for feed in self._changelogs.feeds.values()}
+        members = {tenant: self._members.renew(tenant) for tenant in tenants}
         return {
             (topic, bucket)
-            for topic, feed in self._feeds.items()
+            for topic, feed in self._changelogs.feeds.items()
             for bucket in range(feed.view.partitions)
             if owner(topic, bucket, members[feed.tenant]) == self._members.name
         }
 
-    def _assign(self, mine: set[_Place]) -> None:
-        from kafka import TopicPartition
-
-        self._consumer.assign([TopicPartition(*place) for place in sorted(mine)])
+    def _assign(self, mine: set[Place]) -> None:
+        self._changelogs.assign(mine)
         self._stored = {}
         for topic in sorted({topic for topic, _ in mine}):
-            feed = self._feeds[topic]
+            feed = self._changelogs.feeds[topic]
             for bucket, stored in self._online(feed).offsets(feed.view).items():
                 if (topic, bucket) in mine:
                     self._seek((topic, bucket), stored)
@@ -155,33 +144,16 @@ class Writer:
             "reading changelogs", partitions={topic: sorted(b for t, b in mine if t == topic) for topic, _ in mine}
         )
 
-    def _seek(self, place: _Place, stored: int | None) -> None:
-        from kafka import TopicPartition
-
+    def _seek(self, place: Place, stored: int | None) -> None:
         self._stored[place] = stored
-        self._consumer.seek(TopicPartition(*place), stored or 0)
-        self._meters.reread.labels(*self._feeds[place[0]].labels).inc()
+        self._changelogs.seek(place, stored or 0)
 
     def _online(self, feed: Feed) -> OnlineWriter:
         if feed.tenant not in self._writers:
             self._writers[feed.tenant] = OnlineWriter(self._client, feed.tenant)
         return self._writers[feed.tenant]
 
-    def _poll(self) -> list[tuple[Feed, Range]]:
-        """What one poll comes to; the messages of a topic are parsed in one go."""
-        by_topic: dict[str, dict[int, Sequence[Any]]] = {}
-        polled = self._consumer.poll(timeout_ms=_POLL_MILLISECONDS, max_records=POLL_RECORDS)
-        for place, records in polled.items():
-            by_topic.setdefault(place.topic, {})[place.partition] = records
-            self._meters.messages.labels(*self._feeds[place.topic].labels).inc(len(records))
-            self._tally.messages += len(records)
-        if polled:
-            self._meters.poll_messages.observe(sum(len(records) for records in polled.values()))
-        return [
-            (self._feeds[topic], item) for topic, mine in by_topic.items() for item in ranges(self._feeds[topic], mine)
-        ]
-
-    def _work(self, polled: Sequence[tuple[Feed, Range]], lost: set[_Place]) -> list[Work]:
+    def _work(self, polled: Sequence[tuple[Feed, Range]], lost: set[Place]) -> list[Work]:
         """The calls of a poll, each behind the one before; without partitions that were lost after they were polled."""
         expected = dict(self._stored)
         found: list[Work] = []
@@ -192,7 +164,7 @@ class Writer:
             if expected[place] not in {None, item.first}:
                 # Its retention was shorter than this writer was away; the next batch load covers what is gone.
                 _LOG.warning(
-                    "the changelog was cut", expected=expected[place], found=item.first, **_where(feed, item.bucket)
+                    "the changelog was cut", expected=expected[place], found=item.first, **where(feed, item.bucket)
                 )
             fence = Fence(expected[place], item.following)
             expected[place] = item.following
@@ -209,11 +181,11 @@ class Writer:
             outcomes.update(zip(mine, found, strict=True))
         return Answer([outcomes[at] for at in range(len(works))], time.time())
 
-    def _settle(self, sent: Sequence[Work], answer: Future[Answer] | None) -> set[_Place]:
+    def _settle(self, sent: Sequence[Work], answer: Future[Answer] | None) -> set[Place]:
         """Wait for what was sent, and take note of it; the partitions whose fence did not hold are read again."""
         if answer is None:
             return set()
-        lost: dict[_Place, FencedError] = {}
+        lost: dict[Place, FencedError] = {}
         found = answer.result()
         for work, outcome in zip(sent, found.outcomes, strict=True):
             self._meters.calls.labels(*work.feed.labels).inc()
@@ -223,7 +195,9 @@ class Writer:
             else:
                 self._written(work, outcome, found.at)
         for (topic, bucket), error in lost.items():
-            _LOG.warning("fenced off: reading again", stored=error.stored, **_where(self._feeds[topic], bucket))
+            _LOG.warning(
+                "fenced off: reading again", stored=error.stored, **where(self._changelogs.feeds[topic], bucket)
+            )
             self._seek((topic, bucket), error.stored)
         return set(lost)
 
@@ -238,24 +212,10 @@ class Writer:
             self._meters.freshness.labels(*labels).observe(max(0.0, at - work.range.newest / 1e6))
 
     def _report(self) -> None:
-        self._meters.lag(self._lag())
+        self._meters.lag(self._changelogs.lag(self._stored))
+        self._meters.held(self._changelogs.held())
         tally = self._tally
         if tally.messages:
             seconds = round(time.monotonic() - tally.since, 2)
             _LOG.info("written", messages=tally.messages, written=tally.written, refused=tally.refused, seconds=seconds)
         self._tally = Tally()
-
-    def _lag(self) -> dict[tuple[str, str, str], int]:
-        """The messages that the store does not cover yet; asking the broker also tells whether it is there."""
-        from kafka import TopicPartition
-
-        places = [TopicPartition(*place) for place in self._stored]
-        ends = self._consumer.end_offsets(places, timeout_ms=_ANSWER_MILLISECONDS) if places else {}
-        return {
-            (*self._feeds[at.topic].labels, str(at.partition)): end - (self._stored[at.topic, at.partition] or 0)
-            for at, end in ends.items()
-        }
-
-
-def _where(feed: Feed, bucket: int) -> dict[str, Any]:
-    return {"tenant": feed.tenant, "view": feed.labels[1], "topic": feed.topic, "partition": bucket}

@@ -1,0 +1,95 @@
+"""Claims about the online writer's loop, over changelogs in memory and a real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from coeval.client import open_redis
+from coeval.online.keys import offset_key
+from coeval.online.writer import OnlineWriter
+from coeval.settings import Settings
+from coeval.spec.keys import bucket_of
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import WindowedView
+from coeval.spec.time import HOUR
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.streaming.meters import Meters
+from coeval_pipelines.streaming.names import changelog_topic
+from tests.support import catalog
+from tests.support.changelog import await_true
+from tests.support.memory_log import MemoryLog, writing
+
+assert isinstance(catalog.PAIR, WindowedView)
+VIEW = catalog.PAIR
+GOOD, OTHER_KIND, NO_NUMBER, NO_KIND = b"%d,5,1,10,20,1,7" % HOUR, b"17,5,1,10,20,1,7", b"%d,x" % HOUR, b"nonsense"
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A deployed manifest of one view, its changelog in memory, and a store that is empty."""
+
+    settings: Settings
+    control: ControlPlane
+    manifest: Manifest
+    log: MemoryLog
+    meters: Meters
+
+    @property
+    def topic(self) -> str:
+        return changelog_topic(self.manifest, VIEW)
+
+    def keys(self, bucket: int) -> Iterator[bytes]:
+        """Keys of a bucket."""
+        return (key.encode() for key in (f"i{n}|sm" for n in range(10**6)) if bucket_of(key, VIEW.partitions) == bucket)
+
+    def stored(self) -> dict[int, int | None]:
+        """The offset of each bucket in the store."""
+        with closing(open_redis(self.settings)) as client:
+            return OnlineWriter(client, self.manifest.tenant).offsets(VIEW)
+
+
+@pytest.fixture
+def rig(tmp_path: Path, redis_server: Settings) -> Iterator[Rig]:
+    settings = Settings(home=tmp_path, redis=redis_server.redis)
+    manifest = replace(
+        catalog.manifest(), tenant=f"t{time.time_ns()}", windowed_views=(VIEW,), row_views=(), services=()
+    )
+    with closing(ControlPlane.open(settings)) as control:
+        control.save_manifest(manifest, 0)
+        control.deploy(VIEW.name, VIEW.version, manifest.hash, 0, 0)
+        topic = changelog_topic(manifest, VIEW)
+        yield Rig(settings, control, manifest, MemoryLog({topic: VIEW.partitions}), Meters())
+
+
+def _held(rig: Rig) -> float | None:
+    return rig.meters.registry.get_sample_value(
+        "coeval_writer_held_partitions", {"tenant": rig.manifest.tenant, "view": f"{VIEW.name}.{VIEW.version}"}
+    )
+
+
+@pytest.mark.parametrize("bad", [OTHER_KIND, NO_NUMBER, NO_KIND, b"\xff\xfe,", b'%d,5,1,10,20,1,7\n"' % HOUR])
+def test_a_message_that_cannot_be_read_holds_its_partition_alone(rig: Rig, bad: bytes) -> None:
+    for bucket in range(VIEW.partitions):
+        key = next(rig.keys(bucket))
+        for value in (GOOD, bad if bucket == 1 else GOOD, GOOD):
+            rig.log.add(rig.topic, bucket, key, value)
+    all_but_one = dict.fromkeys(range(VIEW.partitions), 3) | {1: 1}
+    with capture_logs() as logs, writing(rig.settings, rig.control, rig.log, rig.meters):
+        await_true(lambda: rig.stored() == all_but_one)
+        await_true(lambda: _held(rig) == 1)
+        (said,) = (entry for entry in logs if entry["log_level"] == "error")
+        assert (said["topic"], said["partition"], said["offset"]) == (rig.topic, 1, 1)
+        name = offset_key(rig.manifest.tenant, VIEW, 1)
+        assert f"SET {name} 2 in Redis" in said["repair"]
+        # The repair that it names, done: the partition goes on.
+        with closing(open_redis(rig.settings)) as client:
+            client.set(name, 2)
+        await_true(lambda: rig.stored() == dict.fromkeys(range(VIEW.partitions), 3))
+        await_true(lambda: _held(rig) == 0)
