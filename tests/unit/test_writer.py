@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,9 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import redis
+import structlog
 from structlog.testing import capture_logs
 
 from coeval.client import open_redis
+from coeval.errors import StoreError
 from coeval.online.keys import offset_key
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
@@ -19,12 +23,15 @@ from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import WindowedView
 from coeval.spec.time import HOUR
+from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.meters import Meters
 from coeval_pipelines.streaming.names import changelog_topic
+from coeval_pipelines.streaming.writing import Writer
 from tests.support import catalog
 from tests.support.changelog import await_true
-from tests.support.memory_log import MemoryLog, writing
+from tests.support.memory_log import MemoryConsumer, MemoryLog, writing
+from tests.support.redis_nodes import nodes, pointed_at
 
 assert isinstance(catalog.PAIR, WindowedView)
 VIEW = catalog.PAIR
@@ -93,3 +100,44 @@ def test_a_message_that_cannot_be_read_holds_its_partition_alone(rig: Rig, bad: 
             client.set(name, 2)
         await_true(lambda: rig.stored() == dict.fromkeys(range(VIEW.partitions), 3))
         await_true(lambda: _held(rig) == 0)
+
+
+def test_a_second_outage_is_said_as_the_first_one_was() -> None:
+    with capture_logs() as logs:
+        complaints = Complaints(structlog.get_logger(), "waiting for a component")
+        for _ in range(2):
+            complaints.say(OSError("Redis does not answer."))
+            complaints.say(OSError("Redis does not answer."))
+            complaints.well()
+            complaints.well()
+    assert [entry["event"] for entry in logs] == ["waiting for a component", "goes on"] * 2
+
+
+def test_a_writer_complains_of_every_outage_of_its_store(rig: Rig, tmp_path: Path) -> None:
+    stop = threading.Event()
+    with nodes(tmp_path, 1) as (node,), capture_logs() as logs:
+        settings = pointed_at(rig.settings, node)
+
+        def said(event: str) -> int:
+            return sum(entry["event"] == event for entry in logs)
+
+        complaints = Complaints(structlog.get_logger(), "away")
+
+        def serve() -> None:
+            while not stop.wait(0.05):
+                try:
+                    with closing(open_redis(settings)) as client:
+                        consumer = MemoryConsumer(rig.log)
+                        Writer("again", rig.control, client, consumer, rig.meters, complaints.well).run(stop)
+                except (StoreError, redis.RedisError):
+                    complaints.say(StoreError("Redis does not answer."))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for outage in (1, 2):
+            node.kill()
+            await_true(lambda outage=outage: said("away") == outage)  # type: ignore[misc]
+            node.start()
+            await_true(lambda outage=outage: said("goes on") == outage)  # type: ignore[misc]
+        stop.set()
+        thread.join(10)

@@ -19,6 +19,7 @@ from coeval.errors import BrokerError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
+from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import RUNNING, STOPPED, Certificate, ControlPlane, Run
 from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.names import changelog_topic, group_id, run_views
@@ -37,6 +38,7 @@ class Certifier:
         self._control = control
         self._stop = threading.Event()
         self._seen: dict[int, Offsets] = {}
+        self._complaints = Complaints(_LOG, "cannot certify progress")
         self._thread = threading.Thread(target=self._run, name="certifier", daemon=True)
 
     def __enter__(self) -> Certifier:
@@ -48,15 +50,12 @@ class Certifier:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        complaint = ""
         while not self._stop.wait(PERIOD_SECONDS):
             try:
                 with Broker(self._kafka) as broker:
                     self._work(broker)
             except (BrokerError, sa.exc.OperationalError) as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    _LOG.warning("cannot certify progress", error=complaint)
+                self._complaints.say(error)
             except Exception:
                 # The boundary of a thread. Without certificates nothing online can be believed: start afresh.
                 _LOG.exception("the certifier failed: ending the writer, for its supervisor to start again")
@@ -70,6 +69,7 @@ class Certifier:
                 manifest = self._control.manifest(run.manifest_hash)
                 if manifest is not None:
                     self._certify(broker, manifest, run)
+            self._complaints.well()
 
     def _certify(self, broker: Broker, manifest: Manifest, run: Run) -> None:
         source = manifest.sources[run.source]

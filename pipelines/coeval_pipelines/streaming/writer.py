@@ -16,6 +16,7 @@ import structlog
 from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
+from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.certificates import Certifier
 from coeval_pipelines.streaming.members import own_name
@@ -28,24 +29,19 @@ _LOG: Any = structlog.get_logger("coeval.writer")
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:
-    """Run a writer until told to stop; a component that is away is waited for, and said once."""
+    """Run a writer until told to stop; a component that is away is waited for, and said once each time."""
     import redis
     import sqlalchemy as sa
     from kafka.errors import KafkaError
 
-    complaint = ""
-    name, meters = own_name(), _serve_metrics(settings)
+    name, meters, complaints = own_name(), _serve_metrics(settings), Complaints(_LOG, "waiting for a component")
     with contextlib.closing(ControlPlane.open(settings)) as control, Certifier(settings, control):
         while not stop.is_set():
             try:
-                _serve_once(settings, control, stop, name, meters)
+                _serve_once(settings, control, stop, name, meters, complaints)
             except (CoevalError, redis.RedisError, KafkaError, sa.exc.OperationalError) as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    _LOG.warning("waiting for a component", error=complaint)
+                complaints.say(error)
                 stop.wait(_RETRY_SECONDS)
-            else:
-                complaint = ""
 
 
 def _serve_metrics(settings: Settings) -> Meters:
@@ -59,12 +55,19 @@ def _serve_metrics(settings: Settings) -> Meters:
     return meters
 
 
-def _serve_once(settings: Settings, control: ControlPlane, stop: threading.Event, name: str, meters: Meters) -> None:
+def _serve_once(
+    settings: Settings,
+    control: ControlPlane,
+    stop: threading.Event,
+    name: str,
+    meters: Meters,
+    complaints: Complaints,
+) -> None:
     from coeval.client import open_redis
 
     with contextlib.closing(open_redis(settings)) as client, contextlib.closing(open_consumer(settings)) as consumer:
         _LOG.info("connected", redis=settings.redis.shown, kafka=settings.kafka.bootstrap)
-        Writer(name, control, client, consumer, meters).run(stop)
+        Writer(name, control, client, consumer, meters, complaints.well).run(stop)
 
 
 def main() -> int:

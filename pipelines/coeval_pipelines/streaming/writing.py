@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,12 +67,22 @@ class Tally:
 class Writer:
     """One writer process. Not thread-safe; `run` ends when `stop` is set."""
 
-    def __init__(self, name: str, control: ControlPlane, client: Any, consumer: Any, meters: Meters) -> None:
+    def __init__(
+        self,
+        name: str,
+        control: ControlPlane,
+        client: Any,
+        consumer: Any,
+        meters: Meters,
+        well: Callable[[], None] = lambda: None,
+    ) -> None:
         self._control = control
         self._client = client
         self._changelogs = Changelogs(consumer, meters)
         self._meters = meters
         self._members = Members(client, name)
+        self._well = well
+        """Called whenever all components have answered."""
         self._writers: dict[str, OnlineWriter] = {}
         self._stored: dict[Place, int | None] = {}
         """What the store holds of the partitions that are read here: by the last answer, once nothing is under way."""
@@ -121,6 +131,7 @@ class Writer:
                     )
                     self._seek(place, stored)
         self._report()
+        self._well()
 
     def _share(self) -> set[Place]:
         tenants = {feed.tenant for feed in self._changelogs.feeds.values()}
