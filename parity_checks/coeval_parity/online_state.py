@@ -28,7 +28,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
 from coeval_parity.evidence import Delivery, Slot, Stored
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.handoff import covers, is_streamed
+from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.streaming.names import changelog_topic
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Keys per MGET."""
-CERTIFICATES = 2000
-"""Progress certificates looked through, newest first, for one that the store has reached: hours of them."""
 
 Clock = Callable[[], int]
 
@@ -70,11 +68,7 @@ def read_delivery(manifest: Manifest, view: View, writer: OnlineWriter, control:
     if is_streamed(view):
         topic = changelog_topic(manifest, view)
         offsets = writer.offsets(view)
-        reached = (
-            c
-            for c in control.certificates(view.source, limit=CERTIFICATES)
-            if topic in c.ends and covers(c, topic, offsets)
-        )
+        reached = (item for item in control.every_certificate(view.source) if item.is_reached(topic, offsets))
         certified = next((certificate.offsets for certificate in reached), None)
     return Delivery(
         since=deployment.since if deployment else None,

@@ -19,7 +19,7 @@ from coeval.spec.time import DAY, HOUR
 from coeval_pipelines.control import Certificate, ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
 from coeval_pipelines.coordination.fill import fill
-from coeval_pipelines.coordination.handoff import covers, required_cut
+from coeval_pipelines.coordination.handoff import required_cut
 from tests.support import catalog
 
 
@@ -48,9 +48,9 @@ def test_at_the_required_cut_no_tile_is_left_between_batch_and_stream(since: int
 
 def test_a_certificate_that_is_silent_about_a_topic_proves_nothing_of_it() -> None:
     certificate = Certificate("payments", 1, {0: 10}, {"changelog": {0: 5, 1: 7}}, 0)
-    assert covers(certificate, "changelog", {0: 5, 1: 7})
-    assert not covers(certificate, "changelog", {0: 5, 1: None})
-    assert not covers(certificate, "another", {0: 99})
+    assert certificate.is_reached("changelog", {0: 5, 1: 7})
+    assert not certificate.is_reached("changelog", {0: 5, 1: None})
+    assert not certificate.is_reached("another", {0: 99})
 
 
 def test_a_view_is_not_filled_before_its_handoff_is_over(settings: Settings, control: ControlPlane) -> None:

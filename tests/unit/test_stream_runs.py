@@ -24,6 +24,7 @@ from coeval_pipelines.streaming.options import (
     job_options,
     start_of,
 )
+from coeval_pipelines.streaming.progress import covered_offsets
 from coeval_pipelines.streaming.rewind import open_since
 from coeval_pipelines.streaming.sql import STATE_SLACK, SourceJob
 from tests.support import catalog
@@ -145,11 +146,20 @@ def test_a_run_is_brought_back_with_what_it_left(control: ControlPlane) -> None:
     assert control.runs() == (replace(run, restore="file:/savepoint", changed_at=3),)
 
 
-def test_old_certificates_are_forgotten(control: ControlPlane) -> None:
+def test_old_certificates_are_forgotten_but_one_of_each_hour(control: ControlPlane) -> None:
     run = control.begin_run(RUN, 1)
-    for offset in range(5):
-        _certify(control, run, offset, offset)
+    for offset in range(9):
+        _certify(control, run, offset, offset * 20 * MINUTE)
     _certify(control, replace(run, number=2), 99, 99)
     control.forget_certificates(run.number, keep=2)
-    assert [item.offsets[0] for item in control.certificates("payments", run.number)] == [4, 3]
-    assert len(control.certificates("payments")) == 3
+    assert [item.offsets[0] for item in control.certificates("payments", run.number)] == [8, 7, 6, 3, 0]
+    assert len(control.certificates("payments")) == 6
+
+
+def test_what_a_store_covers_is_known_however_far_it_is_behind(control: ControlPlane) -> None:
+    run = control.begin_run(RUN, 1)
+    for offset in range(1, 500):
+        control.record_certificate(Certificate(run.source, run.number, {0: offset}, {"changelog": {0: 10 * offset}}, 0))
+    every = control.every_certificate("payments")
+    assert covered_offsets(every, {"changelog"}, {"changelog": {0: 25}}) == {0: 2}
+    assert [item.offsets[0] for item in control.every_certificate("payments")] == list(range(499, 0, -1))

@@ -82,3 +82,9 @@ class Certificate:
     offsets: Mapping[int, int]
     ends: Mapping[str, Mapping[int, int]]
     recorded_at: int
+
+    def is_reached(self, topic: str, written: Mapping[int, int | None]) -> bool:
+        """Whether a changelog, written up to these offsets (next to read, by partition), has come to its ends."""
+        # One that does not speak of the topic is of another deployment, and proves nothing of this one.
+        ends = self.ends.get(topic)
+        return ends is not None and all((written.get(partition) or 0) >= end for partition, end in ends.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,12 @@ import sqlalchemy as sa
 from coeval.errors import ManifestError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
+from coeval.spec.time import HOUR
 from coeval_pipelines.control import schema
 from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, Run
+
+_PAGE = 200
+"""Certificates that are read at a time: a store that keeps up has reached one of the newest."""
 
 
 class ControlPlane:
@@ -201,12 +205,30 @@ class ControlPlane:
         with self._engine.connect() as connection:
             return tuple(_certificate(row) for row in connection.execute(query))
 
-    def forget_certificates(self, run: int, keep: int) -> None:
-        """Delete all but the newest certificates of a run: old ones say less than newer ones that are reached."""
+    def every_certificate(self, source: str) -> Iterator[Certificate]:
+        """All certificates of a source, of all its runs, newest first; read as far as they are asked for."""
         table = schema.CERTIFICATES
-        newest = sa.select(table.c.id).where(table.c.run == run).order_by(table.c.id.desc()).limit(keep)
+        query = sa.select(table).where(table.c.source == source).order_by(table.c.id.desc()).limit(_PAGE)
+        rows: Sequence[sa.Row[Any]] = ()
+        while not rows or len(rows) == _PAGE:
+            with self._engine.connect() as connection:
+                rows = connection.execute(query.where(table.c.id < rows[-1].id) if rows else query).all()
+            if not rows:
+                return
+            yield from map(_certificate, rows)
+
+    def forget_certificates(self, run: int, keep: int) -> None:
+        """Delete certificates of a run, but the newest, and the first of each hour before.
+
+        Old ones say less than newer ones that are reached; a store that is far behind has reached the old ones only.
+        """
+        table = schema.CERTIFICATES
+        mine = sa.select(table.c.id).where(table.c.run == run)
+        newest = mine.order_by(table.c.id.desc()).limit(keep)
+        of_hours = sa.select(sa.func.min(table.c.id)).where(table.c.run == run).group_by(table.c.recorded_at // HOUR)
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(table).where(table.c.run == run, table.c.id.not_in(newest)))
+            gone = (table.c.run == run, table.c.id.not_in(newest), table.c.id.not_in(of_hours))
+            connection.execute(sa.delete(table).where(*gone))
 
     def record_parity(self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any]) -> int:
         """Keep the result of a parity run; returns its number."""

@@ -1,13 +1,10 @@
-"""The handoff between batch and stream as pure decisions: which cut a view needs, whether the store covers a stream."""
+"""The handoff between batch and stream as pure decisions: which cut a view needs, whether a stream fills it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
-from coeval_pipelines.control import Certificate
 
 
 def required_cut(view: View, manifest: Manifest, since: int) -> int:
@@ -26,10 +23,3 @@ def required_cut(view: View, manifest: Manifest, since: int) -> int:
 def is_streamed(view: View) -> bool:
     """Whether the stream writes the view; the others are only loaded by batch."""
     return isinstance(view, WindowedView) or view.stream
-
-
-def covers(certificate: Certificate, topic: str, offsets: Mapping[int, int | None]) -> bool:
-    """Whether a changelog, written up to `offsets` (next to read, by partition), has reached a certificate's ends."""
-    # A certificate that does not speak of the topic is of another deployment, and proves nothing of this one.
-    ends = certificate.ends.get(topic)
-    return ends is not None and all((offsets.get(partition) or 0) >= end for partition, end in ends.items())

@@ -173,7 +173,7 @@ def _positions(
         if name in written
         for partition, end in by_partition.items()
     )
-    covered = covered_offsets(control.certificates(run.source), set(topics), written)
+    covered = covered_offsets(control.every_certificate(run.source), set(topics), written)
     return SourceProgress(run.source, ends.get(topic, {}), covered, lag)
 
 

@@ -26,7 +26,7 @@ from coeval_pipelines.streaming.names import changelog_topic, group_id, run_view
 
 PERIOD_SECONDS = 1.0
 _KEPT = 1000
-"""Certificates of a run that are kept: about an hour of them."""
+"""The newest certificates of a run that are all kept, about an hour of them; of the time before, one an hour."""
 _LOG: Any = structlog.get_logger("coeval.certifier")
 
 

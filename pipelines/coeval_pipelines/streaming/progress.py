@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -112,24 +112,24 @@ def _attempt(settings: Settings, manifest: Manifest, control: ControlPlane) -> P
 
 
 def covered_offsets(
-    certificates: tuple[Certificate, ...], topics: set[str], written: Mapping[str, Mapping[int, int]]
+    certificates: Iterable[Certificate], topics: Collection[str], written: Mapping[str, Mapping[int, int]]
 ) -> Offsets:
     """The source offsets that the store covers for all of the changelog topics. Pure.
 
     Of each topic, those of the newest certificate (given newest first) that speaks of it and whose ends the store has
     reached; together, the least of each partition. The topics of a source may be filled by several runs.
     """
-    found = [_covered(certificates, topic, written.get(topic, {})) for topic in topics]
-    partitions = set.intersection(*(set(offsets) for offsets in found)) if found else set()
-    return {partition: min(offsets[partition] for offsets in found) for partition in partitions}
-
-
-def _covered(certificates: tuple[Certificate, ...], topic: str, written: Mapping[int, int]) -> Mapping[int, int]:
+    left = set(topics)
+    found: list[Mapping[int, int]] = []
     for certificate in certificates:
-        ends = certificate.ends.get(topic)
-        if ends is not None and all(written.get(partition, 0) >= end for partition, end in ends.items()):
-            return certificate.offsets
-    return {}
+        reached = {topic for topic in left if certificate.is_reached(topic, written.get(topic, {}))}
+        if reached:
+            found.append(certificate.offsets)
+            left -= reached
+        if not left:
+            break
+    partitions = set.intersection(*map(set, found)) if found and not left else set()
+    return {partition: min(offsets[partition] for offsets in found) for partition in partitions}
 
 
 def _progress(broker: Broker, writer: OnlineWriter, manifest: Manifest, control: ControlPlane) -> Progress:
@@ -151,7 +151,7 @@ def _source(
         if topic in written
         for partition, end in by_partition.items()
     )
-    covered = covered_offsets(control.certificates(source.name), set(written), written)
+    covered = covered_offsets(control.every_certificate(source.name), set(written), written)
     return SourceProgress(source.name, ends.get(source.topic, {}), covered, lag)
 
 
