@@ -9,10 +9,13 @@ import pytest
 from coeval.errors import BrokerError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
+from coeval.spec.records import Record
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_pipelines.streaming.broker import Broker, ensure_topics
+from coeval_pipelines.streaming.names import changelog_topic
 from coeval_pipelines.streaming.retention import retention_needed
 from tests.support import catalog
+from tests.support.offline import produce
 
 
 def made(broker: Settings, topic: str, configs: dict[str, str]) -> Manifest:
@@ -44,3 +47,27 @@ def test_a_compacted_topic_is_refused(broker: Settings) -> None:
 def test_a_topic_that_keeps_what_is_needed_is_taken_as_it_is(broker: Settings) -> None:
     days = made(broker, "days", {"retention.ms": str(2 * DAY // 1000)})
     assert "days" not in ensure_topics(broker, days)
+
+
+def test_a_changelog_that_forgets_is_refused(broker: Settings) -> None:
+    manifest = made(broker, "lossy", {"retention.ms": "-1"})
+    topic = changelog_topic(manifest, manifest.views["card_spend"])
+    with Broker(broker.kafka) as admin:
+        admin.create(topic, manifest.views["card_spend"].partitions, {"retention.ms": "60000"})
+    with pytest.raises(BrokerError, match=r"forgets records \(retention.ms=60000\)"):
+        ensure_topics(broker, manifest)
+
+
+def test_of_a_topic_that_was_cut_the_first_record_left_says_how_old_it_is(broker: Settings) -> None:
+    from kafka import KafkaAdminClient, TopicPartition
+
+    at = [1_700_000_000_000_000 + place * HOUR for place in range(4)]
+    with Broker(broker.kafka) as admin:
+        admin.create("cut", 2, {"message.timestamp.type": "CreateTime", "retention.ms": "-1"})
+        produce(broker.kafka.bootstrap, "cut", [Record(b"x", when, 0, place) for place, when in enumerate(at)])
+        client = KafkaAdminClient(bootstrap_servers=broker.kafka.bootstrap)
+        client.delete_records({TopicPartition("cut", 0): 2})
+        client.close()
+        assert admin.timestamps("cut", {0: 0, 1: 0}) == {0: at[2]}
+        assert admin.timestamps("cut", {0: 3}) == {0: at[3]}
+        assert admin.forgotten_until("cut") == at[2]

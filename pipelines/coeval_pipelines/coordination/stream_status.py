@@ -31,7 +31,7 @@ from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.freshness import FreshnessBook, known
 from coeval_pipelines.streaming.jobs import FlinkCluster, Job
 from coeval_pipelines.streaming.names import changelog_topic, job_name, run_views
-from coeval_pipelines.streaming.progress import SourceProgress, covered_offsets
+from coeval_pipelines.streaming.progress import SourceProgress, source_progress
 
 STALE_FRESHNESS = 60 * 1_000_000
 """What canaries said longer ago than this says nothing of now."""
@@ -52,7 +52,7 @@ def account_of(settings: Settings, manifest: Manifest, run: Run) -> Accounting:
     Raises:
         BrokerError: the broker does not answer.
     """
-    return read_accounting(settings.kafka, manifest, run.source, run.number)
+    return read_accounting(settings.kafka, manifest, run)
 
 
 def stream_status(
@@ -165,16 +165,9 @@ def _positions(
         return None
     topics = [changelog_topic(manifest, view) for view in run_views(manifest, run)]
     written = {topic: store.written.get(topic, {}) for topic in topics}
-    topic = _source(manifest, run).topic
-    ends = broker.ends(partitions_of(broker, [topic, *topics]))
-    lag = sum(
-        max(0, end - written[name].get(partition, 0))
-        for name, by_partition in ends.items()
-        if name in written
-        for partition, end in by_partition.items()
-    )
-    covered = covered_offsets(control.every_certificate(run.source), set(topics), written)
-    return SourceProgress(run.source, ends.get(topic, {}), covered, lag)
+    source = _source(manifest, run)
+    ends = broker.ends(partitions_of(broker, [source.topic, *topics]))
+    return source_progress(control.every_certificate(run.source), source, ends, written)
 
 
 def _behind(
@@ -191,7 +184,9 @@ def _behind(
     if at is None:
         return rated
     age = max(0, now - certificates[0].recorded_at) / 1e6 if certificates and at.lag else 0.0
-    oldest = min(_uncovered(broker, _source(manifest, run).topic, at), default=now)
+    # Where the topic holds nothing of that any more, it is at least as old as what was certified last.
+    known = certificates[0].recorded_at if certificates and at.lag else now
+    oldest = min(_uncovered(broker, _source(manifest, run).topic, at).values(), default=known)
     return replace(
         rated,
         lag_events=at.lag,
@@ -201,13 +196,10 @@ def _behind(
     )
 
 
-def _uncovered(broker: Broker, topic: str, at: SourceProgress) -> Iterator[int]:
+def _uncovered(broker: Broker, topic: str, at: SourceProgress) -> Offsets:
     """When the first record of each partition became available that the store is not certain to cover."""
-    for partition, end in at.ends.items():
-        start = at.covered.get(partition, 0)
-        found = broker.timestamp(topic, partition, start) if start < end else None
-        if found is not None:
-            yield found
+    starts = {partition: at.covered.get(partition, 0) for partition in at.ends}
+    return broker.timestamps(topic, {part: offset for part, offset in starts.items() if offset < at.ends[part]})
 
 
 def _accounted(draft: RunStatus, found: Accounting) -> RunStatus:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 from coeval.errors import BrokerError
@@ -11,11 +11,11 @@ from coeval.settings import KafkaSettings, Settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.streaming.names import accounting_topic, changelog_topic, stream_sources, stream_views
-from coeval_pipelines.streaming.retention import CONFIGS, check_retention
+from coeval_pipelines.streaming.retention import CONFIGS, KEEP, check_changelog, check_retention
 
 _REQUEST_MILLISECONDS = 10_000
-_KEEP = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
-"""Deletion, never compaction: compaction keeps the last record of a key, which after a replay is not the greatest."""
+_POLL_MILLISECONDS = 500
+_AT_ONCE = 500
 _TOTALS = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
 """Compacted soon, since whoever asks how the streams are reads all of it."""
 
@@ -32,6 +32,7 @@ class Broker:
         from kafka import KafkaAdminClient
 
         self._kafka = kafka
+        self._consumer: Any = None
         with answering(kafka):
             self._admin: Any = KafkaAdminClient(
                 **client_options(kafka),
@@ -41,6 +42,8 @@ class Broker:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._consumer is not None:
+            self._consumer.close()
         self._admin.close()
 
     def __enter__(self) -> Broker:
@@ -88,8 +91,8 @@ class Broker:
         Microseconds UTC, the latest of all partitions; None: nothing has been forgotten.
         """
         found = self.begins(partitions_of(self, [topic])).get(topic, {})
-        stamps = [self.timestamp(topic, partition, offset) for partition, offset in found.items() if offset > 0]
-        return max((stamp for stamp in stamps if stamp is not None), default=None)
+        cut = {partition: offset for partition, offset in found.items() if offset > 0}
+        return max(self.timestamps(topic, cut).values(), default=None) if cut else None
 
     def _offsets(self, topics: Mapping[str, int], which: int) -> dict[str, Offsets]:
         from kafka import TopicPartition
@@ -116,16 +119,24 @@ class Broker:
         at = {partition.partition: value.offset for partition, value in found.items() if value.offset >= 0}
         return {partition: at.get(partition, end) for partition, end in ends.items()}
 
-    def timestamp(self, topic: str, partition: int, offset: int) -> int | None:
-        """When the record at an offset became available (microseconds UTC); None where there is none any more."""
-        from kafka import KafkaConsumer, TopicPartition
+    def timestamps(self, topic: str, offsets: Mapping[int, int]) -> Offsets:
+        """By partition, when the record at an offset became available (microseconds UTC).
 
-        wanted = TopicPartition(topic, partition)
-        with answering(self._kafka), closing(KafkaConsumer(**client_options(self._kafka))) as consumer:
-            consumer.assign([wanted])
-            consumer.seek(wanted, offset)
-            polled = consumer.poll(timeout_ms=_REQUEST_MILLISECONDS, max_records=1).get(wanted, [])
-            return polled[0].timestamp * 1000 if polled else None
+        Where the topic has forgotten that, when the first one did that it still holds; partitions without any are left
+        out.
+        """
+        if not offsets:
+            return {}
+        with answering(self._kafka):
+            return first_times(self._reading(), topic, offsets)
+
+    def _reading(self) -> Any:
+        from kafka import KafkaConsumer
+
+        if self._consumer is None:
+            options = {**client_options(self._kafka), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+            self._consumer = KafkaConsumer(**options)
+        return self._consumer
 
     def committed(self, group: str, topic: str) -> Offsets:
         """The offsets of a topic that a consumer group has committed; partitions without one are left out."""
@@ -134,38 +145,67 @@ class Broker:
         return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == topic and meta.offset >= 0}
 
 
+def first_times(consumer: Any, topic: str, offsets: Mapping[int, int]) -> Offsets:
+    """By partition, when the first record from an offset on became available (microseconds UTC), of those that have
+    one. The consumer's assignment is changed."""
+    from kafka import TopicPartition
+
+    wanted = {TopicPartition(topic, partition): offset for partition, offset in offsets.items()}
+    first = consumer.beginning_offsets(list(wanted), timeout_ms=_REQUEST_MILLISECONDS)
+    ends = consumer.end_offsets(list(wanted), timeout_ms=_REQUEST_MILLISECONDS)
+    # What holds nothing from there on would be waited for in vain.
+    begin = {part: max(offset, first[part]) for part, offset in wanted.items() if max(offset, first[part]) < ends[part]}
+    found: Offsets = {}
+    consumer.assign(sorted(begin))
+    consumer.resume(*begin)
+    for part, offset in begin.items():
+        consumer.seek(part, offset)
+    until = time.monotonic() + _REQUEST_MILLISECONDS / 1000
+    while len(found) < len(begin) and time.monotonic() < until:
+        for part, records in consumer.poll(timeout_ms=_POLL_MILLISECONDS, max_records=_AT_ONCE).items():
+            found.setdefault(part.partition, records[0].timestamp * 1000)
+            consumer.pause(part)
+    return found
+
+
 def ensure_topics(settings: Settings, manifest: Manifest) -> tuple[str, ...]:
     """Create the source and changelog topics of a manifest that are missing; gives the names of the created ones.
 
     Raises:
-        BrokerError: the broker does not answer, a changelog has another number of partitions than its view, or a
-            source topic forgets records that a rewind may need.
+        BrokerError: the broker does not answer, a source topic forgets records that a rewind may need, a changelog
+            forgets any, or has another number of partitions than its view.
     """
     created: list[str] = []
     with Broker(settings.kafka) as broker:
         present = broker.topics()
         for source in stream_sources(manifest):
             if source.topic in present:
-                check_retention(manifest, source, broker.configs(source.topic, CONFIGS))
+                check_retention(settings.kafka, manifest, source, broker.configs(source.topic, CONFIGS))
         for name, partitions, configs in _wanted(settings, manifest):
             if name not in present:
                 broker.create(name, partitions, configs)
                 created.append(name)
-            elif name.startswith(f"{manifest.tenant}.changelog.") and present[name] != partitions:
-                raise BrokerError(
-                    f"The topic {name} has {present[name]} partitions; the view has {partitions} buckets.",
-                    "A changelog's partitions are its view's buckets: delete the topic, or declare the view anew.",
-                )
+            elif name.startswith(f"{manifest.tenant}.changelog."):
+                _check_partitions(name, present[name], partitions)
+                check_changelog(settings.kafka, name, broker.configs(name, CONFIGS))
     return tuple(created)
+
+
+def _check_partitions(topic: str, there: int, wanted: int) -> None:
+    if there != wanted:
+        raise BrokerError(
+            f"The topic {topic} has {there} partitions; the view has {wanted} buckets.",
+            "A changelog's partitions are its view's buckets: delete the topic, or declare the view anew.",
+        )
 
 
 def _wanted(settings: Settings, manifest: Manifest) -> Iterator[tuple[str, int, dict[str, str]]]:
     for source in manifest.event_sources:
         # The record's timestamp is when it was available: a replay sets it.
-        yield source.topic, settings.kafka.partitions, {**_KEEP, "message.timestamp.type": "CreateTime"}
+        yield source.topic, settings.kafka.partitions, {**KEEP, "message.timestamp.type": "CreateTime"}
     for source in stream_sources(manifest):
         for view in stream_views(manifest, source.name):
-            yield changelog_topic(manifest, view), view.partitions, dict(_KEEP)
+            yield changelog_topic(manifest, view), view.partitions, dict(KEEP)
         # Totals: only the newest of each counts.
         yield accounting_topic(manifest, source.name), 1, _TOTALS
 

@@ -80,8 +80,11 @@ def await_caught_up(
     control: ControlPlane,
     deadline: float,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    sources: Collection[str] | None = None,
 ) -> Progress:
     """Wait, at most `deadline` seconds, until all that is on the source topics now is in the online store.
+
+    `sources` are the event sources that are waited for; by default all.
 
     Raises:
         EngineError: it is not there in time; the reason says how far it is.
@@ -93,7 +96,8 @@ def await_caught_up(
         if isinstance(state, Progress):
             on_progress(state)
             target = target or {name: source.ends for name, source in state.sources.items()}
-            if all(source.covers(target[name]) for name, source in state.sources.items()):
+            waited = {name: item for name, item in state.sources.items() if sources is None or name in sources}
+            if all(item.covers(target[name]) for name, item in waited.items()):
                 return state
         if time.monotonic() > until:
             raise EngineError(
@@ -145,13 +149,25 @@ def _source(
         written[changelog_topic(manifest, view)] = {bucket: offset or 0 for bucket, offset in stored.items()}
     found = partitions_of(broker, [source.topic, *written])
     ends = broker.ends(found)
+    return source_progress(control.every_certificate(source.name), source, ends, written)
+
+
+def source_progress(
+    certificates: Iterable[Certificate],
+    source: EventSource,
+    ends: Mapping[str, Mapping[int, int]],
+    written: Mapping[str, Mapping[int, int]],
+) -> SourceProgress:
+    """How far the store is: `ends` of the source's topic and of its changelogs, and what is `written` of those. Pure.
+
+    Certificates are given newest first.
+    """
     lag = sum(
-        max(0, end - written[topic].get(partition, 0))
-        for topic, by_partition in ends.items()
-        if topic in written
-        for partition, end in by_partition.items()
+        max(0, end - offsets.get(partition, 0))
+        for topic, offsets in written.items()
+        for partition, end in ends.get(topic, {}).items()
     )
-    covered = covered_offsets(control.every_certificate(source.name), set(written), written)
+    covered = covered_offsets(certificates, set(written), written)
     return SourceProgress(source.name, ends.get(source.topic, {}), covered, lag)
 
 

@@ -83,11 +83,13 @@ def open_since(source: EventSource, view: View, available: int) -> int:
 
 
 def _earliest_to_come(broker: Broker, topic: str, confirmed: Mapping[int, int]) -> int | None:
-    """When the first event that is not confirmed became available; where all are, when the last one did."""
+    """When the first event that is not confirmed became available; where all are, when the last one did.
+
+    None where the topic holds nothing any more of a partition whose events were not confirmed: then nothing is known.
+    """
     ends = broker.ends({topic: max(confirmed) + 1})[topic]
-    behind = [part for part, end in ends.items() if confirmed.get(part, 0) < end]
+    behind = {part: confirmed.get(part, 0) for part, end in ends.items() if confirmed.get(part, 0) < end}
     if behind:
-        found = [broker.timestamp(topic, part, confirmed.get(part, 0)) for part in behind]
-        return min((value for value in found if value is not None), default=None)
-    last = [broker.timestamp(topic, part, end - 1) for part, end in ends.items() if end]
-    return max((value for value in last if value is not None), default=None)
+        found = broker.timestamps(topic, behind)
+        return min(found.values()) if found.keys() == behind.keys() else None
+    return max(broker.timestamps(topic, {part: end - 1 for part, end in ends.items() if end}).values(), default=None)
