@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 import structlog
+from kafka import TopicPartition
 from structlog.testing import capture_logs
 
 from coeval.client import open_redis
@@ -22,11 +23,12 @@ from coeval.settings import Settings
 from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import WindowedView
-from coeval.spec.time import HOUR
+from coeval.spec.time import HOUR, MINUTE
 from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.meters import Meters
 from coeval_pipelines.streaming.names import changelog_topic
+from coeval_pipelines.streaming.sql import state_ttl
 from coeval_pipelines.streaming.writing import Writer
 from tests.support import catalog
 from tests.support.changelog import await_true
@@ -35,6 +37,7 @@ from tests.support.redis_nodes import nodes, pointed_at
 
 assert isinstance(catalog.PAIR, WindowedView)
 VIEW = catalog.PAIR
+NOW = 1_795_000_000_000_000
 GOOD, OTHER_KIND, NO_NUMBER, NO_KIND = b"%d,5,1,10,20,1,7" % HOUR, b"17,5,1,10,20,1,7", b"%d,x" % HOUR, b"nonsense"
 
 
@@ -100,6 +103,63 @@ def test_a_message_that_cannot_be_read_holds_its_partition_alone(rig: Rig, bad: 
             client.set(name, 2)
         await_true(lambda: rig.stored() == dict.fromkeys(range(VIEW.partitions), 3))
         await_true(lambda: _held(rig) == 0)
+
+
+def _loaded(rig: Rig, cut: int) -> None:
+    rig.control.finish_load(rig.control.start_load(VIEW.name, VIEW.version, cut), 1, cut)
+
+
+def _filled(rig: Rig) -> int:
+    """An hour of messages of every partition, one a minute; when the first of them was written (microseconds UTC)."""
+    for minute in range(60):
+        for bucket in range(VIEW.partitions):
+            rig.log.add(rig.topic, bucket, next(rig.keys(bucket)), GOOD, (NOW + minute * MINUTE) // 1000)
+    return NOW
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 40, 60, 1000])
+def test_an_empty_store_is_filled_from_where_the_last_batch_load_leaves_off(rig: Rig, minutes: int) -> None:
+    _loaded(rig, _filled(rig) + minutes * MINUTE + state_ttl(catalog.PAYMENTS, (VIEW,)))
+    read = max(0, 60 - minutes)
+    with writing(rig.settings, rig.control, rig.log, rig.meters) as consumer, capture_logs() as logs:
+        # Also where nothing is left to read: what the load holds counts as covered.
+        await_true(lambda: set(rig.stored().values()) == {60})
+        assert {offset for _, offset in consumer.sought} == {60 - read}
+    labels = {"tenant": rig.manifest.tenant, "view": f"{VIEW.name}.{VIEW.version}"}
+    assert (rig.meters.registry.get_sample_value("coeval_writer_messages_total", labels) or 0) == 4 * read
+    assert "the changelog was cut" not in [entry["event"] for entry in logs]
+
+
+def test_an_empty_store_without_a_batch_load_is_filled_from_the_first_message_on(rig: Rig) -> None:
+    _filled(rig)
+    with writing(rig.settings, rig.control, rig.log, rig.meters) as consumer:
+        await_true(lambda: set(rig.stored().values()) == {60})
+        assert {offset for _, offset in consumer.sought} == {0}
+
+
+@pytest.mark.parametrize(("loaded", "first", "warned"), [(False, 5, 1), (True, 5, 0), (True, 29, 0), (True, 30, 1)])
+def test_a_changelog_that_begins_too_late_for_an_empty_store_is_told(
+    rig: Rig, loaded: bool, first: int, warned: int
+) -> None:
+    cut = _filled(rig) + 30 * MINUTE + 1 + state_ttl(catalog.PAYMENTS, (VIEW,))
+    if loaded:
+        _loaded(rig, cut)
+    rig.log.first[TopicPartition(rig.topic, 2)] = first
+    with capture_logs() as logs, writing(rig.settings, rig.control, rig.log, rig.meters):
+        await_true(lambda: set(rig.stored().values()) == {60})
+    said = [entry for entry in logs if entry["event"] == "the changelog was cut"]
+    assert [entry["partition"] for entry in said] == [2] * warned
+
+
+def test_a_wipe_under_way_is_filled_from_the_last_load_too(rig: Rig) -> None:
+    with writing(rig.settings, rig.control, rig.log, rig.meters) as consumer:
+        _loaded(rig, _filled(rig) + 40 * MINUTE + state_ttl(catalog.PAYMENTS, (VIEW,)))
+        await_true(lambda: set(rig.stored().values()) == {60})
+        consumer.sought.clear()
+        with closing(open_redis(rig.settings)) as client:
+            client.delete(*(offset_key(rig.manifest.tenant, VIEW, bucket) for bucket in range(VIEW.partitions)))
+        await_true(lambda: set(rig.stored().values()) == {60})
+        assert {offset for _, offset in consumer.sought} == {40}
 
 
 def test_a_second_outage_is_said_as_the_first_one_was() -> None:

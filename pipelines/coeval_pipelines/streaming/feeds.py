@@ -14,6 +14,7 @@ from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.certificates import deployed_manifests
 from coeval_pipelines.streaming.changelog import available_at, coalesce, encode, parse
 from coeval_pipelines.streaming.names import changelog_topic, stream_sources, stream_views
+from coeval_pipelines.streaming.sql import state_ttl
 
 MESSAGES_PER_CALL = 1000
 """One call holds the store up for some 30 ms at most: readers come in between."""
@@ -60,6 +61,18 @@ def feeds(control: ControlPlane) -> dict[str, Feed]:
                     topic = changelog_topic(manifest, view)
                     found[topic] = Feed(topic, manifest.tenant, view, source)
     return found
+
+
+def replay_from(control: ControlPlane, feed: Feed) -> int | None:
+    """From which instant (microseconds UTC) on an empty store needs the messages; None: from the first one on.
+
+    A message carries its sink's clock, and what it says was available by then: its tile starts before, and is over by
+    the largest hop later. With the lateness, the skew and the slack of clocks taken off the cut of the last batch load,
+    an older message speaks of a tile that was final at the cut, or of a row that was in the log: the load holds it.
+    An empty store is believed only after `coordination.fill` has loaded it again, at that cut or a later one.
+    """
+    load = control.last_load(feed.view.name, feed.view.version)
+    return None if load is None else load.cut - state_ttl(feed.source, (feed.view,))
 
 
 def ranges(feed: Feed, polled: Mapping[int, Sequence[Any]], size: int = MESSAGES_PER_CALL) -> list[Range]:

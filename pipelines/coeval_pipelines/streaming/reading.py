@@ -81,6 +81,26 @@ class Changelogs:
             self._consumer.resume(TopicPartition(*place))
         self._meters.reread.labels(*self.feeds[place[0]].labels).inc()
 
+    def first_since(self, instants: Mapping[Place, int]) -> dict[Place, int]:
+        """By partition, the offset of its first message of an instant (microseconds UTC) or later; its end if none is.
+
+        Where the partition begins behind that, it says so: what stood before may have been needed.
+        """
+        from kafka import TopicPartition
+
+        wanted = {TopicPartition(*place): max(0, instant // 1000) for place, instant in instants.items()}
+        if not wanted:
+            return {}
+        # The ends first: what comes in between is not passed over.
+        ends = self._consumer.end_offsets(list(wanted), timeout_ms=_ANSWER_MILLISECONDS)
+        begins = self._consumer.beginning_offsets(list(wanted), timeout_ms=_ANSWER_MILLISECONDS)
+        found = self._consumer.offsets_for_times(wanted, timeout_ms=_ANSWER_MILLISECONDS)
+        starts = {at: ends[at] if found.get(at) is None else found[at].offset for at in wanted}
+        for at, start in starts.items():
+            if 0 < begins[at] >= start:
+                _LOG.warning("the changelog was cut", found=start, **where(self.feeds[at.topic], at.partition))
+        return {(at.topic, at.partition): start for at, start in starts.items()}
+
     def poll(self) -> list[tuple[Feed, Range]]:
         """What one poll comes to; the messages of a topic are parsed in one go."""
         by_topic: dict[str, dict[int, Sequence[Any]]] = {}

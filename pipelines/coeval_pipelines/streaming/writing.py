@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ import structlog
 
 from coeval.online.writer import Applied, Call, Fence, FencedError, OnlineWriter
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.streaming.feeds import Feed, Range, feeds
+from coeval_pipelines.streaming.feeds import Feed, Range, feeds, replay_from
 from coeval_pipelines.streaming.members import Members, owner
 from coeval_pipelines.streaming.meters import Meters
 from coeval_pipelines.streaming.reading import Changelogs, Place, where
@@ -122,6 +122,7 @@ class Writer:
         mine = self._share()
         if mine != self._stored.keys():
             self._assign(mine)
+        moved: dict[Place, int | None] = {}
         for feed in self._changelogs.feeds.values():
             for bucket, stored in self._online(feed).offsets(feed.view).items():
                 place = feed.topic, bucket
@@ -129,7 +130,8 @@ class Writer:
                     _LOG.warning(
                         "the store is elsewhere: reading again", known=self._stored[place], **where(feed, bucket)
                     )
-                    self._seek(place, stored)
+                    moved[place] = stored
+        self._go_on(moved)
         self._report()
         self._well()
 
@@ -148,16 +150,32 @@ class Writer:
         self._stored = {}
         for topic in sorted({topic for topic, _ in mine}):
             feed = self._changelogs.feeds[topic]
-            for bucket, stored in self._online(feed).offsets(feed.view).items():
-                if (topic, bucket) in mine:
-                    self._seek((topic, bucket), stored)
+            stored = self._online(feed).offsets(feed.view)
+            self._go_on({(topic, bucket): at for bucket, at in stored.items() if (topic, bucket) in mine})
         _LOG.info(
             "reading changelogs", partitions={topic: sorted(b for t, b in mine if t == topic) for topic, _ in mine}
         )
 
-    def _seek(self, place: Place, stored: int | None) -> None:
-        self._stored[place] = stored
-        self._changelogs.seek(place, stored or 0)
+    def _go_on(self, places: Mapping[Place, int | None]) -> None:
+        """Read on from where the store is; where it holds nothing, from where the last batch load leaves off."""
+        begun = self._begin([place for place, stored in places.items() if stored is None])
+        for place, stored in {**places, **begun}.items():
+            self._stored[place] = stored
+            self._changelogs.seek(place, stored or 0)
+
+    def _begin(self, places: Collection[Place]) -> dict[Place, int | None]:
+        """Note in the store where the partitions begin that need not be read from their first message on."""
+        feeds = {topic: self._changelogs.feeds[topic] for topic, _ in places}
+        instants = {topic: replay_from(self._control, feed) for topic, feed in feeds.items()}
+        starts = self._changelogs.first_since({at: since for at in places if (since := instants[at[0]]) is not None})
+        found: dict[Place, int | None] = {}
+        for topic, feed in feeds.items():
+            # Noted, or a partition without a later message would never come to the end that a certificate names.
+            mine = {bucket: start for (name, bucket), start in starts.items() if name == topic and start}
+            calls = [Call(feed.view, bucket, [], Fence(None, start)) for bucket, start in mine.items()]
+            for (bucket, start), done in zip(mine.items(), self._online(feed).apply_all(calls), strict=True):
+                found[topic, bucket] = done.stored if isinstance(done, FencedError) else start
+        return found
 
     def _online(self, feed: Feed) -> OnlineWriter:
         if feed.tenant not in self._writers:
@@ -172,7 +190,7 @@ class Writer:
             place = feed.topic, item.bucket
             if place in lost:
                 continue
-            if expected[place] not in {None, item.first}:
+            if (expected[place] or 0) != item.first:
                 # Its retention was shorter than this writer was away; the next batch load covers what is gone.
                 _LOG.warning(
                     "the changelog was cut", expected=expected[place], found=item.first, **where(feed, item.bucket)
@@ -209,7 +227,7 @@ class Writer:
             _LOG.warning(
                 "fenced off: reading again", stored=error.stored, **where(self._changelogs.feeds[topic], bucket)
             )
-            self._seek((topic, bucket), error.stored)
+        self._go_on({place: error.stored for place, error in lost.items()})
         return set(lost)
 
     def _written(self, work: Work, outcome: Applied, at: float) -> None:
