@@ -51,6 +51,10 @@ class MemoryConsumer:
         self._paused: set[TopicPartition] = set()
         self.sought: list[tuple[TopicPartition, int]] = []
 
+    @property
+    def assigned(self) -> set[TopicPartition]:
+        return set(self._positions)
+
     def topics(self) -> set[str]:
         return set(self._log.partitions)
 
@@ -97,11 +101,13 @@ class MemoryConsumer:
 
 
 @contextmanager
-def writing(settings: Settings, control: ControlPlane, log: MemoryLog, meters: Meters) -> Iterator[MemoryConsumer]:
+def writing(
+    settings: Settings, control: ControlPlane, log: MemoryLog, meters: Meters, name: str = "in-memory"
+) -> Iterator[MemoryConsumer]:
     """A writer of such a log to a real Redis, in a thread, until the block ends."""
     stop, consumer = Event(), MemoryConsumer(log)
     with closing(open_redis(settings)) as client:
-        thread = Thread(target=Writer("in-memory", control, client, consumer, meters).run, args=[stop])
+        thread = Thread(target=Writer(name, control, client, consumer, meters).run, args=[stop])
         thread.start()
         try:
             yield consumer

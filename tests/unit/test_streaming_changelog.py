@@ -19,7 +19,7 @@ from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_pipelines.control import Certificate
 from coeval_pipelines.streaming.changelog import coalesce, encode, parse
 from coeval_pipelines.streaming.feeds import Feed, Range, ranges
-from coeval_pipelines.streaming.members import owner
+from coeval_pipelines.streaming.members import owners
 from coeval_pipelines.streaming.progress import SourceProgress, covered_offsets
 from tests.support import catalog
 
@@ -137,10 +137,24 @@ def test_a_range_of_nothing_but_taken_back_values_still_moves_on() -> None:
 def test_every_partition_has_one_writer_and_the_shares_differ_by_one_at_most(
     writers: int, partitions: int, topic: str
 ) -> None:
-    names = [f"w{number}" for number in range(writers)]
-    shares = Counter(owner(topic, partition, names) for partition in range(partitions))
+    names = tuple(f"w{number}" for number in range(writers))
+    shares = Counter(owners(topic, partitions, names))
     assert sum(shares.values()) == partitions
     assert max(shares.values()) - min(shares.get(name, 0) for name in names) <= 1
+
+
+@given(st.lists(st.text(min_size=1), min_size=4, max_size=4, unique=True), st.sampled_from([(1, 80), (5, 16), (20, 4)]))
+def test_a_writer_that_joins_three_others_moves_less_than_half_of_the_partitions(
+    names: list[str], shape: tuple[int, int]
+) -> None:
+    topics, partitions = shape
+
+    def read_by(members: list[str]) -> list[str]:
+        return [name for topic in range(topics) for name in owners(str(topic), partitions, tuple(sorted(members)))]
+
+    before, after = read_by(names[:3]), read_by(names)
+    assert after.count(names[3]) == 20
+    assert 20 <= sum(one != other for one, other in zip(before, after, strict=True)) <= 40
 
 
 @pytest.mark.parametrize(

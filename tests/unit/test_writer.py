@@ -151,6 +151,21 @@ def test_a_changelog_that_begins_too_late_for_an_empty_store_is_told(
     assert [entry["partition"] for entry in said] == [2] * warned
 
 
+def test_what_a_writer_keeps_when_another_joins_it_goes_on_reading(rig: Rig) -> None:
+    _filled(rig)
+    with writing(rig.settings, rig.control, rig.log, rig.meters, "one") as one:
+        await_true(lambda: set(rig.stored().values()) == {60})
+        one.sought.clear()
+        with writing(rig.settings, rig.control, rig.log, Meters(), "other") as other:
+            await_true(lambda: len(other.sought) == 2)
+            await_true(lambda: len(one.assigned) == 2)
+        # What the other one had comes back, and is all that is sought.
+        await_true(lambda: len(one.sought) == 2)
+        assert {at for at, _ in one.sought} == {at for at, _ in other.sought}
+        _filled(rig)
+        await_true(lambda: set(rig.stored().values()) == {120})
+
+
 def test_a_wipe_under_way_is_filled_from_the_last_load_too(rig: Rig) -> None:
     with writing(rig.settings, rig.control, rig.log, rig.meters) as consumer:
         _loaded(rig, _filled(rig) + 40 * MINUTE + state_ttl(catalog.PAYMENTS, (VIEW,)))

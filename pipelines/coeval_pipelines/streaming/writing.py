@@ -23,7 +23,7 @@ import structlog
 from coeval.online.writer import Applied, Call, Fence, FencedError, OnlineWriter
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.feeds import Feed, Range, feeds, replay_from
-from coeval_pipelines.streaming.members import Members, owner
+from coeval_pipelines.streaming.members import Members, owners
 from coeval_pipelines.streaming.meters import Meters
 from coeval_pipelines.streaming.reading import Changelogs, Place, where
 
@@ -141,17 +141,19 @@ class Writer:
         return {
             (topic, bucket)
             for topic, feed in self._changelogs.feeds.items()
-            for bucket in range(feed.view.partitions)
-            if owner(topic, bucket, members[feed.tenant]) == self._members.name
+            for bucket, owner in enumerate(owners(topic, feed.view.partitions, members[feed.tenant]))
+            if owner == self._members.name
         }
 
     def _assign(self, mine: set[Place]) -> None:
+        """Read these partitions; those that were read before go on where they are."""
         self._changelogs.assign(mine)
-        self._stored = {}
-        for topic in sorted({topic for topic, _ in mine}):
+        fresh = mine - self._stored.keys()
+        self._stored = {place: offset for place, offset in self._stored.items() if place in mine}
+        for topic in sorted({topic for topic, _ in fresh}):
             feed = self._changelogs.feeds[topic]
             stored = self._online(feed).offsets(feed.view)
-            self._go_on({(topic, bucket): at for bucket, at in stored.items() if (topic, bucket) in mine})
+            self._go_on({(topic, bucket): at for bucket, at in stored.items() if (topic, bucket) in fresh})
         _LOG.info(
             "reading changelogs", partitions={topic: sorted(b for t, b in mine if t == topic) for topic, _ in mine}
         )
