@@ -88,7 +88,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Of a key whose subject was erased: what was available up to `at`, and what loads up to `epoch` wrote, is gone."""
+    """Of a key whose subject was erased: what is of the time up to `at`, and loads up to `epoch` wrote, is gone."""
 
     at: int
     epoch: int
@@ -113,7 +113,7 @@ class Case:
     events: Sequence[Event]
     duplicates: Sequence[Event] = ()
     definitions: Sequence[View] = ()
-    floor: Floor | None = None
+    floors: Sequence[Floor] = ()
     erased: Sequence[Event] = ()
     """The key's events whose subject was erased, in a view that is not keyed by it."""
     erased_epoch: int = 0

@@ -19,7 +19,7 @@ from coeval.settings import Settings
 from coeval.spec.erasure import Erasure, place_in_key
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, View, columns_read
+from coeval.spec.model import BatchSource, EventSource, FeatureRef, Field, RowView, View, columns_read
 from coeval.spec.records import Event
 from coeval.spec.types import DataType, Kind, Physical, to_physical
 from coeval_parity.compare import Values
@@ -169,11 +169,16 @@ def erased_of(log: Log, view: View, keys: Sequence[str], earliest: int | None) -
     return _collect(log, view, frame if earliest is None else frame.where(f"event_ts >= {earliest}"), keys)
 
 
-def floor_of(log: Log, view: View, key: Key) -> Floor | None:
-    """What was erased of a key that holds the subject."""
+def floors_of(log: Log, view: View, key: Key, erased: Sequence[Event]) -> tuple[Floor, ...]:
+    """What was erased of a key that holds a subject; of a row of others, what the newest erased event reaches."""
     places = [(place_in_key(view, item.column), item) for item in log.erasures]
-    mine = [item for place, item in places if place is not None and key[place] == item.value]
-    return Floor(max(item.at for item in mine), max(item.epoch for item in mine)) if mine else None
+    floors = tuple(
+        Floor(item.at, item.epoch) for place, item in places if place is not None and key[place] == item.value
+    )
+    if isinstance(view, RowView) and erased:
+        newest = max(event.event_ts for event in erased)
+        return (*floors, Floor(newest, max(item.epoch for item in log.erasures)))
+    return floors
 
 
 def duplicates_of(log: Log, view: View, keys: Sequence[str], earliest: int | None) -> dict[str, list[Event]]:

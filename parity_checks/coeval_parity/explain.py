@@ -126,14 +126,14 @@ def _tiles(case: Case, delivery: Delivery, visible: Sequence[Event]) -> list[Til
     aggregate = case.view.aggregates[0]
     granularity = tile_plan(case.view, case.source).granularity(aggregate.hop)
     stored = case.stored.tiles.get(aggregate.hop, {})
-    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floor)
+    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floors)
 
 
 def _omitted(
     case: Case, delivery: Delivery, visible: Sequence[Event], tiles: Sequence[TileEvidence]
 ) -> Mapping[Order, Why] | None:
     if isinstance(case.view, RowView):
-        return row_omissions(case.stored.row, visible, delivery, stream=case.view.stream, floor=case.floor)
+        return row_omissions(case.stored.row, visible, delivery, stream=case.view.stream, floors=case.floors)
     return {order: why for tile in tiles for order, why in tile.omitted.items()}
 
 

@@ -19,7 +19,7 @@ from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, Floor, Stored
-from coeval_parity.expected import Log, duplicates_of, erased_of, events_of, floor_of
+from coeval_parity.expected import Log, duplicates_of, erased_of, events_of, floors_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
@@ -110,7 +110,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             events=mine,
             duplicates=seen_by(view, duplicates.get(key, [])),
             definitions=definitions,
-            floor=floor_of(log, view, decode_key(view.key, key)),
+            floors=floors_of(log, view, decode_key(view.key, key), erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
             erased_epoch=max((item.epoch for item in log.erasures), default=0),
         )
@@ -135,7 +135,7 @@ class _Evidence:
     events: Sequence[Event]
     duplicates: Sequence[Event]
     definitions: Sequence[View]
-    floor: Floor | None
+    floors: Sequence[Floor]
     erased: Sequence[Event]
     erased_epoch: int
 
@@ -154,7 +154,7 @@ def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, featu
         events=evidence.known,
         duplicates=evidence.duplicates,
         definitions=evidence.definitions,
-        floor=evidence.floor,
+        floors=evidence.floors,
         erased=evidence.erased,
         erased_epoch=evidence.erased_epoch,
     )

@@ -72,7 +72,7 @@ def window_evidence(
     stored: Mapping[int, Slot],
     visible: Sequence[Event],
     q: int,
-    floor: Floor | None = None,
+    floors: Sequence[Floor] = (),
 ) -> list[TileEvidence]:
     """The tiles of a window at q that hold an event on either side, oldest first, with what may be left out."""
     oldest = floor_to(q - aggregate.window, aggregate.hop) // aggregate.hop
@@ -86,7 +86,7 @@ def window_evidence(
     for tile in sorted({tile for tile in by_tile if tile >= oldest} | slots.keys()):
         owner = delivery.owner(granularity, tile, source.allowed_lateness)
         slot, events = slots.get(tile), by_tile.get(tile, [])
-        if slot is None and floor and _awaits_batch(floor, owner, tile * aggregate.hop, delivery):
+        if slot is None and any(_awaits_batch(floor, owner, tile * aggregate.hop, delivery) for floor in floors):
             allowed = _Allowed({event.order: Why.ERASED for event in events})
         else:
             allowed = _allowed(owner, slot, events, aggregate.hop, source.allowed_lateness, delivery)
@@ -148,7 +148,7 @@ def _prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Eve
 
 
 def row_omissions(
-    stored: Order | None, visible: Sequence[Event], delivery: Delivery, *, stream: bool, floor: Floor | None = None
+    stored: Order | None, visible: Sequence[Event], delivery: Delivery, *, stream: bool, floors: Sequence[Floor] = ()
 ) -> dict[Order, Why] | None:
     """What a stored row leaves out: every visible event above it in the total order; None where one may not be missing.
 
@@ -161,9 +161,16 @@ def row_omissions(
     for event in missing:
         waiting = delivery.in_flight(event) if stream else delivery.after_load(event)
         overtaken = stream and stored is not None and stored[2] == event.partition and stored[3] > event.offset
-        # An erased row of a later time had taken its place.
-        gone = floor is not None and event.event_ts <= floor.at and delivery.load_run <= floor.epoch
+        gone = any(_row_awaits_batch(floor, event, delivery) for floor in floors)
         if not gone and (not waiting or overtaken):
             return None
         omitted[event.order] = Why.ERASED if gone else Why.IN_FLIGHT
     return omitted
+
+
+def _row_awaits_batch(floor: Floor, event: Event, delivery: Delivery) -> bool:
+    """Whether a row is of a time that was erased, and no batch load since can have written it.
+
+    The stream's is refused: it may be another delivery of an erased event.
+    """
+    return event.event_ts <= floor.at and (delivery.load_run <= floor.epoch or delivery.after_cut(event))

@@ -31,7 +31,7 @@ class Recorded:
 
     @property
     def is_dated(self) -> bool:
-        """Whether it is whole; else `coeval erase` of the same subject makes it so."""
+        """Whether it is whole; else whoever looks next makes it so."""
         return self.erasure.epoch != UNDATED
 
 
@@ -61,13 +61,26 @@ class ErasureTable:
         run reads it.
         """
         with self._locked():
-            known = next((entry for entry in self.entries() if _covers(entry.erasure, erasure)), None)
-            entry = known or Recorded(self.version + 1, replace(erasure, epoch=UNDATED), now)
-            if not entry.is_dated:
-                self._write(entry)
-                entry = replace(entry, erasure=replace(entry.erasure, epoch=epoch()))
-                self._write(entry)
-            return entry, known is None
+            entries = self._dated(epoch)
+            known = next((entry for entry in entries if _covers(entry.erasure, erasure)), None)
+            if known:
+                return known, False
+            entry = Recorded(len(entries) + 1, replace(erasure, epoch=UNDATED), now)
+            self._write(entry)
+            return self._date(entry, epoch), True
+
+    def dated(self, epoch: Callable[[], int]) -> tuple[Erasure, ...]:
+        """Every erasure; those whose writers died before they had asked for the epoch get it now."""
+        with self._locked():
+            return tuple(entry.erasure for entry in self._dated(epoch))
+
+    def _dated(self, epoch: Callable[[], int]) -> list[Recorded]:
+        return [entry if entry.is_dated else self._date(entry, epoch) for entry in self.entries()]
+
+    def _date(self, entry: Recorded, epoch: Callable[[], int]) -> Recorded:
+        entry = replace(entry, erasure=replace(entry.erasure, epoch=epoch()))
+        self._write(entry)
+        return entry
 
     def _paths(self) -> list[Path]:
         return sorted(self._directory.glob("*.json"))
@@ -80,6 +93,7 @@ class ErasureTable:
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
+        _sync(self._directory)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -87,6 +101,15 @@ class ErasureTable:
         with (self._directory / "lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def _sync(directory: Path) -> None:
+    """See to it that what was renamed in a directory is found there after a power cut, too."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _covers(known: Erasure, erasure: Erasure) -> bool:

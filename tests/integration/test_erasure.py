@@ -19,19 +19,22 @@ import typer
 from typer.testing import CliRunner
 
 from coeval.errors import UsageError
-from coeval.online.erase import OnlineEraser
+from coeval.online.erase import OnlineEraser, erased_key
+from coeval.online.keys import data_key
 from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import key_of, value_at
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
-from coeval.spec.model import View
+from coeval.spec.keys import encode_key
+from coeval.spec.manifest import Manifest, with_version
+from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import Physical, micros, to_physical
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination import erase_commands
+from coeval_pipelines.coordination import erase_commands, floors
 from coeval_pipelines.coordination import erasure as erasing
-from coeval_pipelines.erasures import UNDATED, ErasureTable, Recorded
+from coeval_pipelines.erasures import ErasureTable, Recorded
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.online_load import load_view
 from coeval_pipelines.offline.point_in_time import point_in_time
@@ -74,8 +77,8 @@ def _events() -> list[Event]:
     return list(ingest(catalog.PAYMENTS, records(SEED, 600, START, 35 * DAY)).good)
 
 
-def _fill(client: redis.Redis, events: list[Event]) -> None:
-    manifest = catalog.manifest()
+def _fill(client: redis.Redis, events: list[Event], manifest: Manifest | None = None) -> None:
+    manifest = manifest or catalog.manifest()
     writer = OnlineWriter(client, manifest.tenant)
     for view in manifest.views.values():
         write(writer, view, updates(view, manifest, events))
@@ -154,43 +157,191 @@ def test_erasing_twice_is_erasing_once_and_a_floor_only_rises(
     assert ErasureTable(settings, manifest.tenant).version == 2
 
 
-def test_a_store_that_was_wiped_gets_its_floors_back(
+def _bring_up(settings: Settings, control: ControlPlane) -> int:
+    """What bringing the store up to the table of erasures takes away."""
+    manifest = catalog.manifest()
+    done = floors.bring_up(settings, control, manifest.tenant, lambda: floors.served(settings, control, manifest))
+    return sum(item.taken for item in done.values())
+
+
+def test_a_bucket_that_was_wiped_gets_its_floors_back_and_the_others_are_left_alone(
     client: redis.Redis, settings: Settings, control: ControlPlane
 ) -> None:
     manifest, events = catalog.manifest(), _events()
     _fill(client, events)
     erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)
     erasing.erase(settings, manifest, control, Erasure("card_id", 5, NOW), NOW)
-    assert erasing.floors_stand(client, settings, manifest)
-    client.flushall()
-    assert not erasing.floors_stand(client, settings, manifest)
-    # The writer reads the changelog again at once, before anybody has set the floors.
-    _fill(client, events)
-    assert _left(client, 3) and _left(client, 5)
-    assert erasing.restore_floors(client, settings, manifest, manifest.views.values()) == 2
-    assert erasing.floors_stand(client, settings, manifest)
-    assert _left(client, 3) == _left(client, 5) == []
-    _fill(client, events)
-    assert _left(client, 3) == _left(client, 5) == []
+    for wiped in (range(4), range(1)):
+        for bucket in wiped:
+            client.delete(*client.keys(f"bank:{{{bucket}}}:*"))
+        # The writer reads the changelog again at once, before anybody has set the floors.
+        _fill(client, events)
+        assert _left(client, 3) or _left(client, 5)
+        assert _bring_up(settings, control) > 0
+        assert _left(client, 3) == _left(client, 5) == []
+        _fill(client, events)
+        assert _left(client, 3) == _left(client, 5) == []
+    state = {name: client.dump(name) for name in client.scan_iter()}
+    assert _bring_up(settings, control) == 0
+    assert {name: client.dump(name) for name in client.scan_iter()} == state
 
 
-def test_an_entry_whose_writer_died_is_made_whole_by_the_same_command(
+def test_a_wipe_while_floors_are_set_leaves_the_bucket_behind(
     client: redis.Redis, settings: Settings, control: ControlPlane
 ) -> None:
-    table = ErasureTable(settings, "shop")
+    view, table = catalog.CARD_SPEND, [Erasure("card_id", 3, NOW)]
+    eraser = OnlineEraser(client, "bank")
+    eraser.erase(view, floors.Served(catalog.manifest(), view).plan, table, pending="1")
+    assert set(eraser.applied(view).values()) == {0}
+    client.delete(erased_key("bank", view, 2))
+    eraser._mark.run_all([([erased_key("bank", view, bucket)], ["1"]) for bucket in range(4)])
+    assert eraser.applied(view) == {0: 1, 1: 1, 2: 0, 3: 1}
+
+
+def test_many_erasures_cost_one_scan_of_the_keys(
+    client: redis.Redis, settings: Settings, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(client, _events())
+    table = [Erasure("card_id", card, NOW) for card in range(6)]
+    scans: list[object] = []
+    scan_iter = client.scan_iter
+    monkeypatch.setattr(client, "scan_iter", lambda **options: scans.append(options) or scan_iter(**options))
+    eraser, pair = OnlineEraser(client, "bank"), catalog.PAIR
+    plan = floors.Served(catalog.manifest(), pair).plan
+    assert eraser.bring_up(pair, plan, table).keys > 6
+    assert len(scans) == 1
+    assert eraser.bring_up(pair, plan, table).keys == 0
+    assert len(scans) == 1
+
+
+def test_every_version_that_may_be_served_is_erased(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    """A new version is applied, the old one is still released, and a third is only deployed: all of them lose it."""
+    old, events = catalog.manifest(), _events()
+    new = _with_fewer(old, 1)
+    third = _with_fewer(old, 2)
+    for number, manifest in enumerate((old, third)):
+        control.save_manifest(manifest, number)
+        view = manifest.views["card_spend"]
+        control.deploy(view.name, view.version, manifest.hash, 0, number)
+    control.release(old.hash, 1)
+    settings.manifest_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.manifest_path.write_text(new.to_json())
+    for manifest in (old, new, third):
+        _fill(client, events, manifest)
+    outcome = erasing.erase(settings, new, control, Erasure("card_id", 3, NOW), NOW)
+    views = [manifest.views["card_spend"] for manifest in (old, new, third)]
+    eraser = OnlineEraser(client, "bank")
+    assert [eraser.count(view, outcome.erasure) for view in views] == [0, 0, 0]
+    named = {item.view for item in outcome.found if item.view.startswith("card_spend")}
+    assert named == {"card_spend", *(f"card_spend {view.version}" for view in (views[0], views[2]))}
+    _fill(client, events, old)
+    assert eraser.count(views[0], outcome.erasure) == 0
+    assert eraser.drop(views[2]) > 4
+    assert [bool(client.keys(f"*:{view.name}:{view.version}*")) for view in views] == [True, True, False]
+
+
+def _with_fewer(manifest: Manifest, fewer: int) -> Manifest:
+    """Another version of card_spend."""
+
+    def change(view: WindowedView) -> WindowedView:
+        if view.name != "card_spend":
+            return view
+        left = replace(view, aggregates=view.aggregates[:-fewer], features=view.features[:-fewer])
+        return with_version(left, catalog.PAYMENTS)
+
+    return replace(manifest, windowed_views=tuple(change(view) for view in manifest.windowed_views))
+
+
+def test_an_erasure_that_reaches_less_far_takes_nothing_that_batch_wrote_since_another(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    """The card was erased up to day 20 and batch wrote what was left; then its merchant is erased up to day 10."""
+    manifest, view, events = catalog.manifest(), catalog.PAIR, _events()
+    card, merchant = Counter(key_of(view, event) for event in events).most_common(1)[0][0]
+    first = Erasure("card_id", card, START + 20 * DAY, 0)
+    second = Erasure("merchant_id", merchant, START + 10 * DAY, 7)
+    writer, eraser = OnlineWriter(client, "bank"), OnlineEraser(client, "bank")
+    plan = floors.Served(manifest, view).plan
+    assert writer.mark_ready(view, writer.incarnation(view), "test")
+    eraser.bring_up(view, plan, [first])
+    late = [replace(event, available_at=NOW) for event in events]
+    patient = replace(manifest, event_sources=(replace(catalog.PAYMENTS, allowed_lateness=400 * DAY),))
+    anew = updates(view, patient, late, epoch=5)
+    write(writer, view, anew)
+    q = START + 21 * DAY
+    before = read(client, manifest, view, [(card, merchant)], q)
+    eraser.bring_up(view, plan, [first, second])
+    assert read(client, manifest, view, [(card, merchant)], q) == before
+    count = next(item.feature for item in view.aggregates if item.function == "count")
+    assert before[0][count]
+    # What the second one reaches is refused of run 5; what only the first one reaches is not.
+    name = data_key("bank", view, encode_key(view.key, (card, merchant)))
+    client.delete(name)
+    write(writer, view, anew)
+    assert read(client, manifest, view, [(card, merchant)], q) == before
+    assert read(client, manifest, view, [(card, merchant)], START + 9 * DAY)[0][count] == 0
+
+
+def test_another_delivery_of_an_erased_event_does_not_bring_its_row_back(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest, view, event = catalog.manifest(), catalog.LATEST, _events()[0]
+    card, until, q = event.values["card_id"], event.available_at, event.available_at + HOUR
+    copy = replace(event, available_at=until + 1, offset=10**6)
+    writer = OnlineWriter(client, "bank")
+    assert writer.mark_ready(view, writer.incarnation(view), "test")
+    write(writer, view, updates(view, manifest, [event, copy]))
+    erasing.erase(settings, manifest, control, Erasure("card_id", card, until), NOW)
+    assert _left(client, card) == []
+    write(writer, view, updates(view, manifest, [copy]))
+    assert _left(client, card) == []
+    # Batch, which knows duplicates from late events, may write a row of that time; and what happens later counts.
+    write(writer, view, updates(view, manifest, [copy], epoch=1))
+    assert read(client, manifest, view, [(card,)], q)[0]["merchant_id"] == event.values["merchant_id"]
+    later = replace(event, event_ts=until + 2, available_at=until + 2, offset=10**6 + 1)
+    write(writer, view, updates(view, manifest, [later]))
+    assert client.strlen(data_key("bank", view, encode_key(view.key, (card,)))) > 0
+
+
+def test_an_entry_whose_writer_died_is_made_whole_by_the_next_command_and_by_the_coordinator(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    manifest = catalog.manifest()
+    table = ErasureTable(settings, manifest.tenant)
 
     def died() -> int:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         table.record(Erasure("card_id", 3, NOW), NOW, died)
-    half = table.entries()
-    assert [entry.erasure.epoch for entry in half] == [UNDATED]
-    assert not half[0].is_dated
-    assert table.record(Erasure("card_id", 3, NOW), NOW, lambda: 7) == (
-        Recorded(1, Erasure("card_id", 3, NOW, 7), NOW),
-        False,
+    assert [entry.is_dated for entry in table.entries()] == [False]
+    # The same command: its instant is a later now, so that it is an erasure of its own.
+    later = erasing.subject([manifest], "card_id=3", NOW + 1, NOW + 1)
+    assert erasing.erase(settings, manifest, control, later, NOW + 1).entry == Recorded(
+        2, replace(later, epoch=0), NOW + 1
     )
+    assert [entry.erasure.epoch for entry in table.entries()] == [0, 0]
+    with pytest.raises(KeyboardInterrupt):
+        table.record(Erasure("card_id", 5, NOW), NOW, died)
+    _bring_up(settings, control)
+    assert [entry.is_dated for entry in table.entries()] == [True, True, True]
+    assert set(OnlineEraser(client, "bank").applied(catalog.CARD_SPEND).values()) == {3}
+
+
+def test_reports_of_parity_forget_what_they_kept_of_the_views(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    kept = {"view": "another", "key": "i1"}
+    result = {"mismatches": [{"view": "card_spend", "key": "i3"}, kept], "omitted": 1, "compared": 7}
+    control.record_parity(NOW, "hash", True, result)
+    page = settings.home / "reports" / "parity.html"
+    page.parent.mkdir()
+    page.write_text("<p>card_id=3")
+    erasing.erase(settings, catalog.manifest(), control, Erasure("card_id", 3, NOW), NOW)
+    assert control.parity_run() == (1, {"mismatches": [kept], "omitted": 2, "compared": 7})
+    assert not page.exists()
 
 
 def test_a_dry_run_counts_and_writes_nothing(
@@ -226,8 +377,9 @@ def test_a_dry_run_counts_and_writes_nothing(
     ],
 )
 def test_what_cannot_be_erased_is_refused(text: str, at: int, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        erasing.subject(catalog.manifest(), text, at, NOW)
+    with pytest.raises(UsageError, match=says) as refused:
+        erasing.subject([catalog.manifest()], text, at, NOW)
+    assert "three" not in str(refused.value)
 
 
 def test_the_views_that_an_erasure_changes_are_named() -> None:
@@ -235,6 +387,9 @@ def test_the_views_that_an_erasure_changes_are_named() -> None:
     touched = erasing.affected(manifest, Erasure("card_id", 3, NOW))
     assert {view.name for view in (*touched.keyed, *touched.fed)} == set(manifest.views)
     assert all("card_id" not in [field.name for field in view.key] for view in touched.fed)
+    # Up to now there is no row that happened in the erased time and became available after it; before now there may be.
+    assert {view.name for view in touched.anew(past=False)} == {"card_spend", "card_merchant"}
+    assert {view.name for view in touched.anew(past=True)} == set(manifest.views)
 
 
 @pytest.mark.parametrize("column", ["card_id", "merchant_id"])

@@ -32,7 +32,7 @@ def updates(
     """The guarded writes that these events lead to."""
     source = manifest.event_source(view)
     if isinstance(view, RowView):
-        return encode_rows(view, _rows(view, events))
+        return encode_rows(view, _rows(view, events), epoch)
     plan = tile_plan(view, source)
     found: list[Update] = []
     for granularity in plan.granularities:

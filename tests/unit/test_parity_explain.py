@@ -128,13 +128,13 @@ def test_late_and_in_flight_together_are_in_flight() -> None:
 
 
 def test_what_an_erasure_took_with_its_tile_is_erased_until_batch_has_written_it_anew() -> None:
-    floored = replace(hourly([ON_TIME, FRESH], [FRESH]), floor=Floor(NOON + 2 * MINUTE, 3))
+    floored = replace(hourly([ON_TIME, FRESH], [FRESH]), floors=[Floor(NOON + 2 * MINUTE, 3)])
     verdict = explain(floored, STREAM)
     assert (verdict.cause, dict(verdict.omitted)) == (Cause.ERASED, {ON_TIME.order: Why.ERASED})
     corrected = replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=4)
     assert explain(floored, corrected).cause is Cause.UNEXPLAINED
     assert explain(floored, replace(corrected, load_run=3)).cause is Cause.ERASED
-    assert explain(replace(floored, floor=Floor(NOON - MINUTE, 3)), STREAM).cause is Cause.UNEXPLAINED
+    assert explain(replace(floored, floors=[Floor(NOON - MINUTE, 3)]), STREAM).cause is Cause.UNEXPLAINED
 
 
 def test_a_value_that_still_holds_what_was_erased_is_erased_until_batch_has_written_it_anew() -> None:
@@ -150,9 +150,20 @@ def test_a_value_that_still_holds_what_was_erased_is_erased_until_batch_has_writ
 def test_a_row_that_an_erased_one_had_replaced_is_erased_until_batch_has_written_it_anew() -> None:
     late = event(4, NOON, delay=40 * MINUTE)
     expected = value_at(ROWS, SOURCE, [late], (1,), Q)["amount"].value
-    found = Case(ROWS, SOURCE, "amount", (1,), Q, None, expected, Stored({}), [late], floor=Floor(NOON + MINUTE, 2))
+    found = Case(ROWS, SOURCE, "amount", (1,), Q, None, expected, Stored({}), [late], floors=[Floor(NOON + MINUTE, 2)])
     assert explain(found, STREAM).cause is Cause.ERASED
-    assert explain(found, replace(STREAM, load_run=3)).cause is Cause.UNEXPLAINED
+    written = replace(STREAM, load_run=3, load_cut=late.available_at + 1)
+    assert explain(found, written).cause is Cause.UNEXPLAINED
+    # It became available after the load: the stream's is refused, and the next load writes it.
+    assert explain(found, replace(written, load_cut=late.available_at)).cause is Cause.ERASED
+
+
+def test_floors_of_two_subjects_are_not_mixed() -> None:
+    floors = [Floor(NOON + 2 * MINUTE, 3), Floor(NOON - MINUTE, 5)]
+    found = replace(hourly([ON_TIME, FRESH], [FRESH]), floors=floors)
+    assert explain(found, replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=4)).cause is Cause.UNEXPLAINED
+    reached = replace(found, floors=[floors[0], Floor(NOON, 5)])
+    assert explain(reached, replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=4)).cause is Cause.ERASED
 
 
 def test_in_flight_for_longer_than_the_freshness_promise_is_stale() -> None:

@@ -240,6 +240,25 @@ class ControlPlane:
         row = self._first(query if run is None else query.where(schema.PARITY.c.run == run))
         return None if row is None else (row.run, json.loads(row.result))
 
+    def forget_differences(self, views: Collection[str]) -> int:
+        """Delete the single differences of some views from every parity run, with their keys, values and events.
+
+        The counts stay; what was deleted counts as omitted. Returns how many there were.
+        """
+        table, forgotten = schema.PARITY, 0
+        with self._engine.begin() as connection:
+            for row in connection.execute(sa.select(table.c.run, table.c.result)).all():
+                result = json.loads(row.result)
+                known = result.get("mismatches", [])
+                kept = [item for item in known if item["view"] not in views]
+                if len(kept) < len(known):
+                    gone = len(known) - len(kept)
+                    result |= {"mismatches": kept, "omitted": result.get("omitted", 0) + gone}
+                    mine = sa.update(table).where(table.c.run == row.run)
+                    connection.execute(mine.values(result=json.dumps(result)))
+                    forgotten += gone
+        return forgotten
+
     def parity_history(self, limit: int = 40) -> tuple[Mapping[str, Any], ...]:
         """The totals of the newest parity runs, oldest first: run, at, passed, keys, compared, matched, causes."""
         with self._engine.connect() as connection:

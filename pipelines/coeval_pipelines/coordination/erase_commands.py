@@ -34,20 +34,22 @@ def erase(
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination import erasure
     from coeval_pipelines.coordination.arguments import parse_instant
-    from coeval_pipelines.coordination.deploy import now
     from coeval_pipelines.coordination.fill import backfill
+    from coeval_pipelines.coordination.floors import served
+    from coeval_pipelines.coordination.runs import now
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
     asked = now()
-    wanted = erasure.subject(manifest, subject, parse_instant(at, "--at") if at else asked, asked)
     with closing(ControlPlane.open(settings)) as control:
+        known = [manifest, *(item.manifest for item in served(settings, control, manifest))]
+        wanted = erasure.subject(known, subject, parse_instant(at, "--at") if at else asked, asked)
         if dry_run:
-            outcome = erasure.preview(settings, manifest, wanted)
+            outcome = erasure.preview(settings, manifest, control, wanted, asked)
         else:
             outcome = erasure.erase(settings, manifest, control, wanted, asked)
         _print(outcome, as_json)
-        views = [view.name for view in outcome.affected.tiles_anew]
+        views = [view.name for view in outcome.anew]
         if rebuild and views and not dry_run:
             backfill(settings, manifest, control, views, correct=True)
 
@@ -61,7 +63,7 @@ def to_document(outcome: Outcome) -> dict[str, object]:
         "recorded": entry.number if entry else None,
         "new": outcome.is_new,
         "views": {item.view: {"keys": item.keys, "taken": item.taken} for item in outcome.found},
-        "rebuild": [view.name for view in outcome.affected.tiles_anew],
+        "rebuild": [view.name for view in outcome.anew],
         "not_keyed": [view.name for view in outcome.affected.fed],
     }
 
@@ -79,7 +81,7 @@ def _print(outcome: Outcome, as_json: bool) -> None:
         print(f"Erasure {outcome.entry.number}{'' if outcome.is_new else ' (recorded before)'}: up to {until}")
     for item in outcome.found:
         print(f"{item.view:<24} {item.keys:>8,} keys {item.taken:>10,} tiles or rows taken away")
-    views = [view.name for view in outcome.affected.tiles_anew]
+    views = [view.name for view in outcome.anew]
     if outcome.affected.fed:
         print(f"Not keyed by it, but made of its events too: {', '.join(view.name for view in outcome.affected.fed)}")
     if views:

@@ -1,50 +1,44 @@
-"""Erasing a subject: recorded beside the log, then gone online at once; and floors set again in a store that was lost.
+"""Erasing a subject: recorded beside the log, then gone online at once, in every version that may be served.
 
 It knows the table of erasures, the control plane and the online store. The offline engine reads the table by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
 from coeval.errors import StoreError, UsageError
-from coeval.online.erase import OnlineEraser
+from coeval.online.erase import Erased, OnlineEraser
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure, place_in_key, subject_field
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, View, WindowedView
+from coeval.spec.model import View, WindowedView
 from coeval.spec.types import instant, parse_literal
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.erasures import ErasureTable, Recorded
-
-if TYPE_CHECKING:
-    import redis
-
-
-NEWEST = 5
-"""Erasures that the coordinator looks after: what a store may lose of its last second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Affected:
     """The views that an erasure changes: `keyed` ones hold the subject in their key and lose its values at once.
 
-    `tiles_anew` are the windowed ones among them: tiles of the erased time come back by batch, without what was erased.
     `fed` are keyed by something else, and hold events of the subject among others: batch writes them anew.
     """
 
     keyed: tuple[View, ...]
     fed: tuple[View, ...]
 
-    @property
-    def tiles_anew(self) -> tuple[View, ...]:
-        """What the next batch run has to write."""
-        return tuple(view for view in self.keyed if isinstance(view, WindowedView)) + self.fed
+    def anew(self, *, past: bool) -> tuple[View, ...]:
+        """What the next batch run has to write; `past`: the erasure ends before now.
+
+        Tiles of the erased time come back without what was erased. So do rows of events that happened in it and became
+        available after it; up to now there are none.
+        """
+        return tuple(view for view in self.keyed if past or isinstance(view, WindowedView)) + self.fed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +52,37 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an erasure did, or would do where `entry` is None."""
+    """What an erasure did, or would do where `entry` is None; `anew` are the views that batch has to write anew."""
 
     erasure: Erasure
     entry: Recorded | None
     is_new: bool
     found: tuple[Found, ...]
     affected: Affected
+    anew: tuple[View, ...]
 
 
-def subject(manifest: Manifest, text: str, at: int, now: int) -> Erasure:
+def subject(manifests: Sequence[Manifest], text: str, at: int, now: int) -> Erasure:
     """The erasure that `card_id=4711` asks for, of what was available at or before `at` (microseconds UTC).
 
     Raises:
-        UsageError: no entity has such a key, the value is not of its type, or `at` is still to come.
+        UsageError: no entity has such a key, the value is not of its type, or `at` is still to come. It does not
+            repeat the value.
     """
     column, equals, literal = text.partition("=")
-    keys = {entity.key.name: entity.key for entity in manifest.entities}
+    keys = {entity.key.name: entity.key for manifest in reversed(manifests) for entity in manifest.entities}
     if column not in keys or not equals:
-        raise UsageError(f"{text!r} names no subject.", f"Write KEY=VALUE with one of: {', '.join(keys) or 'none'}.")
+        raise UsageError("That names no subject.", f"Write KEY=VALUE with one of: {', '.join(keys) or 'none'}.")
     if at > now:
         raise UsageError(f"{instant(at)} is still to come.", "Erase what is there; erase again what comes later.")
     try:
         return Erasure(column, parse_literal(keys[column].type, literal), at)
-    except ValueError as error:
-        raise UsageError(f"{literal!r} is not a {keys[column].type}: {error}.", f"Give a {column}.") from error
+    except ValueError:
+        raise UsageError(f"The value is not a {keys[column].type}.", f"Give a {column}.") from None
 
 
 def affected(manifest: Manifest, erasure: Erasure) -> Affected:
-    """The views that an erasure changes."""
+    """The views of a manifest that an erasure changes."""
     holding = [view for view in manifest.views.values() if subject_field(manifest.sources[view.source], erasure.column)]
     return Affected(
         tuple(view for view in holding if place_in_key(view, erasure.column) is not None),
@@ -95,65 +91,56 @@ def affected(manifest: Manifest, erasure: Erasure) -> Affected:
 
 
 def erase(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure, now: int) -> Outcome:
-    """Record an erasure and take its values away online. It may be repeated: what is recorded is done again.
+    """Record an erasure and take its values away online, in every version that may be served. It may be repeated.
 
     Raises:
         StoreError: the online store does not answer; the erasure is recorded, and offline it holds already.
     """
     entry, is_new = ErasureTable(settings, manifest.tenant).record(erasure, now, control.last_epoch)
+    _forget_reports(settings, manifest, control, erasure)
+    with _answering():
+        versions = _keyed(settings, manifest, control, erasure)
+        done = bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest))
+        found = tuple(_found(manifest, item, done.get(item.name, Erased())) for item in versions)
     touched = affected(manifest, entry.erasure)
-    with _store(settings) as client:
-        found = tuple(_apply(client, manifest, view, [entry.erasure]) for view in touched.keyed)
-    return Outcome(entry.erasure, entry, is_new, found, touched)
+    return Outcome(entry.erasure, entry, is_new, found, touched, touched.anew(past=entry.erasure.at < now))
 
 
-def preview(settings: Settings, manifest: Manifest, erasure: Erasure) -> Outcome:
+def _forget_reports(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure) -> None:
+    """Parity kept single differences of the views: values and events, those of the subject perhaps among them."""
+    touched = [affected(item.manifest, erasure) for item in served(settings, control, manifest)]
+    control.forget_differences({view.name for found in touched for view in (*found.keyed, *found.fed)})
+    (settings.home / "reports" / "parity.html").unlink(missing_ok=True)
+
+
+def preview(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure, now: int) -> Outcome:
     """What an erasure would find online; nothing is recorded or written."""
-    touched = affected(manifest, erasure)
-    with _store(settings) as client:
+    with _answering(), closing(open_redis(settings)) as client:
         eraser = OnlineEraser(client, manifest.tenant)
-        found = tuple(Found(view.name, eraser.count(view, erasure), 0) for view in touched.keyed)
-    return Outcome(erasure, None, False, found, touched)
+        versions = _keyed(settings, manifest, control, erasure)
+        found = tuple(_found(manifest, item, Erased(eraser.count(item.view, erasure))) for item in versions)
+    touched = affected(manifest, erasure)
+    return Outcome(erasure, None, False, found, touched, touched.anew(past=erasure.at < now))
 
 
-def restore_floors(client: redis.Redis, settings: Settings, manifest: Manifest, views: Iterable[View]) -> int:
-    """Set the floors of every recorded erasure, in a store that may have lost them; returns how many there are.
-
-    What a replay wrote before its floor was there is taken away.
-    """
-    entries = [entry for entry in ErasureTable(settings, manifest.tenant).entries() if entry.is_dated]
-    if entries:
-        for view in views:
-            _apply(client, manifest, view, [entry.erasure for entry in entries])
-    return len(entries)
+def _keyed(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure) -> list[Served]:
+    versions = served(settings, control, manifest)
+    return [item for item in versions if item.view in affected(item.manifest, erasure).keyed]
 
 
-def floors_stand(client: redis.Redis, settings: Settings, manifest: Manifest) -> bool:
-    """Whether the store has the floors of the newest erasures: not after a snapshot, nor if it was away back then."""
-    eraser = OnlineEraser(client, manifest.tenant)
-    newest = [entry.erasure for entry in ErasureTable(settings, manifest.tenant).entries()[-NEWEST:] if entry.is_dated]
-    return all(eraser.has_floor(view, item) for item in newest for view in affected(manifest, item).keyed)
-
-
-def _apply(client: redis.Redis, manifest: Manifest, view: View, erasures: Sequence[Erasure]) -> Found:
-    source = manifest.sources[view.source]
-    plan = tile_plan(view, source) if isinstance(view, WindowedView) and isinstance(source, EventSource) else None
-    eraser = OnlineEraser(client, manifest.tenant)
-    found = Found(view.name, 0, 0)
-    for erasure in erasures:
-        if place_in_key(view, erasure.column) is not None:
-            done = eraser.erase(view, plan, erasure)
-            found = replace(found, keys=found.keys + done.keys, taken=found.taken + done.taken)
-    return found
+def _found(manifest: Manifest, item: Served, done: Erased) -> Found:
+    """What was found in a version; one that the manifest does not name is called by its version too."""
+    mine = manifest.views.get(item.view.name)
+    is_mine = mine is not None and mine.version == item.view.version
+    return Found(item.view.name if is_mine else " ".join(item.name), done.keys, done.taken)
 
 
 @contextmanager
-def _store(settings: Settings) -> Iterator[redis.Redis]:
+def _answering() -> Iterator[None]:
     import redis
 
     try:
-        with closing(open_redis(settings)) as client:
-            yield client
+        yield
     except redis.RedisError as error:
         raise StoreError(
             f"The online store does not answer: {error}.", "Run the same command again when it does: coeval status"

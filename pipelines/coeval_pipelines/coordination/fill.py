@@ -18,7 +18,7 @@ from coeval.spec.model import View
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
-from coeval_pipelines.coordination.erasure import floors_stand, restore_floors
+from coeval_pipelines.coordination.floors import bring_up, of_manifest, served
 from coeval_pipelines.coordination.handoff import required_cut
 
 if TYPE_CHECKING:
@@ -53,11 +53,9 @@ def fill(
 def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
     """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views.
 
-    Erasures that the store does not know of are set there first.
+    Erasures that a version of a view in the store does not know of are applied there first.
     """
-    with closing(open_redis(settings)) as client:
-        if not floors_stand(client, settings, manifest):
-            restore_floors(client, settings, manifest, manifest.views.values())
+    bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest), wait=False)
     if not _lost(settings, manifest, control):
         return []
     with only_one(settings, "fill", wait=False) as mine:
@@ -124,7 +122,7 @@ def _fill(
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         lives = {view.name: writer.incarnation(view) for view in chosen}
-        restore_floors(client, settings, manifest, chosen)
+        bring_up(settings, control, manifest.tenant, lambda: of_manifest(manifest, chosen))
         load({view.name: _cut(view, manifest, control, cut) for view in chosen})
         # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
         await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)

@@ -30,12 +30,11 @@ from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy, stored_states
 from coeval_pipelines.control import BatchLoad, ControlPlane
 from coeval_pipelines.erasures import ErasureTable
-from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erased
 from coeval_pipelines.offline.point_in_time import source_events
 from coeval_pipelines.offline.seen import seen_by
-from coeval_pipelines.offline.tables import ORDER, read_batch_source, read_whole_log
-from coeval_pipelines.offline.tiles import KEY, batch_tiles, encoded_key, latest_rows
+from coeval_pipelines.offline.tables import read_batch_source, read_whole_log
+from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows, overtaken
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -71,7 +70,7 @@ def load_view(
         run = control.start_load(view.name, view.version, cut)
     events = seen_by(view, manifest.sources[view.source], _events(spark, settings, manifest, view))
     if isinstance(view, RowView) and ERASED in events.columns:
-        _erase_rows(settings, manifest, view, events.where(ERASED))
+        _erase_rows(settings, manifest, view, events, now, run)
         events = events.where(f"NOT {ERASED}")
     written = 0
     for frame, encoder in _parts(manifest, view, events, cut, now, run):
@@ -96,20 +95,40 @@ def _events(spark: SparkSession, settings: Settings, manifest: Manifest, view: V
     return marked_erased(left, source, elsewhere)
 
 
-def _erase_rows(settings: Settings, manifest: Manifest, view: RowView, erased: DataFrame) -> None:
-    """Let the store refuse the rows of an erased subject in a view that is not keyed by it."""
-    present = " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
-    rows = erased.where(present).selectExpr(encoded_key(view), *map(quoted, ORDER)).collect()
-    with closing(open_redis(settings)) as client:
-        taken = OnlineEraser(client, manifest.tenant).erase_rows(view, [(row[0], tuple(row[1:])) for row in rows])
-    _LOG.info("rows of erased subjects", view=view.name, refused=len(rows), taken=taken)
+def _erase_rows(settings: Settings, manifest: Manifest, view: RowView, events: DataFrame, now: int, run: int) -> None:
+    """Let the store refuse what the stream has of an erased subject, in a view that is not keyed by it.
+
+    That is so for keys of which an erased row is newer than the one that is left, which this load then writes.
+    """
+    frame = overtaken(view, events, now).mapInArrow(
+        _floorer(settings, manifest.tenant, view, run), "keys BIGINT, taken BIGINT"
+    )
+    found = frame.selectExpr("COALESCE(SUM(keys), 0)", "COALESCE(SUM(taken), 0)").first()
+    assert found is not None
+    _LOG.info("rows of erased subjects", view=view.name, keys=found[0], taken=found[1])
+
+
+def _floorer(
+    settings: Settings, tenant: str, view: RowView, run: int
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function that sets the floors of one partition's keys, to be shipped to Spark's workers."""
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with closing(open_redis(settings)) as client:
+            eraser = OnlineEraser(client, tenant)
+            for batch in batches:
+                floors = list(zip(batch.column(KEY).to_pylist(), _ints(batch, "event_ts").tolist(), strict=True))
+                taken = eraser.erase_rows(view, floors, run - 1)
+                yield pa.RecordBatch.from_pydict({"keys": [len(floors)], "taken": [taken]})
+
+    return work
 
 
 def _parts(
     manifest: Manifest, view: View, events: DataFrame, cut: int, now: int, epoch: int
 ) -> Iterator[tuple[DataFrame, Encoder]]:
     if isinstance(view, RowView):
-        yield latest_rows(view, events, now), row_encoder(view)
+        yield latest_rows(view, events, now), row_encoder(view, epoch)
         return
     source = manifest.event_source(view)
     for granularity in tile_plan(view, source).granularities:
@@ -136,7 +155,7 @@ def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) 
     return encode
 
 
-def row_encoder(view: RowView) -> Encoder:
+def row_encoder(view: RowView, epoch: int) -> Encoder:
     """From a batch of `latest_rows` to guarded writes."""
 
     def encode(batch: pa.RecordBatch) -> list[Update]:
@@ -148,7 +167,7 @@ def row_encoder(view: RowView) -> Encoder:
             offset=_ints(batch, "offset"),
             values={field.name: batch.column(f"value_{field.name}").to_pylist() for field in view.features},
         )
-        return encode_rows(view, columns)
+        return encode_rows(view, columns, epoch)
 
     return encode
 

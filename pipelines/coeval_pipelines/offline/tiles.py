@@ -62,12 +62,10 @@ def latest_rows(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
     """The latest row of each key that is visible at `as_of`: __key (encoded), the total order, physical values."""
     from pyspark.sql import functions as F
 
-    limit = "available_at < " if view.stream else "GREATEST(event_ts, available_at) <= "
-    present = " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
     values = [f"{physical_of(field)} AS v{index}" for index, field in enumerate(view.features)]
     latest = f"MAX(STRUCT({', '.join(map(quoted, ORDER))}, {', '.join(values)}))"
     found = (
-        events.where(f"{present} AND {limit}{as_of}")
+        events.where(f"{_present(view)} AND {_visible(view, as_of)}")
         .withColumn(KEY, F.expr(encoded_key(view)))
         .groupBy(KEY)
         .agg(F.expr(latest).alias("latest"))
@@ -77,6 +75,31 @@ def latest_rows(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
         *(f"latest.{quoted(name)}" for name in ORDER),
         *(f"latest.v{index} AS {quoted('value_' + field.name)}" for index, field in enumerate(view.features)),
     )
+
+
+def overtaken(view: RowView, events: DataFrame, as_of: int) -> DataFrame:
+    """Of events that are marked as erased or not, the keys whose newest erased row is newer than what is left.
+
+    Columns: __key (encoded), and when the erased row happened: event_ts.
+    """
+    from pyspark.sql import functions as F
+
+    order = f"STRUCT({', '.join(map(quoted, ORDER))})"
+    newest = events.where(_present(view)).withColumn(KEY, F.expr(encoded_key(view))).groupBy(KEY)
+    found = newest.agg(
+        F.expr(f"MAX(IF({ERASED}, {order}, NULL))").alias("erased"),
+        F.expr(f"MAX(IF(NOT {ERASED} AND {_visible(view, as_of)}, {order}, NULL))").alias("latest"),
+    )
+    return found.where("erased IS NOT NULL AND (latest IS NULL OR erased > latest)").select(KEY, "erased.event_ts")
+
+
+def _present(view: View) -> str:
+    return " AND ".join(f"{quoted(field.name)} IS NOT NULL" for field in view.key)
+
+
+def _visible(view: RowView, as_of: int) -> str:
+    limit = "available_at < " if view.stream else "GREATEST(event_ts, available_at) <= "
+    return f"{limit}{as_of}"
 
 
 def encoded_key(view: View) -> str:

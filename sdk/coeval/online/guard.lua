@@ -12,8 +12,8 @@ local kind, ttl = ARGV[1], ARGV[2]
 local LAYOUT = struct.pack('>BBBB', 3, 0, 0, 0)
 local NO_FLOOR = struct.pack('>i4I4', -2147483648, 0)
 
--- What was erased in this bucket: the floors that keys are born with, by place and text of a part of the entity key
--- (erase.lua), and rows by their order (erase_rows.lua).
+-- What was erased in this bucket: floors (T, E) by place and text of a part of the entity key (erase_floors.lua), and
+-- of single keys by '@' and the entity key (erase_rows.lua).
 local floors = string.gsub(KEYS[1], ':@offset:', ':@erased:', 1)
 local any_floor = redis.call('EXISTS', floors) == 1
 local entity_starts = #KEYS[1] - #'@offset:' + 2
@@ -25,19 +25,34 @@ local function at_most(one, other)
   return a < c or (a == c and b <= d)
 end
 
-local function born_with(key)
-  local floor, epoch, place = NO_FLOOR, 0, 0
+local function floors_of(key)
+  local found, place = {}, 0
   if any_floor then
     for part in string.gmatch(string.sub(key, entity_starts), '[^|]+') do
       local known = redis.call('HGET', floors, place .. ':' .. part)
-      if known then
-        if not at_most(string.sub(known, 1, 8), floor) then floor = string.sub(known, 1, 8) end
-        epoch = math.max(epoch, (struct.unpack('>I4', known, 9)))
-      end
+      if known then found[#found + 1] = known end
       place = place + 1
     end
   end
+  return found
+end
+
+-- The floor that a key is born with: the one that reaches furthest. The others of its subjects stay in the hash.
+local function furthest(found)
+  local floor, epoch = NO_FLOOR, 0
+  for _, known in ipairs(found) do
+    local t, e = string.sub(known, 1, 8), (struct.unpack('>I4', known, 9))
+    if t == floor then epoch = math.max(epoch, e) elseif not at_most(t, floor) then floor, epoch = t, e end
+  end
   return floor, epoch
+end
+
+-- Whether what a writer of epoch p (the stream: 0) says of an instant was erased.
+local function is_erased(found, at, p)
+  for _, known in ipairs(found) do
+    if p <= struct.unpack('>I4', known, 9) and at_most(at, string.sub(known, 1, 8)) then return true end
+  end
+  return false
 end
 
 local function tile(key, payload)
@@ -47,9 +62,10 @@ local function tile(key, payload)
   if #header == 32 then
     floor, epoch = string.sub(header, 25), struct.unpack('>I4', header, 5)
   else
-    floor, epoch = born_with(key)
+    floor, epoch = furthest(floors_of(key))
   end
-  if floor ~= NO_FLOOR and p1 <= epoch and at_most(string.sub(payload, 21, 28), floor) then return 0 end
+  local start = string.sub(payload, 21, 28)
+  if floor ~= NO_FLOOR and at_most(start, floor) and is_erased(floors_of(key), start, p1) then return 0 end
   local old = redis.call('GETRANGE', key, position, position + 15)
   if #old == 16 then
     local t0, p0, n0 = struct.unpack('>I8I4I4', old)
@@ -71,9 +87,15 @@ end
 
 local function row(key, payload)
   local old = redis.call('GETRANGE', key, 0, 39)
-  local floor = #old == 40 and string.sub(old, 33) or born_with(key)
-  if floor ~= NO_FLOOR and at_most(string.sub(payload, 17, 24), floor) then return 0 end
-  if any_floor and redis.call('HEXISTS', floors, '@' .. string.sub(payload, 5, 32)) == 1 then return 0 end
+  local found = floors_of(key)
+  local floor = #old == 40 and string.sub(old, 33) or furthest(found)
+  local own = any_floor and redis.call('HGET', floors, '@' .. string.sub(key, entity_starts))
+  if own then found[#found + 1] = own end
+  if #found > 0 then
+    local p = struct.unpack('>I4', payload) % 16777216
+    if is_erased(found, string.sub(payload, 9, 16), p) then return 0 end
+    if is_erased(found, string.sub(payload, 17, 24), p) then return 0 end
+  end
   if #old == 40 then
     local p0, e0, f0, a0, b0, o0, q0 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(old, 5))
     local p1, e1, f1, a1, b1, o1, q1 = struct.unpack('>i4i4I4i4I4i4I4', string.sub(payload, 5, 32))

@@ -28,8 +28,10 @@ TILE_HEADER = struct.Struct(">B3xIqqq")
 """Layout id, epoch of the floor, the greatest event_ts and available_at (microseconds UTC) of what was written, floor.
 
 A tile that starts at or before the floor counts only if its epoch is greater than the floor's."""
-ROW_HEADER = struct.Struct(">B3xiqqqq")
-"""Layout id, partition, event_ts, available_at, offset, floor: a row that was available by then does not count."""
+ROW_HEADER = struct.Struct(">Iiqqqq")
+"""Layout id (one byte) and the epoch of the writer (three), partition, event_ts, available_at, offset, floor.
+
+A row that was available at or before the floor does not count."""
 NO_FLOOR = -(2**63)
 """The floor of a key of which nothing was erased."""
 TILE_BIAS = 2**52
@@ -115,8 +117,9 @@ def encode_tiles(plan: TilePlan, hop: int, columns: TileColumns, epoch: int) -> 
     ]
 
 
-def encode_rows(view: RowView, columns: RowColumns) -> list[Update]:
-    """The guarded writes of rows."""
+def encode_rows(view: RowView, columns: RowColumns, epoch: int = 0) -> list[Update]:
+    """The guarded writes of rows. Batch runs have an epoch of at least 1 (below 2^24), the stream has 0."""
+    first = LAYOUT << 24 | epoch
     order = zip(
         columns.partition.tolist(),
         columns.event_ts.tolist(),
@@ -126,7 +129,7 @@ def encode_rows(view: RowView, columns: RowColumns) -> list[Update]:
     )
     rows = zip(*(columns.values[field.name] for field in view.features), strict=True)
     return [
-        Update(key, ROW_HEADER.pack(LAYOUT, *position, NO_FLOOR) + _encode_row(view.features, row))
+        Update(key, ROW_HEADER.pack(first, *position, NO_FLOOR) + _encode_row(view.features, row))
         for key, position, row in zip(columns.keys, order, rows, strict=True)
     ]
 

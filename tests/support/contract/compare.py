@@ -12,6 +12,7 @@ from coeval.reference.explain import explain
 from coeval.reference.oracle import in_window, is_late, value_at, values_of, visible_events
 from coeval.spec.model import WindowedView
 from coeval.spec.records import Event
+from coeval.spec.time import floor_to
 from coeval.spec.types import Physical
 from tests.support.contract import catalog
 from tests.support.contract.cases import Case, as_json, good, ingested, rfc3339
@@ -21,6 +22,8 @@ Answer: TypeAlias = tuple[Physical, str | None]
 Answers: TypeAlias = dict[str, Answer]
 Counts: TypeAlias = Callable[[Case, Event, int], bool]
 """Whether an event counts in its tile of that hop, for an engine that may not have it there yet."""
+ROW = 0
+"""Instead of a hop: whether it counts as a row."""
 
 
 def everything(case: Case, event: Event, hop: int) -> bool:
@@ -30,7 +33,7 @@ def everything(case: Case, event: Event, hop: int) -> bool:
 
 def in_time(case: Case, event: Event, hop: int) -> bool:
     """What the stream alone sees: late events are left out of their tile."""
-    return not is_late(event, hop, catalog.EVENTS.allowed_lateness)
+    return hop == ROW or not is_late(event, hop, catalog.EVENTS.allowed_lateness)
 
 
 def truth(case: Case, counts: Counts = everything) -> Answers:
@@ -38,9 +41,10 @@ def truth(case: Case, counts: Counts = everything) -> Answers:
     view, events = catalog.VIEWS[case.view], good(case)
     source = catalog.source_of(view)
     if not isinstance(view, WindowedView):
+        seen = [event for event in events if counts(case, event, ROW)]
         return {
             name: (item.value, item.status)
-            for name, item in value_at(view, source, events, case.key, case.q, case.erasures).items()
+            for name, item in value_at(view, source, seen, case.key, case.q, case.erasures).items()
         }
     found: Answers = {}
     stored = False
@@ -64,8 +68,10 @@ def _status(value: Physical, status: str, *, stored: bool) -> str:
 
 
 def awaits_batch(case: Case, event: Event, hop: int) -> bool:
-    """Whether the event's tile of that hop began before an erasure of its key: the stream's is refused."""
-    return case.erased_until is not None and event.event_ts // hop * hop <= case.erased_until
+    """Whether the event's tile of that hop, or its row, is of a time up to an erasure: the stream's is refused."""
+    if catalog.is_batch(catalog.VIEWS[case.view]):
+        return False
+    return case.erased_until is not None and floor_to(event.event_ts, hop or 1) <= case.erased_until
 
 
 @dataclass(frozen=True, slots=True)

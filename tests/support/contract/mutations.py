@@ -146,13 +146,26 @@ ONLINE = (
     _online("epoch guard ignored", LUA, "p0 > p1 or (p0 == p1 and n0 >= n1)", "n0 >= n1", *_WINDOWS_OF_ALL),
     _online("last writer wins", LUA, "p0 > p1 or (p0 == p1 and n0 >= n1)", "false", *_WINDOWS_OF_ALL),
     _online("an older tile evicts", LUA, "if t0 > t1 or ", "if ", "spans", "slides"),
-    _online("floor ignored by the guard", LUA, "p1 <= epoch and at_most(", "false and at_most(", *_WINDOWS_OF_ALL),
-    _online("floor of rows ignored by the guard", LUA, "at_most(string.sub(payload, 17, 24), floor)", "false", *_ROWS),
-    _online("floor of a key to come forgotten", LUA, "if any_floor then", "if false then", *_ROWS, *_WINDOWS_OF_ALL),
-    _online("floor (<= to <)", LUA, "b <= d", "b < d", *_ROWS, *_WINDOWS_OF_ALL),
-    _online("tiles anew from batch refused", LUA, "p1 <= epoch and at_most(", "at_most(", *_WINDOWS_OF_ALL),
     _online(
-        "tiles of an unaware batch kept", LUA, "p1 <= epoch and at_most(", "p1 == 0 and at_most(", *_WINDOWS_OF_ALL
+        "floor ignored by the guard",
+        LUA,
+        "at_most(start, floor) and is_erased(",
+        "false and is_erased(",
+        *_WINDOWS_OF_ALL,
+    ),
+    _online("floor of rows ignored by the guard", LUA, "if #found > 0 then", "if false then", *_ROWS),
+    _online(
+        "rows of an erased time kept", LUA, "if is_erased(found, string.sub(payload, 9, 16), p)", "if false", "latest"
+    ),
+    _online("floor of a key to come forgotten", LUA, "= furthest(floors_of(key))", "= NO_FLOOR, 0", *_WINDOWS_OF_ALL),
+    _online("floor (<= to <)", LUA, "b <= d", "b < d", *_ROWS, *_WINDOWS_OF_ALL),
+    _online("tiles anew from batch refused", LUA, "if p <= struct.unpack('>I4', known, 9) and", "if", *_WINDOWS_OF_ALL),
+    _online(
+        "tiles of an unaware batch kept",
+        LUA,
+        "if p <= struct.unpack('>I4', known, 9) and",
+        "if p == 0 and",
+        *_WINDOWS_OF_ALL,
     ),
     _online("floor ignored by the reader", _MERGE, "if (tiles.floor != NO_FLOOR).any()", "if False", *_WINDOWS_OF_ALL),
     _online("floor of rows ignored by the reader", _MERGE, " or is_erased(blob)", "", *_ROWS),

@@ -47,7 +47,7 @@ def erase(client: redis.Redis, tenant: str, cases: Sequence[Case], epoch: int = 
         view = catalog.VIEWS[case.view]
         plan = tile_plan(view, catalog.stream_of(view)) if isinstance(view, WindowedView) else None
         for erasure in case.erasures:
-            eraser.erase(view, plan, replace(erasure, epoch=epoch))
+            eraser.erase(view, plan, [replace(erasure, epoch=epoch)])
 
 
 def read_at_instants(client: redis.Redis, manifest: Manifest, cases: Sequence[Case], suffix: str = "") -> list[Answers]:

@@ -24,7 +24,7 @@ from coeval.spec.time import DAY
 from tests.support.contract import catalog
 from tests.support.contract.adapters import Adapter, by_view, floors_hold, left, seen
 from tests.support.contract.cases import Case
-from tests.support.contract.compare import Answers, awaits_batch, everything, in_time
+from tests.support.contract.compare import ROW, Answers, awaits_batch, everything, in_time
 from tests.support.contract.store import erase, read_at_instants, shuffled_writes
 from tests.support.online import updates
 
@@ -70,6 +70,8 @@ class Online:
         found = [item for step in _STEPS for item in _stream(view, [seen(case) for case in cases], step)]
         if self.corrected:
             found += _corrections(view, cases)
+        elif catalog.is_batch(view):
+            found += _encoded(view, [event for case in cases for event in left(case)], _UNAWARE + 1)
         erased = [case for case in cases if case.erasures]
         first = [case for case in erased if rng.random() < 0.3]
         subjects = {encode_key(view.key, case.key) for case in erased}
@@ -92,7 +94,7 @@ class Masked:
         return bool(case.erasures) and floors_hold(case) and (windowed or len(case.events) == 1)
 
     def counts(self, case: Case, event: Event, hop: int) -> bool:
-        return in_time(case, event, hop) and not awaits_batch(case, event, hop)
+        return hop == ROW or (in_time(case, event, hop) and not awaits_batch(case, event, hop))
 
     def answers(self, cases: Sequence[Case]) -> list[Answers]:
         self.client.flushall()
@@ -122,9 +124,14 @@ def online_adapters(client: redis.Redis) -> list[Adapter]:
 
 
 def _stream(view: View, histories: Sequence[Sequence[Event]], step: float) -> list[Any]:
+    """What the stream writes; of a batch source, what a run writes that did not know of the erasures."""
     seen = [event for history in histories for event in history[: round(len(history) * step)]]
+    return _encoded(view, seen, _UNAWARE if catalog.is_batch(view) else 0)
+
+
+def _encoded(view: View, events: Sequence[Event], epoch: int) -> list[Any]:
     # Rows are encoded alike wherever they come from.
-    return updates(replace(view, source=catalog.EVENTS.name), catalog.manifest(), seen)
+    return updates(replace(view, source=catalog.EVENTS.name), catalog.manifest(), events, epoch=epoch)
 
 
 def _corrections(view: View, cases: Sequence[Case]) -> list[Any]:

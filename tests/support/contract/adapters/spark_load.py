@@ -28,7 +28,7 @@ from coeval_pipelines.offline.seen import seen_by
 from tests.support.contract import catalog
 from tests.support.contract.adapters import by_view, floors_hold, seen, visible
 from tests.support.contract.cases import Case, good
-from tests.support.contract.compare import Answers, awaits_batch
+from tests.support.contract.compare import ROW, Answers, awaits_batch
 from tests.support.contract.frames import GROUP, event_frame
 from tests.support.contract.store import erase, read_at_instants, shuffled_writes
 from tests.support.online import updates
@@ -108,7 +108,7 @@ class SparkLoad:
             alone = [(number, case.q) for case, number in self.alone.items() if case.view == view.name]
             frames = [tiles.latest_rows(view, events.where(f"{GROUP} = {number}"), q) for number, q in alone]
             frames.append(tiles.latest_rows(view, events.where(f"{GROUP} < {GROUPS}"), _EVER))
-            return _encoded(frames, online_load.row_encoder(view))
+            return _encoded(frames, online_load.row_encoder(view, _RUN))
         found: list[Any] = []
         source = catalog.stream_of(view)
         for granularity in tile_plan(view, source).granularities:
@@ -145,7 +145,7 @@ def _turns(case: Case) -> bool:
 
 def loaded(case: Case, event: Event, hop: int, cut: int) -> bool:
     """Whether an event counts in its tile of that hop, once batch has loaded what is final at the cut."""
-    if not is_late(event, hop, catalog.EVENTS.allowed_lateness) and not awaits_batch(case, event, hop):
+    if hop == ROW or not (is_late(event, hop, catalog.EVENTS.allowed_lateness) or awaits_batch(case, event, hop)):
         return True
     view = catalog.VIEWS[case.view]
     assert isinstance(view, WindowedView)
