@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from coeval.errors import MissingExtraError
 from coeval.settings import Settings
+from coeval_pipelines import heartbeat
 from coeval_pipelines.local.artefacts import Jars, java
 
 SERVICES = (("writer", "coeval_pipelines.streaming.writer"), ("coordinator", "coeval_pipelines.coordination"))
@@ -53,6 +54,11 @@ def root(settings: Settings) -> Path:
 def log_path(settings: Settings, name: str) -> Path:
     """Where a component logs."""
     return root(settings) / "logs" / f"{name}.log"
+
+
+def heartbeat_path(settings: Settings, name: str) -> Path:
+    """Where a service of ours says that its loop goes round."""
+    return root(settings) / f"{name}.alive"
 
 
 def host_port(address: str, default: int) -> tuple[str, int]:
@@ -137,5 +143,5 @@ def _service(settings: Settings, name: str, module: str) -> Component:
         root(settings),
         log_path(settings, name),
         after=ENGINES,
-        env=settings.variables(),
+        env={**settings.variables(), heartbeat.VARIABLE: str(heartbeat_path(settings, name))},
     )

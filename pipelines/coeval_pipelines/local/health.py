@@ -9,7 +9,8 @@ import urllib.request
 from typing import Any
 
 from coeval.settings import Settings
-from coeval_pipelines.local.components import Component
+from coeval_pipelines.heartbeat import beats
+from coeval_pipelines.local.components import Component, heartbeat_path
 
 _TIMEOUT = 2.0
 _CORRELATION = 4242
@@ -18,7 +19,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def is_healthy(settings: Settings, component: Component, started_at: float = 0.0) -> bool:
-    """Whether the component answers; one without an address is asked nothing.
+    """Whether the component answers, or, of the writer, goes on with its loop; others are asked nothing.
 
     `started_at` (seconds since the epoch) tells a worker from its predecessor, which the job manager remembers.
     """
@@ -34,6 +35,8 @@ def is_healthy(settings: Settings, component: Component, started_at: float = 0.0
             # Despite its name, the field is the instant of the last heartbeat in milliseconds.
             last = {worker["id"]: worker["timeSinceLastHeartbeat"] for worker in workers}
             return bool(last.get(component.name, -1) >= started_at * 1000)
+        case "writer":
+            return beats(heartbeat_path(settings, component.name), started_at)
         case _:
             return True
 

@@ -18,6 +18,7 @@ from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
 from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.heartbeat import beat
 from coeval_pipelines.streaming.certificates import Certifier
 from coeval_pipelines.streaming.members import own_name
 from coeval_pipelines.streaming.meters import Meters
@@ -37,6 +38,7 @@ def serve(settings: Settings, stop: threading.Event) -> None:
     name, meters, complaints = own_name(), _serve_metrics(settings), Complaints(_LOG, "waiting for a component")
     with contextlib.closing(ControlPlane.open(settings)) as control, Certifier(settings, control):
         while not stop.is_set():
+            beat()
             try:
                 _serve_once(settings, control, stop, name, meters, complaints)
             except (CoevalError, redis.RedisError, KafkaError, sa.exc.OperationalError) as error:
@@ -65,9 +67,13 @@ def _serve_once(
 ) -> None:
     from coeval.client import open_redis
 
+    def well() -> None:
+        beat()
+        complaints.well()
+
     with contextlib.closing(open_redis(settings)) as client, contextlib.closing(open_consumer(settings)) as consumer:
         _LOG.info("connected", redis=settings.redis.shown, kafka=settings.kafka.bootstrap)
-        Writer(name, control, client, consumer, meters, complaints.well).run(stop)
+        Writer(name, control, client, consumer, meters, well).run(stop)
 
 
 def main() -> int:
