@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from threading import Event as Signal
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from coeval.reference.oracle import key_of, seen_by
+from coeval.settings import MetricsSettings, Settings
 from coeval.spec.canary import canary_record
 from coeval.spec.manifest import Manifest, view_version
 from coeval.spec.model import Constant, EventSource, Field
-from coeval.spec.records import Event, parse_record
+from coeval.spec.records import Event, Reason, parse_record
 from coeval.spec.types import DataType
 from coeval_pipelines.catalog.canaries import canary_notes, with_canary
 from coeval_pipelines.catalog.errors import BrokenCatalogError
 from coeval_pipelines.catalog.tags import canary_literals, check_tags
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.streaming.canary import Canaries, whole_milliseconds
 from tests.support.catalog import CARD_SPEND, PAIR, PAYMENTS, manifest
 
 AT = 1_795_000_000_123_456
@@ -37,6 +45,36 @@ def test_a_canary_is_a_valid_event_under_its_key_at_its_instant() -> None:
     assert (event.event_id, event.event_ts, event.available_at) == (f"canary-{AT}", AT, AT)
     assert [key_of(view, event) for view in (CARD_SPEND, PAIR)] == [(-1,), (-1, "canary")]
     assert event.values["amount"] is None
+
+
+def test_a_canary_is_not_ahead_of_its_record_where_a_source_allows_no_skew() -> None:
+    source = _declared(replace(PAYMENTS, max_future_skew=0))
+    kept = AT // 1000 * 1000  # what Kafka keeps of a record's time
+    assert parse_record(source, replace(canary_record(source, AT), available_at=kept)) is Reason.FUTURE_DATED
+    sent = replace(canary_record(source, whole_milliseconds(AT)), available_at=kept)
+    assert isinstance(parse_record(source, sent), Event)
+
+
+def test_canaries_go_on_after_an_error_that_nobody_thought_of(tmp_path: Path) -> None:
+    again = Signal()
+
+    class Broken(ControlPlane):
+        asked = 0
+
+        def released(self) -> Manifest | None:
+            self.asked += 1
+            if self.asked > 1:
+                again.set()
+            raise ZeroDivisionError("by zero")
+
+    settings = Settings(home=tmp_path, metrics=MetricsSettings(canary_seconds=0.01))
+    with (
+        closing(Broken(settings.control_url)) as control,
+        capture_logs() as logs,
+        Canaries(settings, control, CollectorRegistry()),
+    ):
+        assert again.wait(10)
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("canaries failed", "by zero")]
 
 
 def test_what_is_required_and_not_named_gets_a_neutral_literal() -> None:

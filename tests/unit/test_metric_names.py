@@ -96,3 +96,18 @@ def _commands(command: object, path: tuple[str, ...]) -> set[tuple[str, ...]]:
         below = _commands(item, (*path, name))
         found |= below or {(*path, name)}
     return found
+
+
+def test_a_run_that_was_stopped_on_purpose_wakes_nobody() -> None:
+    of_runs = ("coeval_stream_lag_", "coeval_stream_job_state", "coeval_stream_checkpoint_age", "coeval_canary_missed")
+    paging = [alert for alert in _alerts() if any(name in alert["expr"] for name in of_runs)]
+    assert len(paging) == 4
+    assert all("coeval_stream_intended == 1" in alert["expr"] for alert in paging)
+
+
+def test_prometheus_scrapes_every_port_that_it_is_told_of() -> None:
+    text = (ROOT / "infra/prometheus/prometheus.yml").read_text()
+    (first, last) = re.findall(r"COEVAL_METRICS__FLINK_PORTS=(\d+)-(\d+)", text)[0]
+    (flink,) = [job for job in yaml.safe_load(text)["scrape_configs"] if job["job_name"] == "flink"]
+    (targets,) = (item["targets"] for item in flink["static_configs"])
+    assert targets == [f"127.0.0.1:{port}" for port in range(int(first), int(last) + 1)]

@@ -38,7 +38,7 @@ from tests.support import catalog
 NOW = 1_795_000_000_000_000
 RUN = RunStatus(
     "payments", 3, ("card_spend",), "running", "", 10.0, "RUNNING", 6, 6, 0, "",
-    Checkpoints(NOW - SECOND, 1000, 0.2, 9, 0), 1.0, 0, 0.0, 0, 0.0, 1204.0, 1000, {}, 3, {"5m": 0.001},
+    Checkpoints(NOW - SECOND, 1000, 0.2, 9, 0), 1.0, 0, 0.0, 0, 0.0, 1204.0, 1000, {}, 3, {"5m": 1},
 )  # fmt: skip
 VIEW = ViewStatus("card_spend", "3f2a", "payments", True, True, NOW, NOW, True, 10.0, 0.05, 0.09, 0.18)
 
@@ -52,6 +52,18 @@ def test_a_stream_that_keeps_its_promises_has_no_problem() -> None:
     assert _problems(replace(RUN, intent="stopped", state="MISSING", lag_seconds=900.0)) == []
 
 
+def test_canaries_of_a_source_that_was_stopped_are_not_missed() -> None:
+    stopped, slow = replace(RUN, intent="stopped"), replace(VIEW, waiting=600.0)
+    assert _problems(stopped, slow) == []
+    assert [problem.then for problem in _problems(RUN, slow)] == [FRESHNESS]
+
+
+def test_nobody_waits_for_a_run_that_fills_beside() -> None:
+    beside = replace(RUN, lag_seconds=900.0, serving=False)
+    assert _problems(beside) == []
+    assert [problem.then for problem in _problems(replace(beside, state="FAILED"))] == [JOB_DOWN]
+
+
 @pytest.mark.parametrize(
     ("run", "view", "problem"),
     [
@@ -62,11 +74,15 @@ def test_a_stream_that_keeps_its_promises_has_no_problem() -> None:
             Problem("payments", "run 3 is RESTARTING, 0 of 6 tasks run: java.lang.Error: disk", JOB_DOWN),
         ),
         ({"lag_events": 5, "checkpoint_age": 300.0}, {}, Problem("payments", "no checkpoint for 5 min", LAG)),
-        ({"rejected": {"bad_literal": 11}}, {}, Problem("payments", "11 of 1,000 records rejected", REFUSED)),
         (
-            {"late": {"5m": 0.2}},
+            {"rejected": {"bad_literal": 11}},
             {},
-            Problem("payments", "20.0% of events late for 5m tiles, promised 5.0%", REFUSED),
+            Problem("payments", "11 of 1,000 records rejected since run 3 began", REFUSED),
+        ),
+        (
+            {"late": {"5m": 200}, "duplicates": 0},
+            {},
+            Problem("payments", "20.0% of events late for 5m tiles since run 3 began, promised 5.0%", REFUSED),
         ),
         (
             {},
@@ -78,7 +94,8 @@ def test_a_stream_that_keeps_its_promises_has_no_problem() -> None:
             {"ready": False, "batch_cut": None},
             Problem("card_spend", "never filled", "coeval backfill run card_spend"),
         ),
-        ({}, {"p99": 12.0}, Problem("card_spend", "canaries take 12 s, promised 10 s", FRESHNESS)),
+        ({"log_lost": 7}, {}, Problem("payments", "the topic forgot 7 records that the log had not read", REFUSED)),
+        ({}, {"slowest": 12.0}, Problem("card_spend", "canaries take 12 s, promised 10 s", FRESHNESS)),
         ({}, {"waiting": 60.0}, Problem("card_spend", "canaries take 60 s, promised 10 s", FRESHNESS)),
     ],
 )
@@ -90,7 +107,7 @@ def test_each_fault_is_named_once_and_sends_the_reader_on(
 
 def test_what_is_not_known_is_no_problem_but_who_does_not_answer_is() -> None:
     unknown = replace(RUN, state="UNKNOWN", tasks=0, running_tasks=0, lag_seconds=None, lag_events=None, read=None)
-    assert _problems(unknown, replace(VIEW, ready=None, p99=None), flink="Flink does not answer") == [
+    assert _problems(unknown, replace(VIEW, ready=None, slowest=None), flink="Flink does not answer") == [
         Problem("flink", "Flink does not answer", JOB_DOWN)
     ]
 
@@ -118,6 +135,8 @@ def test_the_text_marks_what_breaks_a_promise_and_the_json_says_all(capsys: pyte
     text = capsys.readouterr().out
     assert "41 s !" in text
     assert "! payments: lag 41 s, promised 10 s  -> docs/runbooks/lag.md" in text
+    render(StreamStatus(NOW, "ab", (replace(RUN, expected_rate=2000.0),), (VIEW,)))
+    assert "1,204 of 2,000" in capsys.readouterr().out
     render(status, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(json.dumps(as_document(status)))
@@ -137,6 +156,9 @@ def test_prometheus_is_told_what_is_known_and_nothing_else() -> None:
     assert 'coeval_stream_job_state{run="3",source="payments",state="RUNNING"} 1.0' in text
     assert 'coeval_stream_job_state{run="3",source="payments",state="FAILED"} 0.0' in text
     assert 'coeval_stream_records_total{outcome="good",run="3",source="payments"} 997.0' in text
+    assert 'coeval_stream_records_total{outcome="future_dated",run="3",source="payments"} 0.0' in text
+    assert 'coeval_stream_late_total{granularity="5m",run="3",source="payments"} 1.0' in text
+    assert 'coeval_stream_intended{run="3",source="payments"} 1.0' in text
     assert 'coeval_view_ready{source="payments",version="3f2a",view="card_spend"} 1.0' in text
     assert 'coeval_component_up{component="redis"} 0.0' in text
     assert "coeval_stream_lag_seconds{" not in text
@@ -174,7 +196,7 @@ def test_canaries_that_arrive_are_timed_and_those_that_do_not_are_counted_once()
     assert watch.age(9.0) == 7.0
     assert watch.look(300, 9.0) == [7.0, 6.0]
     fresh = watch.freshness(9.0, NOW)
-    assert (fresh.samples, fresh.p50, fresh.p99, fresh.waiting, fresh.missed) == (3, 6.0, 7.0, 0.0, 2)
+    assert (fresh.samples, fresh.p50, fresh.slowest, fresh.waiting, fresh.missed) == (3, 6.0, 7.0, 0.0, 2)
 
 
 def test_quantiles_of_few_samples_are_samples() -> None:

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.control import ControlPlane, Run
+from coeval.spec.records import Reason
+from coeval_pipelines.control import RUNNING, ControlPlane, Run
 from coeval_pipelines.coordination.stream_model import HEALTHY, MISSING, UNKNOWN, RunStatus, StreamStatus, ViewStatus
 from coeval_pipelines.coordination.stream_status import account_of, stream_status
 from coeval_pipelines.streaming.accounting import Accounting
@@ -52,6 +53,10 @@ def _one(value: Callable[[Any], float | int | None]) -> Callable[[Any], Iterable
     return lambda item: [((), value(item))]
 
 
+def _intended(run: RunStatus) -> int:
+    return int(run.intent == RUNNING)
+
+
 def _states(run: RunStatus) -> Iterable[Sample]:
     return [((state,), int(state == run.state)) for state in dict.fromkeys((*STATES, run.state))]
 
@@ -59,8 +64,9 @@ def _states(run: RunStatus) -> Iterable[Sample]:
 def _outcomes(run: RunStatus) -> Iterable[Sample]:
     if run.read is None:
         return []
-    good = run.read - run.duplicates - sum(run.rejected.values())
-    found = {"good": good, "duplicate": run.duplicates, **run.rejected}
+    # Every outcome from the beginning on: the first of a kind is an increase too.
+    none = dict.fromkeys((reason.value for reason in Reason), 0)
+    found = {"good": run.good or 0, "duplicate": run.duplicates, **none, **run.rejected}
     return [((outcome,), count) for outcome, count in found.items()]
 
 
@@ -72,6 +78,12 @@ OF_RUNS = (
         _one(lambda r: r.lag_events),
     ),
     Shown("coeval_stream_lag_seconds", "Since the oldest of those became available", _one(lambda r: r.lag_seconds)),
+    Shown("coeval_stream_intended", "1 where it is meant to run, 0 where it was stopped", _one(_intended)),
+    Shown(
+        "coeval_stream_serving",
+        "1 where it fills a view version that readers have, 0 where it fills new ones beside",
+        _one(lambda r: int(r.serving)),
+    ),
     Shown("coeval_stream_promised_seconds", "The least freshness that its views promise", _one(lambda r: r.promise)),
     Shown(
         "coeval_stream_changelog_lag_messages",
@@ -84,6 +96,11 @@ OF_RUNS = (
         _one(lambda r: r.certificate_age),
     ),
     Shown("coeval_stream_events_per_second", "Events taken up over a minute", _one(lambda r: r.events_per_second)),
+    Shown(
+        "coeval_stream_expected_events_per_second",
+        "What the owner of the source expects, where that is said",
+        _one(lambda r: r.expected_rate),
+    ),
     Shown("coeval_stream_job_state", "1 for the state that the job is in", _states, ("state",)),
     Shown("coeval_stream_tasks", "Tasks of the job", _one(lambda r: r.tasks)),
     Shown("coeval_stream_running_tasks", "Tasks of the job that run", _one(lambda r: r.running_tasks)),
@@ -100,10 +117,16 @@ OF_RUNS = (
     ),
     Shown("coeval_stream_records", "Records read, by what became of them", _outcomes, ("outcome",), counter=True),
     Shown(
-        "coeval_stream_late_share",
-        "Share of good events that came after their tile of a granularity was final",
-        lambda run: [((hop,), share) for hop, share in run.late.items()],
+        "coeval_stream_late",
+        "Good events that came after their tile of a granularity was final",
+        lambda run: [((hop,), count) for hop, count in run.late.items()],
         ("granularity",),
+        counter=True,
+    ),
+    Shown(
+        "coeval_stream_log_lost_events",
+        "Records that the topic has forgotten before the event log read them",
+        _one(lambda r: r.log_lost),
     ),
 )
 OF_VIEWS = (

@@ -64,8 +64,24 @@ class RunStatus:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Records by reason."""
     duplicates: int = 0
-    late: Mapping[str, float] = field(default_factory=dict)
-    """By granularity (5m, 1h), the share of good events that came after their tile was final."""
+    late: Mapping[str, int] = field(default_factory=dict)
+    """By granularity (5m, 1h), the good events that came after their tile was final."""
+    serving: bool = True
+    """Whether it fills a view version that readers have: else it fills new ones beside, and nobody waits for them."""
+    expected_rate: float | None = None
+    """Events a second, on average, that the owner of the source expects."""
+    log_lost: int | None = None
+    """Records that the topic has forgotten before the event log read them."""
+
+    @property
+    def good(self) -> int | None:
+        """Records that became events."""
+        return None if self.read is None else self.read - self.duplicates - sum(self.rejected.values())
+
+    @property
+    def late_shares(self) -> Mapping[str, float]:
+        """By granularity, the late events among the good ones, since the run began."""
+        return {hop: count / self.good for hop, count in self.late.items()} if self.good else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,8 @@ class ViewStatus:
     late_share: float
     """Of the values, at most so many may differ because an event came late."""
     p50: float | None = None
-    p99: float | None = None
+    slowest: float | None = None
+    """The slowest of the newest canaries."""
     waiting: float = 0.0
     """For how long the oldest canary is under way that is not readable yet."""
     missed: int = 0
@@ -107,7 +124,8 @@ class StreamStatus:
         """What is wrong, the most basic first."""
         away = (Problem(name, said, JOB_DOWN) for name, said in self.unreachable.items())
         runs = (problem for run in self.runs for problem in run_problems(run, self.views))
-        views = (problem for view in self.views for problem in view_problems(view))
+        stopped = {run.source for run in self.runs} - {run.source for run in self.runs if run.intent == RUNNING}
+        views = (problem for view in self.views for problem in view_problems(view, view.source in stopped))
         return (*away, *runs, *views)
 
 
@@ -119,27 +137,30 @@ def run_problems(run: RunStatus, views: Sequence[ViewStatus]) -> Iterator[Proble
         said = f": {run.failure}" if run.failure else ""
         tasks = f"{run.running_tasks} of {run.tasks} tasks run"
         yield Problem(run.source, f"run {run.run} is {run.state}, {tasks}{said}", JOB_DOWN)
-    if run.lag_seconds is not None and run.lag_seconds > run.promise:
+    if run.serving and run.lag_seconds is not None and run.lag_seconds > run.promise:
         yield Problem(run.source, f"lag {seconds(run.lag_seconds)}, promised {seconds(run.promise)}", LAG)
     if run.state == HEALTHY and run.lag_events and (run.checkpoint_age or 0.0) > _OLD_CHECKPOINT:
         yield Problem(run.source, f"no checkpoint for {seconds(run.checkpoint_age)}", LAG)
     rejected = sum(run.rejected.values())
     if run.read and rejected > REJECTED_SHARE * run.read:
-        yield Problem(run.source, f"{rejected:,} of {run.read:,} records rejected", REFUSED)
+        yield Problem(run.source, f"{rejected:,} of {run.read:,} records rejected since run {run.run} began", REFUSED)
+    if run.log_lost:
+        yield Problem(run.source, f"the topic forgot {run.log_lost:,} records that the log had not read", REFUSED)
     allowed = min((view.late_share for view in views if view.source == run.source), default=1.0)
-    for hop, share in run.late.items():
+    for hop, share in run.late_shares.items():
         if share > allowed:
-            yield Problem(run.source, f"{share:.1%} of events late for {hop} tiles, promised {allowed:.1%}", REFUSED)
+            said = f"{share:.1%} of events late for {hop} tiles since run {run.run} began, promised {allowed:.1%}"
+            yield Problem(run.source, said, REFUSED)
 
 
-def view_problems(view: ViewStatus) -> Iterator[Problem]:
-    """What is wrong with a view version."""
+def view_problems(view: ViewStatus, stopped: bool = False) -> Iterator[Problem]:
+    """What is wrong with a view version; nothing new comes from a source that was stopped, nor is that a fault."""
     if view.ready is False and view.batch_cut is not None:
         yield Problem(view.view, "not ready: it was filled, and the store has lost that", STORE_WIPED)
     elif view.ready is False and view.released:
         yield Problem(view.view, "never filled", f"coeval backfill run {view.view}")
-    found = max(view.waiting, view.p99 or 0.0)
-    if found > view.promise:
+    found = max(view.waiting, view.slowest or 0.0)
+    if found > view.promise and not stopped:
         yield Problem(view.view, f"canaries take {seconds(found)}, promised {seconds(view.promise)}", FRESHNESS)
 
 

@@ -26,6 +26,7 @@ from coeval_pipelines.coordination.stream_model import (
     ViewStatus,
     events_per_second,
 )
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.streaming.accounting import Accounting, read_accounting
 from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.freshness import FreshnessBook, known
@@ -71,7 +72,7 @@ def stream_status(
     runs = [(run, manifest) for run in control.runs(statuses=(RUNNING, STOPPED)) if (manifest := _of(control, run))]
     manifests = list({item.hash: item for item in (*([released] if released else []), *(m for _, m in runs))}.values())
     store = _ask(away, "redis", lambda: _read_store(settings, manifests))
-    drafts = [_draft(run, manifest) for run, manifest in runs]
+    drafts = [_draft(run, manifest, released) for run, manifest in runs]
     jobs = _ask(away, "flink", lambda: _with_jobs(settings, runs, drafts, now)) or drafts
     whole = _ask(away, "kafka", lambda: _with_progress(settings, control, runs, jobs, store, now)) or jobs
     if "kafka" not in away:
@@ -93,10 +94,19 @@ def _ask(away: dict[str, str], component: str, question: Callable[[], _T]) -> _T
         return None
 
 
-def _draft(run: Run, manifest: Manifest) -> RunStatus:
+def _draft(run: Run, manifest: Manifest, released: Manifest | None) -> RunStatus:
     views = run_views(manifest, run)
     promise = min((view.sla.freshness for view in views), default=0) / 1e6
-    return RunStatus(run.source, run.number, run.views, run.status, run.reason, promise)
+    named = _versions(released)
+    serving = any((view.name, view.version) in named for view in views)
+    expected = _source(manifest, run).expected_rate
+    return RunStatus(
+        run.source, run.number, run.views, run.status, run.reason, promise, serving=serving, expected_rate=expected
+    )
+
+
+def _versions(released: Manifest | None) -> set[tuple[str, str]]:
+    return {(view.name, view.version) for view in released.views.values()} if released else set()
 
 
 def _read_store(settings: Settings, manifests: Sequence[Manifest]) -> _Store:
@@ -152,9 +162,21 @@ def _with_progress(
     with Broker(settings.kafka) as broker:
         found = [_positions(broker, control, run, manifest, store) for run, manifest in runs]
         return [
-            _behind(broker, control, run, manifest, draft, at, now)
+            _behind(
+                broker, control, run, manifest, replace(draft, log_lost=_lost(settings, broker, run, manifest)), at, now
+            )
             for (run, manifest), draft, at in zip(runs, drafts, found, strict=True)
         ]
+
+
+def _lost(settings: Settings, broker: Broker, run: Run, manifest: Manifest) -> int:
+    """How many records the topic has forgotten that the event log was still to read; 0 before it read any."""
+    source = _source(manifest, run)
+    plan = ingest_journal(settings, manifest.tenant, source.name).last_plan()
+    if plan is None:
+        return 0
+    begins = broker.begins(partitions_of(broker, [source.topic])).get(source.topic, {})
+    return sum(max(0, begins.get(partition, 0) - item.end) for partition, item in plan.ranges.items())
 
 
 def _positions(
@@ -203,7 +225,7 @@ def _uncovered(broker: Broker, topic: str, at: SourceProgress) -> Offsets:
 
 
 def _accounted(draft: RunStatus, found: Accounting) -> RunStatus:
-    late = {duration(hop): count / found.good for hop, count in sorted(found.late.items())} if found.good else {}
+    late = {duration(hop): count for hop, count in sorted(found.late.items())}
     return replace(draft, read=found.read, rejected=found.rejected, duplicates=found.duplicates, late=late)
 
 
@@ -221,7 +243,7 @@ def _views(
     store: _Store | None,
     now: int,
 ) -> Iterator[ViewStatus]:
-    named = {(view.name, view.version) for view in released.views.values()} if released else set()
+    named = _versions(released)
     with closing(FreshnessBook.open(settings)) as book:
         fresh = book.read()
     views = {(view.name, view.version): view for manifest in manifests for view in manifest.views.values()}
@@ -229,7 +251,7 @@ def _views(
         draft = _view(control, view, key in named, store.ready.get(key, False) if store else None)
         found = known(fresh, view, now, STALE_FRESHNESS)
         if found is not None:
-            draft = replace(draft, p50=found.p50, p99=found.p99, waiting=found.waiting, missed=found.missed)
+            draft = replace(draft, p50=found.p50, slowest=found.slowest, waiting=found.waiting, missed=found.missed)
         yield draft
 
 

@@ -22,8 +22,8 @@ from coeval_pipelines.coordination.stream_model import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-_RUN_COLUMNS = ("source", "run", "state", "tasks", "lag", "freshness p99", "events/s", "rejected", "late", "checkpoint")
-_VIEW_COLUMNS = ("view", "version", "stream from", "batch cut", "ready", "p50", "p99", "promised")
+_RUN_COLUMNS = ("source", "run", "state", "tasks", "lag", "slowest", "events/s", "rejected", "late", "checkpoint")
+_VIEW_COLUMNS = ("view", "version", "stream from", "batch cut", "ready", "p50", "slowest", "promised")
 
 
 def as_document(status: StreamStatus) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def render(status: StreamStatus, as_json: bool = False) -> None:
 def run_row(run: RunStatus, status: StreamStatus) -> tuple[str, ...]:
     """The cells of a run."""
     about = {problem.then for problem in status.problems if problem.subject == run.source}
-    fresh = [view.p99 for view in status.views if view.source == run.source and view.p99 is not None]
+    fresh = [item.slowest for item in status.views if item.source == run.source and item.slowest is not None]
     rejected = "-" if run.read is None else f"{sum(run.rejected.values()):,}"
     return (
         run.source,
@@ -66,11 +66,17 @@ def run_row(run: RunStatus, status: StreamStatus) -> tuple[str, ...]:
         f"{run.running_tasks}/{run.tasks}",
         marked(seconds(run.lag_seconds), LAG in about),
         seconds(max(fresh, default=None)),
-        "-" if run.events_per_second is None else f"{run.events_per_second:,.0f}",
+        _rate(run),
         rejected,
-        " ".join(f"{hop} {share:.1%}" for hop, share in run.late.items()) or "-",
+        " ".join(f"{hop} {share:.1%}" for hop, share in run.late_shares.items()) or "-",
         f"{seconds(run.checkpoint_age)} ago" if run.checkpoint_age is not None else "-",
     )
+
+
+def _rate(run: RunStatus) -> str:
+    """Events a second, and how many the source's owner expects where that is said."""
+    expected = "" if run.expected_rate is None else f" of {run.expected_rate:,.0f}"
+    return "-" if run.events_per_second is None else f"{run.events_per_second:,.0f}{expected}"
 
 
 def view_row(view: ViewStatus, problems: Iterable[Problem]) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ def view_row(view: ViewStatus, problems: Iterable[Problem]) -> tuple[str, ...]:
         _instant(view.batch_cut) or "-",
         ready,
         seconds(view.p50),
-        marked(seconds(view.p99), stale),
+        marked(seconds(view.slowest), stale),
         seconds(view.promise),
     )
 

@@ -19,7 +19,7 @@ from coeval_pipelines.streaming.freshness import Freshness
 from coeval_pipelines.streaming.names import job_prefix, stream_views
 
 NEWEST = 30
-"""How many of the newest canaries of a view its p50 and p99 are taken of: at one in 10 s, those of 5 minutes."""
+"""How many of the newest canaries of a view its p50 and its slowest are taken of: at one in 10 s, those of 5 minutes."""
 MOST_WAITING = 1000
 """How many canaries of a view may be under way; of more, the oldest are forgotten."""
 
@@ -107,8 +107,8 @@ class Watch:
     def freshness(self, now: float, at: int) -> Freshness:
         """What is known of the view."""
         view = self.probe.view
-        p50, p99 = quantile(self.samples, 0.5), quantile(self.samples, 0.99)
-        return Freshness(view.name, view.version, p50, p99, len(self.samples), self.age(now), self.missed, at)
+        p50, slowest = quantile(self.samples, 0.5), max(self.samples, default=None)
+        return Freshness(view.name, view.version, p50, slowest, len(self.samples), self.age(now), self.missed, at)
 
 
 def quantile(samples: Iterable[float], share: float) -> float | None:
