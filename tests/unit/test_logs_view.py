@@ -125,7 +125,15 @@ def test_a_followed_log_gives_whole_lines_and_starts_again_where_it_is_replaced(
     assert [entry.message for entry in follow_logs(logs, wanted, ended)] == ["written", "second", "third", "new"]
 
 
-def test_a_component_without_a_log_is_refused_by_name(logs: Settings) -> None:
-    check_components(logs, ["writer"])
-    with pytest.raises(UsageError, match=r"No log of writter.\n  -> There are: redis, taskmanager, writer."):
+def test_a_component_is_every_process_of_its_name(logs: Settings) -> None:
+    (logs.home / "local" / "logs" / "taskmanager-2.log").write_text(FLINK + "\n")
+    found = [entry.component for entry in read_logs(logs, Wanted(components=frozenset({"taskmanager"})))]
+    assert found == ["taskmanager", "taskmanager", "taskmanager-2"]
+    assert [entry.component for entry in read_logs(logs, Wanted(frozenset({"taskmanager-2"})))] == ["taskmanager-2"]
+
+
+def test_a_component_that_there_is_not_is_refused_by_name_and_one_without_a_log_yet_is_not(logs: Settings) -> None:
+    check_components(logs, ["writer", "load", "coordinator"])
+    assert list(read_logs(logs, Wanted(components=frozenset({"load"})))) == []
+    with pytest.raises(UsageError, match=r"No log of writter.\n  -> There are: broker, .*writer\."):
         check_components(logs, ["writter"])

@@ -49,7 +49,7 @@ ALLOWED: dict[str, Edit] = {
     "a column that need not be there any more": column("merchant_id", nullable=True),
     "another order": lambda source: replace(source, fields=source.fields[::-1]),
     "words": column("amount", description="Euros.", pii="personal"),
-    "lateness and skew": having(allowed_lateness=HOUR, max_future_skew=MINUTE),
+    "lateness, and clocks further ahead": having(allowed_lateness=HOUR, max_future_skew=HOUR),
     "who drops duplicates": having(dedup=False, expected_rate=9.0),
 }
 BREAKS: dict[str, tuple[Edit, str]] = {
@@ -72,6 +72,8 @@ BREAKS: dict[str, tuple[Edit, str]] = {
     "another place in the record": (column("note", origin="key"), "column note: string -> string of key"),
     "another identity": (having(event_id="note"), "event id: event_id -> note"),
     "another time": (having(event_ts="seen_at"), "event time: paid_at -> seen_at"),
+    "clocks less far ahead": (having(max_future_skew=MINUTE), "future skew: 5m -> 1m"),
+    "no clock ahead": (having(max_future_skew=0), "future skew: 5m -> none"),
     "another topic": (having(topic="payments.v2"), "topic: payments -> payments.v2"),
 }
 

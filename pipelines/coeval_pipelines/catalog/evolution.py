@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field
+from coeval.spec.time import duration
 from coeval.spec.types import DataType, Kind
 from coeval_pipelines.catalog.errors import Problem
 
@@ -16,8 +17,9 @@ BREAK = "COEVAL_BREAK"
 def breaks(before: EventSource, after: EventSource) -> tuple[str, ...]:
     """Why records and log of the source before cannot be read as the source after, in words; empty where they can.
 
-    Allowed are new optional columns, decimals with more digits before the point, and columns that need not be there any
-    more: every record that was good stays good and says the same.
+    Allowed are new optional columns, decimals with more digits before the point, columns that need not be there any
+    more, and clocks that may run further ahead: what was good stays good. What records said of a new column before it
+    was declared, only the stream and what it reads again will know; the log has null (docs/catalog.md).
     """
     return (*_roles(before, after), *_columns(before, after))
 
@@ -27,6 +29,12 @@ def _roles(before: EventSource, after: EventSource) -> Iterator[str]:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             yield f"{what}: {old} -> {new}"
+    if after.max_future_skew < before.max_future_skew:
+        yield f"future skew: {_span(before.max_future_skew)} -> {_span(after.max_future_skew)}"
+
+
+def _span(microseconds: int) -> str:
+    return duration(microseconds) if microseconds else "none"
 
 
 def _columns(before: EventSource, after: EventSource) -> Iterator[str]:

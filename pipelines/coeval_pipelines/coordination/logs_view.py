@@ -21,6 +21,7 @@ from typing import Any
 from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.types import instant, micros
+from coeval_pipelines.local.components import ALL
 
 FOLLOW_SECONDS = 0.3
 """How often a followed log is looked at."""
@@ -28,6 +29,9 @@ _FLINK = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (\w+)\s+(\S+)\s+\[.
 _REDIS = re.compile(r"\d+:[A-Z] (\d\d \w{3} \d{4} \d\d:\d\d:\d\d\.\d{3}) ([.\-*#]) (.*)", re.DOTALL)
 _REDIS_LEVELS = {".": "debug", "-": "debug", "*": "info", "#": "warning"}
 _LEVELS = {"warn": "warning", "fatal": "critical"}
+_NUMBERED = re.compile(r"-\d+$")
+_CHILDREN = ("load", "submit", "supervisor")
+"""What writes a log beside the components, once it has run."""
 _OWN = ("timestamp", "level", "event")
 
 
@@ -62,9 +66,13 @@ class Wanted:
     since: int = 0
     grep: str = ""
 
+    def names(self, component: str) -> bool:
+        """Whether a component is wanted; taskmanager is every one of them: taskmanager-2 too."""
+        return not self.components or bool(self.components & {component, _NUMBERED.sub("", component)})
+
     def takes(self, entry: Entry) -> bool:
         """Whether the entry is one of them. A view is found wherever its name stands as a word."""
-        if entry.at < self.since or (self.components and entry.component not in self.components):
+        if entry.at < self.since or not self.names(entry.component):
             return False
         text = entry.text
         named = not self.view or re.search(rf"\b{re.escape(self.view)}\b", text) is not None
@@ -119,7 +127,7 @@ def read_logs(settings: Settings, wanted: Wanted) -> Iterator[Entry]:
 
 
 def _entries_of(path: Path, wanted: Wanted) -> Iterator[Entry]:
-    if wanted.components and path.stem not in wanted.components:
+    if not wanted.names(path.stem):
         return
     yield from sorted((entry for entry in entries(path) if wanted.takes(entry)), key=lambda entry: entry.at)
 
@@ -157,15 +165,15 @@ def log_files(settings: Settings) -> list[Path]:
 
 
 def check_components(settings: Settings, names: Iterable[str]) -> None:
-    """Refuse names that no log has.
+    """Refuse names of which there is no log, nor will be.
 
     Raises:
         UsageError: naming them, and those that there are.
     """
-    known = [path.stem for path in log_files(settings)]
-    unknown = sorted(set(names) - set(known))
+    known = {*(path.stem for path in log_files(settings)), *ALL, *_CHILDREN}
+    unknown = sorted(set(names) - known)
     if unknown:
-        raise UsageError(f"No log of {', '.join(unknown)}.", f"There are: {', '.join(known) or 'none yet; coeval up'}.")
+        raise UsageError(f"No log of {', '.join(unknown)}.", f"There are: {', '.join(sorted(known))}.")
 
 
 def show(found: Iterable[Entry], as_json: bool) -> None:
