@@ -80,7 +80,7 @@ def rig(tmp_path: Path, redis_server: Settings) -> Iterator[Rig]:
 
 def _held(rig: Rig) -> float | None:
     return rig.meters.registry.get_sample_value(
-        "coeval_writer_held_partitions", {"tenant": rig.manifest.tenant, "view": f"{VIEW.name}.{VIEW.version}"}
+        "coeval_writer_held_partitions", {"tenant": rig.manifest.tenant, "view": VIEW.name, "version": VIEW.version}
     )
 
 
@@ -125,7 +125,7 @@ def test_an_empty_store_is_filled_from_where_the_last_batch_load_leaves_off(rig:
         # Also where nothing is left to read: what the load holds counts as covered.
         await_true(lambda: set(rig.stored().values()) == {60})
         assert {offset for _, offset in consumer.sought} == {60 - read}
-    labels = {"tenant": rig.manifest.tenant, "view": f"{VIEW.name}.{VIEW.version}"}
+    labels = {"tenant": rig.manifest.tenant, "view": VIEW.name, "version": VIEW.version}
     assert (rig.meters.registry.get_sample_value("coeval_writer_messages_total", labels) or 0) == 4 * read
     assert "the changelog was cut" not in [entry["event"] for entry in logs]
 

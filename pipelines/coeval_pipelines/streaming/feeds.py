@@ -30,9 +30,9 @@ class Feed:
     source: EventSource
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """What metrics and logs call it: the tenant, and the view with its version."""
-        return self.tenant, f"{self.view.name}.{self.view.version}"
+    def labels(self) -> tuple[str, str, str]:
+        """What metrics call it: the tenant, the view, and its version."""
+        return self.tenant, self.view.name, self.view.version
 
 
 @dataclass(frozen=True, slots=True)

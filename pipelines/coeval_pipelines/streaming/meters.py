@@ -7,13 +7,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-_VIEW = ("tenant", "view")
+_VIEW = ("tenant", "view", "version")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _SIZES = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
 class Meters:
-    """The metrics of one writer. A view is named by its tenant and `name.version`."""
+    """The metrics of one writer. A view is named by its tenant, name and version."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,7 +41,7 @@ class Meters:
         self._held = Gauge(
             "held_partitions", "Partitions that are not read on: their next message cannot be read.", _VIEW, **shared
         )
-        self._shown: set[tuple[str, str, str]] = set()
+        self._shown: set[tuple[str, str, str, str]] = set()
 
     def serve(self, port: int) -> None:
         """Answer Prometheus on a port.
@@ -51,16 +51,16 @@ class Meters:
         """
         start_http_server(port, registry=self.registry)
 
-    def lag(self, found: Mapping[tuple[str, str, str], int]) -> None:
-        """The lag by tenant, view and partition; partitions that are not read here any more are not shown."""
+    def lag(self, found: Mapping[tuple[str, str, str, str], int]) -> None:
+        """The lag by tenant, view, version and partition; partitions that are not read here any more are not shown."""
         for labels in self._shown - found.keys():
             self._lag.remove(*labels)
         for labels, messages in found.items():
             self._lag.labels(*labels).set(messages)
         self._shown = set(found)
 
-    def held(self, found: Mapping[tuple[str, str], int]) -> None:
-        """The partitions that are held, by tenant and view."""
+    def held(self, found: Mapping[tuple[str, str, str], int]) -> None:
+        """The partitions that are held, by tenant, view and version."""
         self._held.clear()
         for labels, partitions in found.items():
             self._held.labels(*labels).set(partitions)

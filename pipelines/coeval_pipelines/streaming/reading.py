@@ -45,7 +45,12 @@ def open_consumer(settings: Settings) -> Any:
 
 def where(feed: Feed, bucket: int) -> dict[str, Any]:
     """What logs call a changelog partition."""
-    return {"tenant": feed.tenant, "view": feed.labels[1], "topic": feed.topic, "partition": bucket}
+    return {
+        "tenant": feed.tenant,
+        "view": f"{feed.view.name}.{feed.view.version}",
+        "topic": feed.topic,
+        "partition": bucket,
+    }
 
 
 class Changelogs:
@@ -146,13 +151,13 @@ class Changelogs:
             **where(feed, bucket),
         )
 
-    def held(self) -> dict[tuple[str, str], int]:
+    def held(self) -> dict[tuple[str, str, str], int]:
         """By tenant and view, the number of partitions that are held; 0 of the others that are read."""
         found = Counter({feed.labels: 0 for feed in self.feeds.values()})
         found.update(self.feeds[topic].labels for topic, _ in self._held)
         return dict(found)
 
-    def lag(self, stored: Mapping[Place, int | None]) -> dict[tuple[str, str, str], int]:
+    def lag(self, stored: Mapping[Place, int | None]) -> dict[tuple[str, str, str, str], int]:
         """The messages that the store does not cover yet; asking the broker also tells whether it is there."""
         from kafka import TopicPartition
 
