@@ -19,7 +19,7 @@ from coeval_pipelines.streaming.freshness import Freshness
 from coeval_pipelines.streaming.names import job_prefix, stream_views
 
 NEWEST = 30
-"""How many of the newest canaries of a view its p50 and its slowest are taken of: at one in 10 s, those of 5 minutes."""
+"""How many of the newest canaries of a view its p50 and its slowest are of: at one in 10 s, those of 5 minutes."""
 MOST_WAITING = 1000
 """How many canaries of a view may be under way; of more, the oldest are forgotten."""
 
