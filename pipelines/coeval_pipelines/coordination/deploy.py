@@ -18,6 +18,7 @@ from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination import runs
 from coeval_pipelines.coordination.changes import Change, ownership, plan
+from coeval_pipelines.coordination.floors import bring_up, drop, of_manifest, served
 from coeval_pipelines.coordination.runs import now
 
 __all__ = ["now", "ownership"]
@@ -104,6 +105,7 @@ def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> Non
         missing = [view.name for view in manifest.views.values() if not control.deployment(view.name, view.version)]
         if missing or control.manifest(manifest.hash) is None:
             raise UsageError(f"Not deployed: {', '.join(missing) or manifest.hash[:12]}.", "coeval stream deploy")
+        bring_up(settings, control, manifest.tenant, lambda: of_manifest(manifest))
         with closing(open_redis(settings)) as client:
             writer = OnlineWriter(client, manifest.tenant)
             unready = [view.name for view in manifest.views.values() if not writer.is_ready(view)]
@@ -120,7 +122,7 @@ def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> Non
 def retire(settings: Settings, control: ControlPlane, say: Say = lambda _: None) -> list[str]:
     """End the filling of view versions that the released manifest does not name; returns them.
 
-    Where a run fills others too, a new run for those alone takes over from it. What is stored stays until it expires.
+    Where a run fills others too, a new run for those alone takes over from it. What is stored is deleted.
 
     Raises:
         UsageError: nothing is released.
@@ -134,8 +136,11 @@ def retire(settings: Settings, control: ControlPlane, say: Say = lambda _: None)
         runs.end_orphans(control, manifest)
         kept = {(view.name, view.version) for view in manifest.views.values()}
         retired = [item for item in control.deployments() if (item.view, item.version) not in kept]
+        versions = served(settings, control, manifest)
         for item in retired:
             control.retire(item.view, item.version)
+        gone = {(item.view, item.version) for item in retired}
+        drop(settings, [item for item in versions if item.name in gone])
         return [f"{item.view} {item.version}" for item in retired]
 
 

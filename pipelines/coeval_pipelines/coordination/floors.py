@@ -5,6 +5,7 @@ It knows the table, the control plane and the online store.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -19,6 +20,9 @@ from coeval.spec.model import EventSource, View, WindowedView
 from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.erasures import ErasureTable
+
+LET_GO_SECONDS = 2.0
+"""How long writers have to see that a version is retired, and to write the batch in hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +95,16 @@ def bring_up(
         with only_one(settings, "erase", wait=wait) as mine:
             erasures = table.dated(control.last_epoch) if mine else ()
             return {item.name: eraser.bring_up(item.view, item.plan, erasures) for item in behind} if mine else {}
+
+
+def drop(settings: Settings, versions: Sequence[Served], let_go: float = LET_GO_SECONDS) -> int:
+    """Delete what the store holds of view versions that nothing fills any more; returns how many keys.
+
+    Raises:
+        redis.RedisError: the online store does not answer.
+    """
+    if not versions:
+        return 0
+    time.sleep(let_go)
+    with closing(open_redis(settings)) as client:
+        return sum(OnlineEraser(client, item.manifest.tenant).drop(item.view) for item in versions)
