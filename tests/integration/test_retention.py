@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from coeval.errors import BrokerError
+from coeval.errors import BrokerError, EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.records import Record
 from coeval.spec.time import DAY, HOUR, MINUTE
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.fill import fill
+from coeval_pipelines.coordination.runs import now
 from coeval_pipelines.streaming.broker import Broker, ensure_topics
 from coeval_pipelines.streaming.names import changelog_topic
-from coeval_pipelines.streaming.retention import retention_needed
+from coeval_pipelines.streaming.retention import KEEP, retention_needed
 from tests.support import catalog
 from tests.support.offline import produce
 
@@ -71,3 +76,24 @@ def test_of_a_topic_that_was_cut_the_first_record_left_says_how_old_it_is(broker
         assert admin.timestamps("cut", {0: 0, 1: 0}) == {0: at[2]}
         assert admin.timestamps("cut", {0: 3}) == {0: at[3]}
         assert admin.forgotten_until("cut") == at[2]
+
+
+def test_a_view_whose_changelog_lost_what_batch_does_not_write_is_not_filled(broker: Settings, tmp_path: Path) -> None:
+    from kafka import KafkaAdminClient, TopicPartition
+
+    settings = broker.model_copy(update={"home": tmp_path})
+    manifest = replace(catalog.manifest(), tenant="shortened")
+    view = manifest.views["latest_payment"]
+    topic, written = changelog_topic(manifest, view), now() - HOUR
+    loaded: list[object] = []
+    with closing(ControlPlane.open(settings)) as control, Broker(settings.kafka) as admin:
+        control.deploy(view.name, view.version, manifest.hash, 0, now())
+        admin.create(topic, view.partitions, {"message.timestamp.type": "CreateTime", **KEEP})
+        produce(settings.kafka.bootstrap, topic, [Record(b"x", written, 0, place) for place in range(3)])
+        client = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap)
+        client.delete_records({TopicPartition(topic, 0): 2})
+        client.close()
+        with pytest.raises(EngineError, match="changelogs of latest_payment have lost records") as caught:
+            fill(settings, manifest, control, [view], loaded.append, cut=now() - DAY)
+    assert "coeval backfill run latest_payment --correct" in caught.value.instruction
+    assert not loaded

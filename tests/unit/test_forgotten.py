@@ -40,6 +40,7 @@ def test_the_error_names_the_backfill_and_from_when_on_it_helps() -> None:
     cut = cut_without(MANIFEST.views["card_spend"], MANIFEST, START)
     assert cut == micros(datetime(2026, 3, 21, tzinfo=UTC)) + 10 * MINUTE
     short = {"card_spend": cut, "latest_payment": START + 1000}
-    assert refusal(short, cut).instruction == "Run coeval backfill run card_spend latest_payment --correct"
-    assert refusal(short, cut - 1).instruction.startswith("Run, after 2026-03-21T00:10:00+00:00: coeval backfill run")
+    helps = cut + 2 * MINUTE
+    assert refusal(short, helps).instruction == "Run coeval backfill run card_spend latest_payment --correct"
+    assert refusal(short, helps - 1).instruction.startswith("Run, after 2026-03-21T00:12:00+00:00: coeval backfill run")
     assert "changelogs of card_spend, latest_payment have lost records" in refusal(short, cut).reason

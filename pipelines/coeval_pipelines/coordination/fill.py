@@ -19,6 +19,7 @@ from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import now, only_one
 from coeval_pipelines.coordination.floors import bring_up, of_manifest, served
+from coeval_pipelines.coordination.forgotten import check_changelogs
 from coeval_pipelines.coordination.handoff import required_cut
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def _fill(
         writer = OnlineWriter(client, manifest.tenant)
         lives = {view.name: writer.incarnation(view) for view in chosen}
         bring_up(settings, control, manifest.tenant, lambda: of_manifest(manifest, chosen))
-        load({view.name: _cut(view, manifest, control, cut) for view in chosen})
+        cuts = {view.name: _cut(view, manifest, control, cut) for view in chosen}
+        check_changelogs(settings, manifest, chosen, cuts)
+        load(cuts)
         # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
         await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)
         for view in chosen:
