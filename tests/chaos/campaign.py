@@ -27,8 +27,9 @@ from coeval.spec.records import Ingested, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination import runs
-from coeval_pipelines.coordination.deploy import deploy, only_one, release, retire
+from coeval_pipelines.coordination import requests, runs
+from coeval_pipelines.coordination.deploy import deploy, release, retire
+from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.kafka import client_options
 from coeval_pipelines.local import stack
 from coeval_pipelines.local.components import workers
@@ -225,7 +226,7 @@ class Campaign:
 
     def _rescale(self, control: ControlPlane, parallelism: int) -> Sequence[str]:
         with only_one(self._settings, "deploy"):
-            change = runs.rescale_change(self._settings, control, "payments", parallelism)
+            change = requests.rescale(self._settings, control, "payments", parallelism)
             runs.carry_out(self._settings, control, [change], self._say)
         return ()
 
@@ -266,7 +267,7 @@ class Campaign:
             (run,) = control.runs(source.name)
             # A run that was rewound judges what lies above its start, and knows no earlier copies.
             seen = [item for item in records[source.name] if item.offset >= run.start.get(item.partition, 0)]
-            found = read_accounting(self._settings.kafka, self._manifest, source.name, run.number)
+            found = read_accounting(self._settings.kafka, self._manifest, run)
             said = {"read": found.read, "good": found.good, "duplicates": found.duplicates, **found.rejected}
             said |= {f"late by {hop}": late for hop, late in found.late.items()}
             log = ingest(source, seen)

@@ -60,7 +60,7 @@ def test_the_log_accounts_for_every_record(streamed: Streamed, log: SparkSession
 def test_the_stream_accounts_for_every_record_as_the_log_does(streamed: Streamed, truths: Ingested) -> None:
     with closing(ControlPlane.open(streamed.settings)) as control:
         run = control.runs(catalog.EVENTS.name)[0]
-    found = read_accounting(streamed.settings.kafka, catalog.manifest(), catalog.EVENTS.name, run.number)
+    found = read_accounting(streamed.settings.kafka, catalog.manifest(), run)
     assert found.read == len(records(streamed.cases))
     assert (found.good, found.duplicates) == (len(truths.good), len(truths.duplicates))
     assert found.rejected == Counter(reason.value for _, reason in truths.rejected)

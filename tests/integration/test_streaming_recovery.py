@@ -22,19 +22,19 @@ from coeval.errors import CheckFailedError, EngineError, UsageError
 from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import key_of
 from coeval.settings import Settings
-from coeval.spec.manifest import Manifest, with_version
-from coeval.spec.model import WindowedView
+from coeval.spec.manifest import Manifest
 from coeval.spec.records import Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_pipelines.control import STOPPED, ControlPlane, Run
-from coeval_pipelines.coordination import runs
+from coeval_pipelines.coordination import requests, runs
 from coeval_pipelines.coordination.changes import Change, ownership, plan
 from coeval_pipelines.coordination.deploy import deploy, reconcile, retire, switch
 from coeval_pipelines.streaming.broker import ensure_topics
 from coeval_pipelines.streaming.jobs import FlinkCluster
 from coeval_pipelines.streaming.progress import await_caught_up, progress
 from coeval_pipelines.streaming.submit import Submission, submit
+from tests.chaos.campaign import changed
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.online import expected, read
@@ -178,7 +178,7 @@ def test_deploying_again_leaves_a_job_that_runs_alone(stream: Stream) -> None:
 def test_a_job_that_is_gone_goes_on_from_its_checkpoint(stream: Stream) -> None:
     cluster = FlinkCluster.open(stream.settings)
     run, job = stream.run, stream.job
-    assert cluster.checkpoints(job) > 0
+    assert cluster.checkpointing(job).completed > 0
     cluster.cancel(job)
     stream.produce(300)
     stream.jobs = reconcile(stream.settings, stream.control)
@@ -191,7 +191,7 @@ def test_a_job_that_is_gone_goes_on_from_its_checkpoint(stream: Stream) -> None:
 
 def test_a_rescaled_job_takes_its_state_along(stream: Stream) -> None:
     for parallelism in (2, 1):
-        change = runs.rescale_change(stream.settings, stream.control, "payments", parallelism)
+        change = requests.rescale(stream.settings, stream.control, "payments", parallelism)
         stream.carry_out(change)
         stream.produce(100)
         stream.catch_up()
@@ -200,7 +200,7 @@ def test_a_rescaled_job_takes_its_state_along(stream: Stream) -> None:
         assert "savepoint" in stream.run.restore
         assert _restored(stream)
     with pytest.raises(UsageError, match="the workers have"):
-        runs.rescale_change(stream.settings, stream.control, "payments", 99)
+        requests.rescale(stream.settings, stream.control, "payments", 99)
 
 
 def test_a_stopped_job_goes_on_from_its_savepoint(stream: Stream) -> None:
@@ -222,7 +222,7 @@ def test_a_stopped_job_goes_on_from_its_savepoint(stream: Stream) -> None:
 def test_a_rewind_goes_on_beside_the_old_run_and_ends_in_the_same_state(stream: Stream) -> None:
     old, before = stream.run, stream.job
     stream.produce(400)
-    change = runs.rewind_change(stream.settings, stream.control, "payments", None)
+    (change,) = requests.rewind(stream.settings, stream.control, "payments", None)
     # Of 35 days, only what may still count is read again.
     assert 0 < change.records < len(stream.produced) / 2
     assert min(change.run.since.values()) > START
@@ -241,7 +241,7 @@ def test_a_rewind_after_everything_was_lost_starts_as_early_as_needed(stream: St
     """The changelogs, checkpoints and Redis are all caches of the log: a rewind to the start makes them anew."""
     with closing(open_redis(stream.settings)) as client:
         client.flushall()
-    change = runs.rewind_change(stream.settings, stream.control, "payments", stream.since)
+    (change,) = requests.rewind(stream.settings, stream.control, "payments", stream.since)
     assert change.run.since == dict.fromkeys(stream.manifest.views, stream.since)
     stream.carry_out(change)
     stream.await_one_run()
@@ -287,18 +287,6 @@ def test_a_changed_view_fills_beside_the_old_one_until_readers_are_switched(stre
     stream.produce(100)
     stream.catch_up()
     stream.assert_online_equals_the_contract()
-
-
-def changed(manifest: Manifest) -> Manifest:
-    """Another version of card_spend: one aggregate fewer."""
-
-    def change(view: WindowedView) -> WindowedView:
-        if view.name != "card_spend":
-            return view
-        fewer = replace(view, aggregates=view.aggregates[:-1], features=view.features[:-1])
-        return with_version(fewer, manifest.event_source(view))
-
-    return replace(manifest, windowed_views=tuple(map(change, manifest.windowed_views)), services=())
 
 
 def test_a_job_that_cannot_run_says_why(stream: Stream, tmp_path: Path) -> None:

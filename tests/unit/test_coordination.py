@@ -17,9 +17,10 @@ from coeval.settings import Settings
 from coeval.spec.model import WindowedView
 from coeval.spec.time import DAY, HOUR
 from coeval_pipelines.control import Certificate, ControlPlane
-from coeval_pipelines.coordination.deploy import now, only_one
 from coeval_pipelines.coordination.fill import fill
 from coeval_pipelines.coordination.handoff import required_cut
+from coeval_pipelines.coordination.locks import only_one
+from coeval_pipelines.coordination.runs import now
 from tests.support import catalog
 
 

@@ -50,7 +50,8 @@ def _written(root: Path, name: str, at: float) -> Path:
 
 def test_a_run_is_kept_as_it_was_begun(control: ControlPlane) -> None:
     first = control.begin_run(RUN, 5)
-    assert first == replace(RUN, number=1, started_at=5, changed_at=5)
+    assert first == replace(RUN, number=1, started_at=5, changed_at=5, identity=first.identity)
+    assert first.label == f"1-{first.identity}"
     second = control.begin_run(replace(RUN, replaces=(1,)), 6)
     assert control.runs("payments") == (first, second)
     assert control.runs("refunds") == ()

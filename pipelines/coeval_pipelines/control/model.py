@@ -48,6 +48,13 @@ class Run:
     started_at: int = 0
     changed_at: int = 0
     """When its status was last changed."""
+    identity: str = ""
+    """Drawn when it was begun: a control plane that was restored or begun afresh hands out numbers again."""
+
+    @property
+    def label(self) -> str:
+        """What its job, its consumer group and its accounts are called by: nobody else's, ever."""
+        return f"{self.number}-{self.identity}" if self.identity else str(self.number)
 
     @staticmethod
     def of(document: Mapping[str, Any]) -> Run:

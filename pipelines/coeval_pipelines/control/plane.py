@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -103,12 +104,14 @@ class ControlPlane:
             "status": RUNNING,
             "started_at": now,
             "changed_at": now,
+            "identity": secrets.token_hex(3),
         }
         with self._engine.begin() as connection:
             number = connection.execute(sa.insert(schema.RUNS).values(**values)).inserted_primary_key[0]  # type: ignore[index]
             ended = sa.update(schema.RUNS).where(schema.RUNS.c.number.in_(ends))
             connection.execute(ended.values(status=ENDED, changed_at=now))
-        return replace(run, number=number, status=RUNNING, started_at=now, changed_at=now)
+        made = replace(run, number=number, status=RUNNING, started_at=now, changed_at=now)
+        return replace(made, identity=str(values["identity"]))
 
     def set_run(self, number: int, status: str, now: int, restore: str | None = None) -> None:
         """Change what a run is meant to be, and, where given, what its state is to be taken from."""

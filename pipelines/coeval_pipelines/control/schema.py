@@ -38,6 +38,7 @@ RUNS = sa.Table(
     sa.Column("status", sa.String, nullable=False, index=True),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
+    sa.Column("identity", sa.String, nullable=False),
 )
 RELEASES = sa.Table(
     "releases",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import closing
 
 import redis
@@ -13,10 +14,11 @@ import structlog
 from coeval.errors import CoevalError
 from coeval.logs import configure_logging
 from coeval.settings import Settings, load_settings
+from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import reconcile
 from coeval_pipelines.coordination.exporter import Exporter
-from coeval_pipelines.coordination.fill import heal
+from coeval_pipelines.coordination.fill import Loaded, heal
 
 PERIOD_SECONDS = 2.0
 _LOG = structlog.get_logger(service="coordinator")
@@ -30,31 +32,46 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with closing(ControlPlane.open(settings)) as control, Exporter(settings, control):
-        serve(settings, control, stop)
+        # Healing waits for the jobs that reconciling brings back: each has a thread of its own.
+        healer = threading.Thread(target=serve, args=(Healing(settings, control).tick, stop, "cannot heal"))
+        healer.start()
+        serve(lambda: reconcile_released(settings, control), stop, "cannot reconcile")
+        healer.join()
 
 
-def serve(settings: Settings, control: ControlPlane, stop: threading.Event) -> None:
+def serve(tick: Callable[[], None], stop: threading.Event, complaint: str) -> None:
     """Tick until told to stop; a component that is away is waited for, and said once."""
-    complaint = ""
+    complaints = Complaints(_LOG, complaint)
     while not stop.wait(PERIOD_SECONDS):
         try:
-            tick(settings, control)
-            complaint = ""
+            tick()
+            complaints.well()
         except (CoevalError, redis.RedisError, sa.exc.SQLAlchemyError) as error:
-            if str(error) != complaint:
-                complaint = str(error)
-                _LOG.warning("cannot reconcile", error=complaint)
+            complaints.say(error)
 
 
-def tick(settings: Settings, control: ControlPlane) -> None:
-    """Bring what runs in line with what is deployed."""
-    manifest = control.released()
-    if manifest is None:
-        return
-    reconcile(settings, control)
-    healed = heal(settings, manifest, control)
-    if healed:
-        _LOG.warning("views were not ready: healed from batch and changelog", views=healed)
+def reconcile_released(settings: Settings, control: ControlPlane) -> None:
+    """Bring what runs in line with what is deployed, once something is released."""
+    if control.released() is not None:
+        reconcile(settings, control)
+
+
+class Healing:
+    """Fills again what the store has lost; remembers what it has loaded, so that a load is not repeated for a wait."""
+
+    def __init__(self, settings: Settings, control: ControlPlane) -> None:
+        self._settings = settings
+        self._control = control
+        self._loaded: Loaded = {}
+
+    def tick(self) -> None:
+        """Heal what is not ready; returns at once where all is."""
+        manifest = self._control.released()
+        if manifest is None:
+            return
+        healed = heal(self._settings, manifest, self._control, self._loaded)
+        if healed:
+            _LOG.warning("views were not ready: healed from batch and changelog", views=healed)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from coeval.settings import Settings
 from coeval.spec.model import EventSource
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.deadletters import Place, Replay, ReplayBook
-from coeval_pipelines.coordination.deploy import only_one
+from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.offline.event_log import topic_ends
 from coeval_pipelines.offline.repairs import Repaired

@@ -114,7 +114,7 @@ def replay(
     """
     from coeval.client import read_manifest
     from coeval.settings import load_settings
-    from coeval_pipelines.coordination.deploy import now
+    from coeval_pipelines.coordination.runs import now
     from coeval_pipelines.erasures import ErasureTable
     from coeval_pipelines.offline import deadletters as room
     from coeval_pipelines.offline.repairs import repair as repaired_of
@@ -173,7 +173,7 @@ def _confirmed(found: Sequence[Summary], yes: bool) -> int:
 def _replayed(settings: Settings, source: EventSource, repaired: Iterator[Repaired], total: int) -> Replayed:
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination import deadletter
-    from coeval_pipelines.coordination.deploy import now
+    from coeval_pipelines.coordination.runs import now
 
     done = deadletter.Replayed()
     with closing(ControlPlane.open(settings)) as control, _progress(total) as advance:

@@ -6,41 +6,26 @@ another once it is filled and parity has passed, `retire` ends what the released
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 
 from coeval.client import open_redis
 from coeval.errors import CheckFailedError, UsageError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination import runs
-from coeval_pipelines.coordination.changes import Change, ownership, plan
+from coeval.spec.model import View
+from coeval.spec.types import instant
+from coeval_pipelines.control import ControlPlane, Deployment
+from coeval_pipelines.coordination import requests, runs
+from coeval_pipelines.coordination.changes import Change, filled_by, ownership, plan
 from coeval_pipelines.coordination.floors import bring_up, drop, of_manifest, served
+from coeval_pipelines.coordination.handoff import is_streamed
+from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.coordination.runs import now
-
-__all__ = ["now", "ownership"]
+from coeval_pipelines.streaming.broker import Broker, ensure_topics
 
 Say = Callable[[str], None]
-
-
-@contextmanager
-def only_one(settings: Settings, what: str, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of an operation: one process at a time, freed when the holder dies.
-
-    Gives whether the lock is held: always, unless another process holds it and `wait` is false.
-    """
-    path = settings.home / "local" / f"{what}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def plan_deploy(settings: Settings, manifest: Manifest, control: ControlPlane, since: int) -> tuple[Change, ...]:
@@ -49,8 +34,7 @@ def plan_deploy(settings: Settings, manifest: Manifest, control: ControlPlane, s
     Raises:
         BrokerError: the broker does not answer.
     """
-    known = ownership(manifest, control)
-    return plan(settings, manifest, control, {view: known.get(view, since) for view in manifest.views})
+    return plan(settings, manifest, control, _owned(settings, manifest, control, since))
 
 
 def deploy(
@@ -60,15 +44,18 @@ def deploy(
 
     A view version keeps the `since` of its first deployment. Running it again changes nothing. The manifest is released
     to readers at once where none is, or where all its versions are those of the one that is.
-    """
-    from coeval_pipelines.streaming.broker import ensure_topics
 
+    Raises:
+        UsageError: `since` is still to come, or a topic has forgotten records of those tiles.
+    """
     with only_one(settings, "deploy"):
         control.save_manifest(manifest, now())
-        for view in manifest.views.values():
-            control.deploy(view.name, view.version, manifest.hash, since, now())
         ensure_topics(settings, manifest)
-        changes = plan(settings, manifest, control, ownership(manifest, control))
+        owned = _owned(settings, manifest, control, since)
+        changes = plan(settings, manifest, control, owned)
+        # Kept from here on: what failed before leaves no instant behind that a second attempt could not change.
+        for view in manifest.views.values():
+            control.deploy(view.name, view.version, manifest.hash, owned.get(view.name, since), now())
         for change in changes:
             say(f"{change.source}: {change.action}: {change.why}")
         ids = runs.carry_out(settings, control, changes, say)
@@ -77,11 +64,43 @@ def deploy(
         return ids
 
 
+def _owned(settings: Settings, manifest: Manifest, control: ControlPlane, since: int) -> Mapping[str, int]:
+    """By streamed view, from when on the stream owns its tiles; of one that is not deployed yet, from `since` on."""
+    known = ownership(manifest, control)
+    fresh = [view for view in manifest.views.values() if is_streamed(view) and view.name not in known]
+    if fresh:
+        _check_since(settings, manifest, fresh, since)
+    return {**dict.fromkeys((view.name for view in fresh), since), **known}
+
+
+def _check_since(settings: Settings, manifest: Manifest, fresh: list[View], since: int) -> None:
+    if since > now():
+        raise UsageError(
+            f"The stream cannot own tiles from {instant(since).isoformat()} on: that is still to come.",
+            "Name a past instant (--since), or leave it out: the last midnight UTC.",
+        )
+    with Broker(settings.kafka) as broker:
+        for name in sorted({view.source for view in fresh}):
+            source = manifest.sources[name]
+            begins = broker.forgotten_until(source.topic)  # type: ignore[union-attr]
+            if begins is not None and begins > since - source.max_future_skew:  # type: ignore[union-attr]
+                raise UsageError(
+                    f"The stream cannot own tiles from {instant(since).isoformat()} on: the topic of {name} has "
+                    f"forgotten what was available before {instant(begins).isoformat()}.",
+                    "Name a later instant (--since); batch fills what is before it: coeval backfill run.",
+                )
+
+
 def _same_versions(released: Manifest | None, manifest: Manifest) -> bool:
     if released is None:
         return True
     versions = {view.name: view.version for view in released.views.values()}
     return all(versions.get(view.name) == view.version for view in manifest.views.values())
+
+
+def _is_followed(settings: Settings, manifest: Manifest) -> bool:
+    path = settings.released_path
+    return path.exists() and path.read_text() == manifest.to_json()
 
 
 def release(settings: Settings, control: ControlPlane, manifest: Manifest) -> None:
@@ -105,6 +124,9 @@ def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> Non
         missing = [view.name for view in manifest.views.values() if not control.deployment(view.name, view.version)]
         if missing or control.manifest(manifest.hash) is None:
             raise UsageError(f"Not deployed: {', '.join(missing) or manifest.hash[:12]}.", "coeval stream deploy")
+        still = unfilled(control, manifest)
+        if still:
+            raise CheckFailedError(f"No running job fills {', '.join(still)}.", "Run it: coeval stream deploy")
         bring_up(settings, control, manifest.tenant, lambda: of_manifest(manifest))
         with closing(open_redis(settings)) as client:
             writer = OnlineWriter(client, manifest.tenant)
@@ -119,10 +141,25 @@ def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> Non
         release(settings, control, manifest)
 
 
+def unfilled(control: ControlPlane, manifest: Manifest) -> list[str]:
+    """The streamed views of a manifest whose version no running run fills."""
+    filled = {item for run in control.runs() for item in filled_by(control, run)}
+    return [
+        view.name for view in manifest.views.values() if is_streamed(view) and (view.name, view.version) not in filled
+    ]
+
+
+def superseded(control: ControlPlane, manifest: Manifest) -> list[Deployment]:
+    """The deployed view versions that a manifest does not name."""
+    kept = {(view.name, view.version) for view in manifest.views.values()}
+    return [item for item in control.deployments() if (item.view, item.version) not in kept]
+
+
 def retire(settings: Settings, control: ControlPlane, say: Say = lambda _: None) -> list[str]:
     """End the filling of view versions that the released manifest does not name; returns them.
 
-    Where a run fills others too, a new run for those alone takes over from it. What is stored is deleted.
+    Where a run fills others too, a new run for those alone takes over from it. Whoever still reads them is told that
+    they are unavailable.
 
     Raises:
         UsageError: nothing is released.
@@ -131,21 +168,32 @@ def retire(settings: Settings, control: ControlPlane, say: Say = lambda _: None)
         manifest = control.released()
         if manifest is None:
             raise UsageError("Nothing is released.", "coeval stream deploy")
-        changes = runs.merge_changes(settings, manifest, control)
-        runs.carry_out(settings, control, changes, say)
+        runs.carry_out(settings, control, requests.merge(settings, manifest, control), say)
         runs.end_orphans(control, manifest)
-        kept = {(view.name, view.version) for view in manifest.views.values()}
-        retired = [item for item in control.deployments() if (item.view, item.version) not in kept]
-        versions = served(settings, control, manifest)
+        retired, versions = superseded(control, manifest), served(settings, control, manifest)
         for item in retired:
-            control.retire(item.view, item.version)
+            _forget(settings, control, item)
         gone = {(item.view, item.version) for item in retired}
         drop(settings, [item for item in versions if item.name in gone])
         return [f"{item.view} {item.version}" for item in retired]
+
+
+def _forget(settings: Settings, control: ControlPlane, deployment: Deployment) -> None:
+    """Nothing may be believed of a view version that nothing fills: first its markers go, then its deployment."""
+    manifest = control.manifest(deployment.manifest_hash)
+    view = manifest.views.get(deployment.view) if manifest else None
+    if manifest and view:
+        with closing(open_redis(settings)) as client:
+            OnlineWriter(client, manifest.tenant).unmark(view)
+    control.retire(deployment.view, deployment.version)
 
 
 def reconcile(settings: Settings, control: ControlPlane) -> dict[int, str]:
     """Submit the jobs that should run and do not, end the runs that were replaced; ids of all that run, by run."""
     with only_one(settings, "deploy"):
         runs.end_replaced(control)
+        released = control.released()
+        if released is not None and not _is_followed(settings, released):
+            # A switch that was cut short between the control plane and the file that readers follow.
+            release(settings, control, released)
         return runs.ensure_jobs(settings, control)

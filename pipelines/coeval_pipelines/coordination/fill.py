@@ -7,28 +7,38 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from coeval.client import open_redis
 from coeval.errors import EngineError, UnknownFeatureError
-from coeval.online.writer import OnlineWriter
+from coeval.online.writer import Incarnation, OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
+from coeval.spec.time import MINUTE
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.deploy import now, only_one
-from coeval_pipelines.coordination.floors import bring_up, of_manifest, served
+from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.coordination.forgotten import check_changelogs
-from coeval_pipelines.coordination.handoff import required_cut
+from coeval_pipelines.coordination.handoff import is_streamed, required_cut
+from coeval_pipelines.coordination.locks import only_one
+from coeval_pipelines.coordination.runs import now
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 CATCH_UP_SECONDS = 600
+DELIVERY_SLACK = 2 * MINUTE
+"""How much later than its timestamp a record may stand in its topic: what a Kafka producer tries for by default.
+
+A cut of the log stays that far behind the clock, or a tile could be written as final without such a record, under an
+epoch that the stream cannot outdo.
+"""
 
 Loader = Callable[[Mapping[str, int]], None]
 """Loads views by batch: given cuts by view name, returns when everything is written."""
+Loaded: TypeAlias = dict[str, tuple[Incarnation, int]]
+"""By view, the life of the store into which a batch load was written whole, and the load's run."""
 
 
 def fill(
@@ -51,9 +61,10 @@ def fill(
         _fill(settings, manifest, control, list(views), load, cut)
 
 
-def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
+def heal(settings: Settings, manifest: Manifest, control: ControlPlane, loaded: Loaded | None = None) -> list[str]:
     """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views.
 
+    What is noted in `loaded` is not loaded again, only waited for; what is loaded is noted there.
     Erasures that a version of a view in the store does not know of are applied there first.
     """
     bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest), wait=False)
@@ -62,7 +73,7 @@ def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[
     with only_one(settings, "fill", wait=False) as mine:
         lost = _lost(settings, manifest, control) if mine else []
         if lost:
-            _fill(settings, manifest, control, lost, load_in_child(settings, manifest))
+            _fill(settings, manifest, control, lost, load_in_child(settings, manifest), loaded=loaded)
         return [view.name for view in lost]
 
 
@@ -71,7 +82,7 @@ def backfill(
 ) -> dict[str, int]:
     """Bring the log up to date and fill the named views from it; returns what batch wrote, by view.
 
-    With `correct`, the log is cut now, so that late events enter the tiles that are final.
+    With `correct`, the log is cut two minutes ago, so that late events enter the tiles that are final.
     """
     from coeval_pipelines.offline.event_log import ingest_topic
     from coeval_pipelines.offline.session import spark_session
@@ -82,7 +93,7 @@ def backfill(
     written: dict[str, int] = {}
     with spark_session(settings) as spark:
         # Taken before the topics are read: what comes in between is after the cut, not lost before it.
-        cut = now() if correct else None
+        cut = now() - DELIVERY_SLACK if correct else None
         for source in manifest.event_sources:
             ingest_topic(spark, settings, manifest, source)
         load = load_in_session(spark, settings, manifest, control, written)
@@ -114,25 +125,58 @@ def _fill(
     settings: Settings,
     manifest: Manifest,
     control: ControlPlane,
-    chosen: list[View],
+    chosen: Sequence[View],
     load: Loader,
     cut: int | None = None,
+    loaded: Loaded | None = None,
+) -> None:
+    """Fill views source by source: where one does not go on, those of the others are ready none the less."""
+    failed: list[EngineError] = []
+    for source in sorted({view.source for view in chosen}):
+        views = [view for view in chosen if view.source == source]
+        try:
+            _fill_source(settings, manifest, control, source, views, load, cut, {} if loaded is None else loaded)
+        except EngineError as error:
+            failed.append(error)
+    if failed:
+        raise EngineError(" ".join(error.reason for error in failed), failed[0].instruction)
+
+
+def _fill_source(
+    settings: Settings,
+    manifest: Manifest,
+    control: ControlPlane,
+    source: str,
+    views: Sequence[View],
+    load: Loader,
+    cut: int | None,
+    loaded: Loaded,
 ) -> None:
     from coeval_pipelines.streaming.progress import await_caught_up
 
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
-        lives = {view.name: writer.incarnation(view) for view in chosen}
-        bring_up(settings, control, manifest.tenant, lambda: of_manifest(manifest, chosen))
-        cuts = {view.name: _cut(view, manifest, control, cut) for view in chosen}
-        check_changelogs(settings, manifest, chosen, cuts)
-        load(cuts)
-        # All that was produced by now must be online: a first checkpoint of a long topic is not enough to be believed.
-        await_caught_up(settings, manifest, control, CATCH_UP_SECONDS)
-        for view in chosen:
-            last = control.last_load(view.name, view.version)
-            if last is None or not writer.mark_ready(view, lives[view.name], str(last.run)):
+        lives = {view.name: writer.incarnation(view) for view in views}
+        bring_up(settings, control, manifest.tenant, lambda: [Served(manifest, view) for view in views])
+        notes = {view.name: (lives[view.name], _last_run(control, view)) for view in views}
+        missing = [view for view in views if loaded.get(view.name) != notes[view.name]]
+        if missing:
+            cuts = {view.name: _cut(view, manifest, control, cut) for view in missing}
+            check_changelogs(settings, manifest, missing, cuts)
+            load(cuts)
+            loaded.update({view.name: (lives[view.name], _last_run(control, view)) for view in missing})
+        if any(is_streamed(view) for view in views):
+            # All that was produced by now must be online: a first checkpoint of a long topic is not enough.
+            await_caught_up(settings, manifest, control, CATCH_UP_SECONDS, sources=[source])
+        for view in views:
+            run = _last_run(control, view)
+            if not run or not writer.mark_ready(view, lives[view.name], str(run)):
                 raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
+
+
+def _last_run(control: ControlPlane, view: View) -> int:
+    last = control.last_load(view.name, view.version)
+    return last.run if last else 0
 
 
 def unready(settings: Settings, manifest: Manifest) -> list[View]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from coeval.errors import EngineError, UsageError
+from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import ENDED, RUNNING, STOPPED, Certificate, ControlPlane, Run
@@ -20,14 +20,14 @@ from coeval_pipelines.coordination.changes import (
     RESUME,
     START,
     Change,
-    filled_by,
-    ownership,
-    rewound,
+    again,
+    manifest_of,
 )
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.jobs import FlinkCluster, Job
-from coeval_pipelines.streaming.names import job_name, stream_sources, stream_views
+from coeval_pipelines.streaming.names import job_name, stream_sources
 from coeval_pipelines.streaming.options import StaleStateError, checkpoint_root, start_of
+from coeval_pipelines.streaming.sql import STATE_SLACK
 from coeval_pipelines.streaming.submit import Submission, job_of, submit
 
 SETTLED_SECONDS = 5
@@ -42,7 +42,12 @@ def now() -> int:
 
 
 def carry_out(settings: Settings, control: ControlPlane, changes: Sequence[Change], say: Say) -> dict[int, str]:
-    """Do what was planned; returns the Flink job ids of all running runs, by number. Call it under the deploy lock."""
+    """Do what was planned; returns the Flink job ids of all running runs, by number. Call it under the deploy lock.
+
+    Raises:
+        EngineError: Flink does not answer, or has not the slots; then nothing has been begun.
+    """
+    _check_slots(settings, changes)
     for change in changes:
         if change.action in (START, BESIDE, REPLACE):
             control.begin_run(change.run, now())
@@ -55,52 +60,72 @@ def carry_out(settings: Settings, control: ControlPlane, changes: Sequence[Chang
     return ensure_jobs(settings, control)
 
 
+def _check_slots(settings: Settings, changes: Sequence[Change]) -> None:
+    """A run that finds no slots never passes the one that it replaces: both would stay for ever."""
+    wanted = sum(change.run.parallelism for change in changes if change.action in (START, BESIDE, REPLACE, RESUME))
+    if not wanted:
+        return
+    free = FlinkCluster.open(settings).free_slots()
+    if free < wanted:
+        raise EngineError(
+            f"What is to begin needs {wanted} task slots, and Flink has {free} free.",
+            "Give it more (COEVAL_FLINK__WORKERS; then coeval down, coeval up), end what is not needed (coeval stream "
+            "retire), or wait for a rewind that is under way (coeval stream status).",
+        )
+
+
 def ensure_jobs(settings: Settings, control: ControlPlane) -> dict[int, str]:
     """Submit the jobs of running runs that Flink does not have, cancel those of others; job ids by run number.
+
+    A job that has completed no checkpoint for longer than its state is kept whole is begun again without state.
 
     Raises:
         EngineError: Flink does not answer, or does not take a job.
     """
     cluster = FlinkCluster.open(settings)
     live = [job for job in cluster.jobs() if job.live]
-    _cancel_others(cluster, control, live)
-    ids: dict[int, str] = {}
-    wanted: list[Submission] = []
-    for run in control.runs():
-        manifest = _manifest(control, run)
-        found = next((job for job in live if job.name == job_name(manifest, run)), None)
-        if found is not None:
-            ids[run.number] = found.id
-        else:
-            wanted.append(_submission(settings, control, manifest, run))
-    return ids | submit(settings, wanted)
+    names = {job_name(manifest_of(control, run), run): run for run in control.runs()}
+    found = {job.name: job for job in reversed(live) if job.name in names}
+    for name, job in list(found.items()):
+        if _stale(cluster, job):
+            _begin_again(settings, control, names.pop(name))
+            del found[name]
+    _cancel_others(cluster, control, live, {job.id for job in found.values()})
+    ids = {names[name].number: job.id for name, job in found.items()}
+    missing = [run for run in control.runs() if run.number not in ids]
+    return ids | submit(settings, [_submission(settings, control, run) for run in missing])
 
 
-def _cancel_others(cluster: FlinkCluster, control: ControlPlane, live: Sequence[Job]) -> None:
+def _stale(cluster: FlinkCluster, job: Job) -> bool:
+    """Whether what the job would be restored from is too old to be whole: its processing time went on without it."""
+    oldest = now() - STATE_SLACK
+    return job.started_at * 1000 < oldest and cluster.checkpointing(job.id).at < oldest
+
+
+def _cancel_others(cluster: FlinkCluster, control: ControlPlane, live: Sequence[Job], kept: Collection[str]) -> None:
     """Cancel the jobs of runs that are over, and all but the newest job of a run."""
-    over = {job_name(_manifest(control, run), run) for run in control.runs(statuses=(ENDED, STOPPED))}
-    seen: set[str] = set()
-    for job in live:
-        if job.name in over or (job.name in seen and job.name.startswith("coeval-")):
-            cluster.cancel(job.id)
-        seen.add(job.name)
+    others = [job for job in live if job.id not in kept]
+    if others:
+        known = control.runs(statuses=(RUNNING, ENDED, STOPPED))
+        ours = {job_name(manifest_of(control, run), run) for run in known}
+        for job in others:
+            if job.name in ours:
+                cluster.cancel(job.id)
 
 
-def _submission(settings: Settings, control: ControlPlane, manifest: Manifest, run: Run) -> Submission:
+def _submission(settings: Settings, control: ControlPlane, run: Run) -> Submission:
+    manifest = manifest_of(control, run)
     try:
-        checkpoint = start_of(settings, run, job_of(settings, manifest, run), time.time())
+        return Submission(manifest, run, start_of(settings, run, job_of(settings, manifest, run), time.time()))
     except StaleStateError:
-        _LOG.warning("its state is too old to be whole: rewinding", run=run.number, source=run.source)
-        run = _begin_again(settings, control, manifest, run)
-        checkpoint = ""
-    return Submission(manifest, run, checkpoint)
+        return Submission(manifest, _begin_again(settings, control, run))
 
 
-def _begin_again(settings: Settings, control: ControlPlane, manifest: Manifest, run: Run) -> Run:
-    draft = replace(run, restore="", replaces=run.replaces, reason="its state was too old to be whole")
+def _begin_again(settings: Settings, control: ControlPlane, run: Run) -> Run:
+    _LOG.warning("its state is too old to be whole: rewinding", run=run.number, source=run.source)
     with Broker(settings.kafka) as broker:
-        change = rewound(broker, control, manifest, draft, ownership(manifest, control), START)
-    return control.begin_run(change.run, now(), ends=[run.number])
+        change = again(broker, control, run, "its state was too old to be whole")
+    return control.begin_run(replace(change.run, replaces=run.replaces), now(), ends=[run.number])
 
 
 def _rescale(settings: Settings, control: ControlPlane, run: Run, say: Say) -> None:
@@ -108,14 +133,18 @@ def _rescale(settings: Settings, control: ControlPlane, run: Run, say: Say) -> N
     location = _savepoint(settings, control, run)
     if location is None:
         say(f"{run.source}: its job does not run: it goes on from its newest checkpoint")
-        job = job_of(settings, _manifest(control, run), run)
-        location = start_of(settings, run, job, time.time())
+        try:
+            location = start_of(settings, run, job_of(settings, manifest_of(control, run), run), time.time())
+        except StaleStateError:
+            say(f"{run.source}: that is too old to be whole: it begins without state")
+            _begin_again(settings, control, run)
+            return
     reason = f"rescaled to parallelism {run.parallelism}"
     control.begin_run(replace(run, restore=location, reason=reason), now(), ends=[run.number])
 
 
 def _savepoint(settings: Settings, control: ControlPlane, run: Run) -> str | None:
-    manifest = _manifest(control, run)
+    manifest = manifest_of(control, run)
     job = job_of(settings, manifest, run)
     cluster = FlinkCluster.open(settings)
     live = next((item for item in cluster.jobs() if item.live and item.name == job.name), None)
@@ -134,65 +163,6 @@ def stop(settings: Settings, control: ControlPlane, sources: Collection[str], sa
         control.set_run(run.number, STOPPED, now(), restore=location)
         say(f"{run.source}: run {run.number} stopped, {f'savepoint {location}' if location else 'its job was gone'}")
     return runs
-
-
-def rescale_change(settings: Settings, control: ControlPlane, source: str, parallelism: int) -> Change:
-    """A planned change of a run's parallelism.
-
-    Raises:
-        UsageError: there is not exactly one running run, or the workers have not the slots.
-    """
-    run = _the_run(control, source)
-    slots = FlinkCluster.open(settings).free_slots() + run.parallelism
-    if not 1 <= parallelism <= slots:
-        raise UsageError(
-            f"{source} cannot run at parallelism {parallelism}: the workers have {slots} slots for it.",
-            "Choose less, or give it workers (COEVAL_FLINK__WORKERS; then coeval down, coeval up).",
-        )
-    why = f"parallelism {run.parallelism} -> {parallelism}; the graph stays, so its state can be taken along"
-    return Change(source, RESCALE, why, replace(run, parallelism=parallelism))
-
-
-def rewind_change(settings: Settings, control: ControlPlane, source: str, to: int | None) -> Change:
-    """A planned rewind of all that fills a source's views, beside what runs; `to` (microseconds UTC) goes back further.
-
-    Raises:
-        UsageError: nothing runs for that source.
-        BrokerError: the broker does not answer.
-    """
-    runs = control.runs(source, (RUNNING, STOPPED))
-    if not runs:
-        raise UsageError(f"Nothing runs for {source}.", "Deploy it: coeval stream deploy")
-    manifest = _manifest(control, runs[-1])
-    why = "asked for" if to is None else f"asked for, back to {to} us"
-    names = tuple(view.name for view in stream_views(manifest, source))
-    numbers = tuple(run.number for run in runs)
-    draft = Run(0, source, manifest.hash, names, {}, {}, runs[-1].parallelism, replaces=numbers, reason=why)
-    with Broker(settings.kafka) as broker:
-        return rewound(broker, control, manifest, draft, ownership(manifest, control), REPLACE, to)
-
-
-def merge_changes(settings: Settings, manifest: Manifest, control: ControlPlane) -> tuple[Change, ...]:
-    """One run per source for exactly the views of a manifest, where several run or one fills more than that.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
-    found: list[Change] = []
-    with Broker(settings.kafka) as broker:
-        for source in stream_sources(manifest):
-            runs = control.runs(source.name, (RUNNING, STOPPED))
-            wanted = {(view.name, view.version) for view in stream_views(manifest, source.name)}
-            filled = [item for run in runs for item in filled_by(control, run)]
-            if not runs or (len(runs) == 1 and set(filled) == wanted):
-                continue
-            names, numbers = tuple(sorted(name for name, _ in wanted)), tuple(run.number for run in runs)
-            why = "one run instead of several" if len(runs) > 1 else "it fills versions that are retired"
-            draft = Run(
-                0, source.name, manifest.hash, names, {}, {}, runs[-1].parallelism, replaces=numbers, reason=why
-            )
-            found.append(rewound(broker, control, manifest, draft, ownership(manifest, control), REPLACE))
-    return tuple(found)
 
 
 def end_replaced(control: ControlPlane) -> list[int]:
@@ -225,7 +195,7 @@ def end_orphans(control: ControlPlane, manifest: Manifest) -> None:
     """End the runs of sources that a manifest does not stream any more."""
     sources = {source.name for source in stream_sources(manifest)}
     for run in control.runs(statuses=(RUNNING, STOPPED)):
-        if run.source not in sources and _manifest(control, run).tenant == manifest.tenant:
+        if run.source not in sources and manifest_of(control, run).tenant == manifest.tenant:
             control.set_run(run.number, ENDED, now())
 
 
@@ -238,20 +208,3 @@ def await_running(settings: Settings, ids: Collection[str]) -> None:
     cluster = FlinkCluster.open(settings)
     for job in ids:
         cluster.await_healthy(job)
-
-
-def _the_run(control: ControlPlane, source: str) -> Run:
-    runs = control.runs(source)
-    if len(runs) != 1:
-        what = "several runs fill" if runs else "no run fills"
-        raise UsageError(
-            f"For {source}, {what} its views.", "See coeval stream status; coeval stream retire merges runs."
-        )
-    return runs[0]
-
-
-def _manifest(control: ControlPlane, run: Run) -> Manifest:
-    manifest = control.manifest(run.manifest_hash)
-    if manifest is None:
-        raise EngineError(f"The manifest of run {run.number} is not in the control plane.", "Deploy it again.")
-    return manifest

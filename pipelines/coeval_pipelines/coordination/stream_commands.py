@@ -1,10 +1,10 @@
-"""`coeval stream`: plan, deploy, switch, retire, stop, rewind, rescale."""
+"""`coeval stream`: plan, deploy, switch, retire, stop, rewind, rescale, cancel."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from coeval_pipelines.coordination.arguments import parse_instant
 
 if TYPE_CHECKING:
     from coeval.settings import Settings
+    from coeval.spec.manifest import Manifest
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination.changes import Change
 
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
     stream = typer.Typer(
         help="Run the streams: one job per event source, and what may replace it.", no_args_is_help=True
     )
-    for command in (plan, deploy, switch, retire, stop, rewind, rescale):
+    for command in (plan, deploy, switch, retire, stop, rewind, rescale, cancel):
         stream.command(command.__name__)(command)
     look_commands.register(stream)
     app.add_typer(stream, name="stream")
@@ -62,6 +63,7 @@ def deploy(since: Since = "", as_json: AsJson = False) -> None:
     with _opened() as (settings, control):
         manifest = read_manifest(settings.manifest_path)
         ids = rooms.deploy(settings, manifest, control, _start(since), _say)
+        _say_kept(control, manifest, since)
         _say("waiting until every task runs")
         await_running(settings, ids.values())
         released = control.released()
@@ -88,24 +90,51 @@ def switch(
     print(f"released {manifest.hash[:12]}")
 
 
-def retire() -> None:
-    """End the filling of view versions that the released catalog does not name; after it there is no way back."""
+def retire(dry_run: DryRun = False) -> None:
+    """End the filling of view versions that the released catalog does not name; after it there is no way back.
+
+    Services that connected before the switch and were not restarted since are told that those are unavailable.
+    """
+    from coeval.errors import UsageError
     from coeval_pipelines.coordination import deploy as rooms
 
     with _opened() as (settings, control):
-        found = rooms.retire(settings, control, _say)
+        if dry_run:
+            released = control.released()
+            if released is None:
+                raise UsageError("Nothing is released.", "coeval stream deploy")
+            found = [f"{item.view} {item.version}" for item in rooms.superseded(control, released)]
+        else:
+            found = rooms.retire(settings, control, _say)
     print("\n".join(found) or "nothing to retire")
 
 
-def stop(sources: Sources = None) -> None:
+def stop(sources: Sources = None, dry_run: DryRun = False) -> None:
     """Stop the jobs of sources, each with a savepoint. `deploy` starts them again from it."""
     from coeval_pipelines.coordination import runs
-    from coeval_pipelines.coordination.deploy import only_one
+    from coeval_pipelines.coordination.locks import only_one
 
     with _opened() as (settings, control), only_one(settings, "deploy"):
-        chosen = sources or sorted({run.source for run in control.runs()})
-        stopped = runs.stop(settings, control, _known(control, chosen), _say)
-    print("\n".join(f"{run.source:<24} run {run.number} stopped" for run in stopped) or "nothing was running")
+        chosen = _known(control, sources or sorted({run.source for run in control.runs()}))
+        if dry_run:
+            stopped = tuple(run for run in control.runs() if run.source in chosen)
+        else:
+            stopped = runs.stop(settings, control, chosen, _say)
+    what = "would be stopped" if dry_run else "stopped"
+    print("\n".join(f"{run.source:<24} run {run.number} {what}" for run in stopped) or "nothing was running")
+
+
+def cancel(run: Annotated[int, typer.Argument(help="The run's number: see `coeval stream status`.")]) -> None:
+    """Give up a run that fills nothing alone: a rewind that does not get through, a new version nobody wants."""
+    from coeval_pipelines.control import ENDED
+    from coeval_pipelines.coordination import requests, runs
+    from coeval_pipelines.coordination.locks import only_one
+
+    with _opened() as (settings, control), only_one(settings, "deploy"):
+        given_up = requests.cancel(control, run)
+        control.set_run(given_up.number, ENDED, runs.now())
+        runs.ensure_jobs(settings, control)
+    print(f"{given_up.source:<24} run {given_up.number} cancelled")
 
 
 def rewind(
@@ -116,9 +145,11 @@ def rewind(
 ) -> None:
     """Begin again without state, far enough back to lose nothing; what runs goes on until the new run has passed it.
 
-    It mends whatever a restart does not: a lost or damaged checkpoint, a changelog that lost data, state in doubt.
+    It mends what a restart does not: lost or damaged checkpoints, state that has lost something. A changelog that lost
+    data needs --to, from when on; values that are too great need batch: coeval backfill run --correct.
     """
-    from coeval_pipelines.coordination import runs
+    from coeval_pipelines.coordination import requests
+    from coeval_pipelines.coordination.arguments import parse_instant
 
     instant = parse_instant(to, "--to") if to else None
     with _opened() as (settings, control):
@@ -126,7 +157,7 @@ def rewind(
         _carry_out(
             settings,
             control,
-            [runs.rewind_change(settings, control, name, instant) for name in chosen],
+            lambda: [change for name in chosen for change in requests.rewind(settings, control, name, instant)],
             dry_run,
             as_json,
         )
@@ -139,24 +170,32 @@ def rescale(
     as_json: AsJson = False,
 ) -> None:
     """Change the parallelism of a source's job, by a savepoint. More than the topic has partitions is of little use."""
-    from coeval_pipelines.coordination import runs
+    from coeval_pipelines.coordination import requests
 
     with _opened() as (settings, control):
         _known(control, [source])
-        change = runs.rescale_change(settings, control, source, parallelism)
-        _carry_out(settings, control, [change], dry_run, as_json)
+        _carry_out(
+            settings,
+            control,
+            lambda: [requests.rescale(settings, control, source, parallelism)],
+            dry_run,
+            as_json,
+        )
 
 
 def _carry_out(
-    settings: Settings, control: ControlPlane, changes: Sequence[Change], dry_run: bool, as_json: bool
+    settings: Settings, control: ControlPlane, make: Callable[[], Sequence[Change]], dry_run: bool, as_json: bool
 ) -> None:
     from coeval_pipelines.coordination import runs
-    from coeval_pipelines.coordination.deploy import only_one
+    from coeval_pipelines.coordination.locks import only_one
 
-    _show(changes, as_json)
     if dry_run:
+        _show(make(), as_json)
         return
+    # Planned under the lock too: what was planned before another command changed the runs would undo it.
     with only_one(settings, "deploy"):
+        changes = make()
+        _show(changes, as_json)
         ids = runs.carry_out(settings, control, changes, _say)
     _say("waiting until every task runs")
     runs.await_running(settings, ids.values())
@@ -202,6 +241,16 @@ def _start(since: str) -> int:
 
     # A midnight that is over, lateness included: so a backfill can follow at once.
     return parse_instant(since, "--since") if since else floor_to(now() - HOUR, DAY)
+
+
+def _say_kept(control: ControlPlane, manifest: Manifest, since: str) -> None:
+    """Say of each view that it keeps another instant than the one that was asked for."""
+    from coeval.spec.types import instant
+    from coeval_pipelines.coordination.changes import ownership
+
+    for view, owned in ownership(manifest, control).items() if since else ():
+        if owned != _start(since):
+            _say(f"{view}: this version was deployed before, and keeps its tiles from {instant(owned).isoformat()} on")
 
 
 def _say(message: str) -> None:

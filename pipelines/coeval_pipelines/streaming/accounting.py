@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from coeval.settings import KafkaSettings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView
+from coeval_pipelines.control.model import Run
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.streaming.literals import quote, table, view
 from coeval_pipelines.streaming.names import accounting_topic
@@ -48,7 +49,7 @@ class Accounting:
 
 
 def accounts(
-    source: EventSource, views: Iterable[View], run: int, topic: str, kafka: Mapping[str, str]
+    source: EventSource, views: Iterable[View], run: str, topic: str, kafka: Mapping[str, str]
 ) -> tuple[list[str], str]:
     """The statements that count every judged record once, and the insert that fills the topic."""
     hops = sorted({item.hop for view in views if isinstance(view, WindowedView) for item in view.aggregates})
@@ -75,7 +76,7 @@ def accounts(
     return [outcomes, _sink(source, topic, flags, kafka)], insert
 
 
-def _account(run: int, outcome: str) -> str:
+def _account(run: str, outcome: str) -> str:
     return f"CONCAT('{run}{_SEPARATOR}', CAST(log_partition AS STRING), '{_SEPARATOR}', {outcome})"
 
 
@@ -104,16 +105,16 @@ def _sink(source: EventSource, topic: str, flags: Iterable[str], kafka: Mapping[
     return table(f"{source.name}@accounting", columns, options)
 
 
-def read_accounting(kafka: KafkaSettings, manifest: Manifest, source: str, run: int) -> Accounting:
+def read_accounting(kafka: KafkaSettings, manifest: Manifest, run: Run) -> Accounting:
     """What a run has counted so far; nothing where it has counted nothing. It reads the topic from its beginning.
 
     Raises:
         BrokerError: the broker does not answer.
     """
     newest: dict[tuple[int, str], Mapping[str, int]] = {}
-    for key, value in _messages(kafka, accounting_topic(manifest, source)):
-        number, partition, outcome = key.decode().split(_SEPARATOR)
-        if int(number) == run:
+    for key, value in _messages(kafka, accounting_topic(manifest, run.source)):
+        label, partition, outcome = key.decode().split(_SEPARATOR)
+        if label == run.label:
             newest[int(partition), outcome] = json.loads(value) if value else {}
     return _summed(newest)
 
@@ -131,6 +132,7 @@ def _summed(newest: Mapping[tuple[int, str], Mapping[str, int]]) -> Accounting:
 
 def _messages(kafka: KafkaSettings, topic: str) -> Iterable[tuple[bytes, bytes | None]]:
     from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaTimeoutError
 
     found: list[tuple[bytes, bytes | None]] = []
     partition = TopicPartition(topic, 0)
@@ -138,7 +140,10 @@ def _messages(kafka: KafkaSettings, topic: str) -> Iterable[tuple[bytes, bytes |
         consumer.assign([partition])
         end = consumer.end_offsets([partition])[partition]
         consumer.seek_to_beginning(partition)
-        while consumer.position(partition) < end:
-            for batch in consumer.poll(_TIMEOUT_MILLISECONDS).values():
-                found += [(item.key, item.value) for item in batch]
+        while (position := consumer.position(partition)) < end:
+            polled = consumer.poll(_TIMEOUT_MILLISECONDS)
+            # What was compacted away is passed over without a message.
+            if not polled and consumer.position(partition) == position:
+                raise KafkaTimeoutError(f"{topic} gives nothing from {position} on, and ends at {end}")
+            found += [(item.key, item.value) for batch in polled.values() for item in batch]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -13,7 +14,6 @@ from typing import Any
 from coeval.errors import EngineError
 from coeval.settings import Settings
 
-GRAPH_PARAMETER = "coeval.graph"
 _POLL_SECONDS = 0.3
 _HTTP_SECONDS = 10.0
 _LIVE = frozenset({"INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "RECONCILING", "FAILING"})
@@ -88,15 +88,6 @@ class FlinkCluster:
     def free_slots(self) -> int:
         """How many task slots nothing uses."""
         return int(self._get("/overview").get("slots-available", 0))
-
-    def graph(self, job_id: str) -> str:
-        """The graph that the job was submitted with; empty where it says none."""
-        config = self._get(f"/jobs/{job_id}/config").get("execution-config", {})
-        return str(config.get("user-config", {}).get(GRAPH_PARAMETER, ""))
-
-    def checkpoints(self, job_id: str) -> int:
-        """How many checkpoints the job has completed since it was submitted."""
-        return int(self._get(f"/jobs/{job_id}/checkpoints").get("counts", {}).get("completed", 0))
 
     def checkpointing(self, job_id: str) -> Checkpoints:
         """How its checkpoints go."""
@@ -179,7 +170,7 @@ class FlinkCluster:
                 answer = response.read()
         except urllib.error.HTTPError as error:
             raise EngineError(f"Flink answers {method} {path} with {error.code}.", f"Look at {self._url}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise EngineError(f"Flink does not answer at {self._url}: {error}.", "Start it: coeval up") from error
         return json.loads(answer) if answer else {}
 

@@ -9,7 +9,7 @@ from coeval_pipelines.control.model import Run
 
 def job_name(manifest: Manifest, run: Run) -> str:
     """The name of the Flink job of a run."""
-    return f"{job_prefix(manifest, run.source)}{run.number}"
+    return f"{job_prefix(manifest, run.source)}{run.label}"
 
 
 def job_prefix(manifest: Manifest, source: str) -> str:
@@ -19,7 +19,7 @@ def job_prefix(manifest: Manifest, source: str) -> str:
 
 def group_id(manifest: Manifest, run: Run) -> str:
     """The consumer group of a run. No two runs share one, so that offsets of one are never taken for another's."""
-    return f"coeval-{manifest.tenant}-{run.source}/{run.number}"
+    return f"coeval-{manifest.tenant}-{run.source}/{run.label}"
 
 
 def changelog_topic(manifest: Manifest, view: View) -> str:

@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 from coeval.settings import FlinkSettings, Settings
 from coeval_pipelines.control.model import Run
-from coeval_pipelines.streaming.jobs import GRAPH_PARAMETER
 from coeval_pipelines.streaming.sql import STATE_SLACK, SourceJob
 
 MAX_PARALLELISM = 128
@@ -34,18 +33,30 @@ def start_of(settings: Settings, run: Run, job: SourceJob, now: float) -> str:
     Raises:
         StaleStateError: the newest one was written too long ago.
     """
-    complete = [
-        path for kind in ("chk", "savepoint") for path in checkpoint_root(settings, job).rglob(f"{kind}-*/_metadata")
-    ]
-    restored = Path(unquote(urlsplit(run.restore).path)) / "_metadata" if run.restore else None
-    if restored and restored.exists():
-        complete.append(restored)
-    if not complete:
+    written = {
+        path: _written_at(path) for path in checkpoint_root(settings, job).rglob("*/_metadata") if _is_state(path)
+    }
+    if run.restore:
+        restored = Path(unquote(urlsplit(run.restore).path)) / "_metadata"
+        written[restored] = _written_at(restored)
+    at, newest = max(((at, path) for path, at in written.items() if at), default=(0.0, None))
+    if newest is None:
         return ""
-    newest = max(complete, key=lambda path: path.stat().st_mtime)
-    if now - newest.stat().st_mtime > STATE_SLACK / 1e6:
+    if now - at > STATE_SLACK / 1e6:
         raise StaleStateError
     return newest.parent.as_uri()
+
+
+def _is_state(metadata: Path) -> bool:
+    return metadata.parent.name.startswith(("chk-", "savepoint-"))
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # Flink deletes a checkpoint once it has a newer one: it may do so while we look.
+        return 0.0
 
 
 def job_options(settings: Settings, run: Run, job: SourceJob, checkpoint: str) -> dict[str, str]:
@@ -58,7 +69,6 @@ def job_options(settings: Settings, run: Run, job: SourceJob, checkpoint: str) -
         "rest.port": str(rest.port or 8081),
         "execution.attached": "false",
         "pipeline.name": job.name,
-        "pipeline.global-job-parameters": f"{GRAPH_PARAMETER}:{job.graph}",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "parallelism.default": str(run.parallelism),
         "restart-strategy.type": "fixed-delay",

@@ -47,7 +47,7 @@ def source_job(manifest: Manifest, run: Run, kafka: Mapping[str, str]) -> Source
     source = manifest.sources[run.source]
     assert isinstance(source, EventSource)
     # What only says where to begin and whom to ask is no part of the graph.
-    plain = _statements(manifest, source, replace(run, number=0, start={}), {})
+    plain = _statements(manifest, source, replace(run, number=0, identity="", start={}), {})
     return SourceJob(
         source=run.source,
         name=job_name(manifest, run),
@@ -72,7 +72,7 @@ def _statements(manifest: Manifest, source: EventSource, run: Run, kafka: Mappin
         made, insert = outputs(item, source, run.since.get(item.name, 0), changelog_topic(manifest, item), kafka)
         statements += made
         inserts += insert
-    made, count = accounts(source, views, run.number, accounting_topic(manifest, source.name), kafka)
+    made, count = accounts(source, views, run.label, accounting_topic(manifest, source.name), kafka)
     statements += made
     inserts.append(count)
     statements.append("EXECUTE STATEMENT SET BEGIN\n" + ";\n".join(inserts) + ";\nEND")

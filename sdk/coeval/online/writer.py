@@ -133,6 +133,11 @@ class OnlineWriter:
         )
         return {bucket: _text(name) for bucket, name in zip(buckets, names, strict=True)}
 
+    def unmark(self, view: View) -> None:
+        """Delete the ready markers of a view: readers say UNAVAILABLE until it is filled and marked again."""
+        for bucket in range(view.partitions):
+            self._client.delete(keys.ready_key(self._tenant, view, bucket))
+
     def mark_ready(self, view: View, incarnation: Incarnation, note: str) -> bool:
         """Set the ready markers of all buckets to `note`, and say whether that was done.
 
