@@ -52,10 +52,12 @@ class Broker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def topics(self) -> dict[str, int]:
-        """The number of partitions by topic name."""
+    def topics(self, named: Collection[str] | None = None) -> dict[str, int]:
+        """The number of partitions by topic name; of all topics, or of those of the named ones that exist."""
         with answering(self._kafka):
-            return {item["name"]: len(item["partitions"]) for item in self._admin.describe_topics()}
+            found = self._admin.describe_topics(None if named is None else sorted(named))
+        # Of a topic that does not exist, the broker describes no partition.
+        return {item["name"]: len(item["partitions"]) for item in found if item["partitions"]}
 
     def configs(self, topic: str, names: Collection[str]) -> dict[str, str]:
         """Configuration values of a topic, defaults included."""
@@ -212,5 +214,4 @@ def _wanted(settings: Settings, manifest: Manifest) -> Iterator[tuple[str, int, 
 
 def partitions_of(broker: Broker, topics: Collection[str]) -> dict[str, int]:
     """The number of partitions of those of the topics that exist."""
-    present = broker.topics()
-    return {topic: present[topic] for topic in topics if topic in present}
+    return broker.topics(topics)
