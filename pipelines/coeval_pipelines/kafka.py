@@ -89,7 +89,11 @@ def _is_certificate(error: Exception) -> bool:
 
 @contextmanager
 def _attempts() -> Iterator[list[Exception]]:
-    """Why connections failed: kafka-python tries again until its time is up, and tells nobody but its log."""
+    """Why connections failed: kafka-python tries again until its time is up, and tells nobody but its log.
+
+    Its clients connect in threads of their own, so nothing says whose attempt it was. All clients of a process reach
+    the same broker by the same settings: why one of them does not get in is why the others do not.
+    """
     failed: list[Exception] = []
 
     class Listener(logging.Handler):

@@ -177,6 +177,16 @@ def test_a_wipe_under_way_is_filled_from_the_last_load_too(rig: Rig) -> None:
         assert {offset for _, offset in consumer.sought} == {40}
 
 
+def test_a_writer_that_finds_nothing_deployed_says_where_it_looked(rig: Rig) -> None:
+    rig.control.retire(VIEW.name, VIEW.version)
+    with capture_logs() as logs, writing(rig.settings, rig.control, rig.log, rig.meters):
+        await_true(lambda: bool(logs))
+        rig.control.deploy(VIEW.name, VIEW.version, rig.manifest.hash, 0, 0)
+        await_true(lambda: "reading changelogs" in [entry["event"] for entry in logs])
+    (said,) = (entry for entry in logs if entry["log_level"] == "warning")
+    assert (said["event"], said["control_plane"]) == ("nothing is deployed: waiting", rig.settings.control_url)
+
+
 def test_a_second_outage_is_said_as_the_first_one_was() -> None:
     with capture_logs() as logs:
         complaints = Complaints(structlog.get_logger(), "waiting for a component")

@@ -87,6 +87,8 @@ class Writer:
         self._stored: dict[Place, int | None] = {}
         """What the store holds of the partitions that are read here: by the last answer, once nothing is under way."""
         self._tally = Tally()
+        self._idle = False
+        """Whether the control plane knows of no changelog."""
 
     def run(self, stop: threading.Event) -> None:
         """Read and write until told to stop; what is in hand then is finished.
@@ -118,7 +120,7 @@ class Writer:
 
     def _look(self) -> None:
         """Take up new deployments and this writer's share, and go back where the store is not where it was left."""
-        self._changelogs.take_up(feeds(self._control))
+        self._find()
         mine = self._share()
         if mine != self._stored.keys():
             self._assign(mine)
@@ -134,6 +136,14 @@ class Writer:
         self._go_on(moved)
         self._report()
         self._well()
+
+    def _find(self) -> None:
+        deployed = feeds(self._control)
+        if not deployed and not self._idle:
+            url = self._control.engine.url.render_as_string(hide_password=True)
+            _LOG.warning("nothing is deployed: waiting", control_plane=url)
+        self._idle = not deployed
+        self._changelogs.take_up(deployed)
 
     def _share(self) -> set[Place]:
         tenants = {feed.tenant for feed in self._changelogs.feeds.values()}
