@@ -15,7 +15,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.time import floor_to
 from coeval_pipelines.control import Certificate
-from coeval_pipelines.streaming.broker import Broker, Offsets
+from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.names import changelog_topic
 from coeval_pipelines.streaming.sql import STATE_SLACK
 
@@ -49,7 +49,8 @@ def rewind(
     for view in views:
         source = manifest.sources[view.source]
         assert isinstance(source, EventSource)
-        confirmed = _confirmed(certificates, changelog_topic(manifest, view))
+        topic = changelog_topic(manifest, view)
+        confirmed = _confirmed(certificates, topic, broker.ends(partitions_of(broker, [topic])).get(topic, {}))
         point = _point(broker, source, view, confirmed, owned[view.name])
         if limit is not None:
             point = min(point, max(limit, owned[view.name]))
@@ -61,8 +62,14 @@ def rewind(
     return Rewind(since, {part: min(start[part] for start in starts if part in start) for part in sorted(partitions)})
 
 
-def _confirmed(certificates: tuple[Certificate, ...], topic: str) -> Mapping[int, int]:
-    return next((item.offsets for item in certificates if topic in item.ends), {})
+def _confirmed(certificates: tuple[Certificate, ...], topic: str, there: Offsets) -> Mapping[int, int]:
+    """What the newest certificate covers that a changelog, whose ends are `there`, still bears out."""
+    for item in certificates:
+        ends = item.ends.get(topic)
+        # A changelog that ends before what was certified has lost it: that certificate proves nothing any more.
+        if ends is not None and all(there.get(part, 0) >= end for part, end in ends.items()):
+            return item.offsets
+    return {}
 
 
 def _point(broker: Broker, source: EventSource, view: View, confirmed: Mapping[int, int], owned: int) -> int:
