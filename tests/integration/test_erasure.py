@@ -22,7 +22,7 @@ from coeval.errors import UsageError
 from coeval.online.erase import OnlineEraser, erased_key
 from coeval.online.keys import data_key
 from coeval.online.writer import OnlineWriter
-from coeval.reference.oracle import key_of, value_at
+from coeval.reference.oracle import is_erased, key_of, value_at
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
 from coeval.spec.keys import encode_key
@@ -31,9 +31,10 @@ from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import Physical, micros, to_physical
-from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control import ControlPlane, Run
 from coeval_pipelines.coordination import erase_commands, floors
 from coeval_pipelines.coordination import erasure as erasing
+from coeval_pipelines.coordination.deploy import switch
 from coeval_pipelines.erasures import ErasureTable, Recorded
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.online_load import load_view
@@ -238,8 +239,28 @@ def test_every_version_that_may_be_served_is_erased(
     assert named == {"card_spend", *(f"card_spend {view.version}" for view in (views[0], views[2]))}
     _fill(client, events, old)
     assert eraser.count(views[0], outcome.erasure) == 0
-    assert eraser.drop(views[2]) > 4
+    assert floors.drop(settings, [floors.Served(third, views[2])], let_go=0) > 4
     assert [bool(client.keys(f"*:{view.name}:{view.version}*")) for view in views] == [True, True, False]
+
+
+def test_readers_are_not_switched_to_a_version_that_lacks_an_erasure(
+    client: redis.Redis, settings: Settings, control: ControlPlane
+) -> None:
+    """The store was away when the subject was erased; back it goes to a version that was released before."""
+    old, new, events = catalog.manifest(), _with_fewer(catalog.manifest(), 1), _events()
+    for number, manifest in enumerate((old, new)):
+        control.save_manifest(manifest, number)
+        for view in manifest.views.values():
+            control.deploy(view.name, view.version, manifest.hash, 0, number)
+        control.begin_run(Run(0, "payments", manifest.hash, tuple(manifest.views), {}, {}), number)
+        control.release(manifest.hash, number)
+        _fill(client, events, manifest)
+    settings.released_path.parent.mkdir(parents=True, exist_ok=True)
+    ErasureTable(settings, old.tenant).record(Erasure("card_id", 3, NOW), NOW, control.last_epoch)
+    assert OnlineEraser(client, "bank").count(old.views["card_spend"], Erasure("card_id", 3, NOW)) == 1
+    switch(settings, old, control)
+    assert control.released() == old
+    assert _left(client, 3) == []
 
 
 def _with_fewer(manifest: Manifest, fewer: int) -> Manifest:
@@ -392,9 +413,9 @@ def test_the_views_that_an_erasure_changes_are_named() -> None:
     assert {view.name for view in touched.anew(past=True)} == set(manifest.views)
 
 
-@pytest.mark.parametrize("column", ["card_id", "merchant_id"])
+@pytest.mark.parametrize(("column", "days"), [("card_id", 20), ("merchant_id", 35)])
 def test_batch_and_training_do_not_know_what_was_erased(
-    column: str, spark: SparkSession, client: redis.Redis, settings: Settings, control: ControlPlane
+    column: str, days: int, spark: SparkSession, client: redis.Redis, settings: Settings, control: ControlPlane
 ) -> None:
     """After a batch run, views that are keyed by the subject and those that are not are as the oracle says."""
     manifest, events = catalog.manifest(), _events()
@@ -404,11 +425,19 @@ def test_batch_and_training_do_not_know_what_was_erased(
     for view in manifest.views.values():
         load_view(spark, settings, manifest, control, view, cut, now=cut)
     subject = Counter(event.values[column] for event in events).most_common(1)[0][0]
-    erasure = Erasure(column, subject, START + 20 * DAY)
+    erasure = Erasure(column, subject, START + days * DAY)
     outcome = erasing.erase(settings, manifest, control, erasure, NOW)
     assert outcome.erasure.epoch == control.last_epoch() == len(manifest.views)
     for view in manifest.views.values():
         load_view(spark, settings, manifest, control, view, cut, now=cut)
+    if column == "merchant_id":
+        # A field for each card whose newest payment was erased, however many were.
+        latest = {event.values["card_id"]: event for event in sorted(events, key=lambda event: event.order)}
+        newest = {card for card, event in latest.items() if is_erased(event, [erasure])}
+        view = catalog.LATEST
+        hashes = [client.hkeys(erased_key("bank", view, bucket)) for bucket in range(view.partitions)]
+        fields = [field for names in hashes for field in names if field.startswith(b"@")]
+        assert len(fields) == len(newest) > 0
     _fill(client, events)  # a replay of the whole stream
     for view in manifest.views.values():
         keys = sorted({key_of(view, event) for event in events}, key=str)
