@@ -52,6 +52,12 @@ def test_a_stream_that_keeps_its_promises_has_no_problem() -> None:
     assert _problems(replace(RUN, intent="stopped", state="MISSING", lag_seconds=900.0)) == []
 
 
+def test_what_readers_have_and_nothing_fills_is_said() -> None:
+    orphan = replace(VIEW, filled=False)
+    assert [problem.then for problem in _problems(RUN, orphan)] == ["coeval stream deploy"]
+    assert _problems(replace(RUN, intent="stopped"), orphan) == []
+
+
 def test_canaries_of_a_source_that_was_stopped_are_not_missed() -> None:
     stopped, slow = replace(RUN, intent="stopped"), replace(VIEW, waiting=600.0)
     assert _problems(stopped, slow) == []

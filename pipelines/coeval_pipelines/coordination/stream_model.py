@@ -107,6 +107,8 @@ class ViewStatus:
     waiting: float = 0.0
     """For how long the oldest canary is under way that is not readable yet."""
     missed: int = 0
+    filled: bool = True
+    """Whether a run that is meant to run fills it; true of what only batch fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ def view_problems(view: ViewStatus, stopped: bool = False) -> Iterator[Problem]:
         yield Problem(view.view, "not ready: it was filled, and the store has lost that", STORE_WIPED)
     elif view.ready is False and view.released:
         yield Problem(view.view, "never filled", f"coeval backfill run {view.view}")
+    if view.released and not view.filled and not stopped:
+        yield Problem(view.view, "readers have it, and no run fills it", "coeval stream deploy")
     found = max(view.waiting, view.slowest or 0.0)
     if found > view.promise and not stopped:
         yield Problem(view.view, f"canaries take {seconds(found)}, promised {seconds(view.promise)}", FRESHNESS)

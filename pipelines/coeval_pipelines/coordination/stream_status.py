@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -18,6 +18,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View
 from coeval.spec.time import duration
 from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane, Run
+from coeval_pipelines.coordination.changes import filled_by
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.coordination.stream_model import (
     MISSING,
@@ -244,18 +245,21 @@ def _views(
     now: int,
 ) -> Iterator[ViewStatus]:
     named = _versions(released)
+    filled = {item for run in control.runs() for item in filled_by(control, run)}
     with closing(FreshnessBook.open(settings)) as book:
         fresh = book.read()
     views = {(view.name, view.version): view for manifest in manifests for view in manifest.views.values()}
     for key, view in sorted(views.items()):
-        draft = _view(control, view, key in named, store.ready.get(key, False) if store else None)
+        draft = _view(control, view, key in named, store.ready.get(key, False) if store else None, filled)
         found = known(fresh, view, now, STALE_FRESHNESS)
         if found is not None:
             draft = replace(draft, p50=found.p50, slowest=found.slowest, waiting=found.waiting, missed=found.missed)
         yield draft
 
 
-def _view(control: ControlPlane, view: View, released: bool, ready: bool | None) -> ViewStatus:
+def _view(
+    control: ControlPlane, view: View, released: bool, ready: bool | None, filled: Collection[tuple[str, str]]
+) -> ViewStatus:
     deployment = control.deployment(view.name, view.version)
     load = control.last_load(view.name, view.version)
     streamed = is_streamed(view)
@@ -270,4 +274,5 @@ def _view(control: ControlPlane, view: View, released: bool, ready: bool | None)
         ready=ready,
         promise=view.sla.freshness / 1e6,
         late_share=view.sla.late_share,
+        filled=not streamed or (view.name, view.version) in filled,
     )
