@@ -13,11 +13,11 @@ class Complaints:
         self._event = event
         self._said = ""
 
-    def say(self, error: Exception) -> None:
-        """Something stands in the way: a warning, unless it was the last thing said."""
+    def say(self, error: Exception, *, trace: bool = False) -> None:
+        """Something stands in the way: a warning, with a trace where asked, unless it was the last thing said."""
         if str(error) != self._said:
             self._said = str(error)
-            self._log.warning(self._event, error=self._said)
+            self._log.warning(self._event, error=self._said, exc_info=trace)
 
     def well(self) -> None:
         """It worked: the next trouble is a new one, also where it has the same words."""

@@ -74,7 +74,7 @@ def test_canaries_go_on_after_an_error_that_nobody_thought_of(tmp_path: Path) ->
         Canaries(settings, control, CollectorRegistry()),
     ):
         assert again.wait(10)
-    assert [(entry["event"], entry["error"]) for entry in logs] == [("canaries failed", "by zero")]
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("canaries do not go on", "by zero")]
 
 
 def test_what_is_required_and_not_named_gets_a_neutral_literal() -> None:

@@ -25,6 +25,7 @@ from coeval.settings import Settings
 from coeval.spec.canary import canary_record
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
+from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.streaming.freshness import FreshnessBook
@@ -106,23 +107,20 @@ class Canaries:
 
     def _run(self) -> None:
         """Work; a component that is away is waited for, and said once, as is whatever else goes wrong."""
-        complaint = ""
+        complaints = Complaints(_LOG, "canaries do not go on")
         while not self._stop.is_set():
             try:
                 if not self._declared():
                     self._stop.wait(self._settings.metrics.canary_seconds)
                     continue
-                self._connected()
+                self._connected(complaints)
             except Exception as error:  # noqa: BLE001 - a thread that ends measures nothing, and nobody would know
-                if str(error) != complaint:
-                    complaint = str(error)
-                    away = isinstance(error, (CoevalError, redis.RedisError, sa.exc.SQLAlchemyError))
-                    said = "canaries wait for a component" if away else "canaries failed"
-                    _LOG.warning(said, error=complaint, exc_info=not away)
+                away = isinstance(error, (CoevalError, redis.RedisError, sa.exc.SQLAlchemyError))
+                complaints.say(error, trace=not away)
                 self._grow_old(time.monotonic())
                 self._stop.wait(_RETRY_SECONDS)
 
-    def _connected(self) -> None:
+    def _connected(self, complaints: Complaints) -> None:
         with (
             contextlib.closing(FreshnessBook.open(self._settings)) as book,
             contextlib.closing(open_redis(self._settings)) as client,
@@ -137,6 +135,7 @@ class Canaries:
                 if now >= write_at:
                     write_at = now + _BOOK_SECONDS
                     book.write([watch.freshness(now, time.time_ns() // 1000) for watch in self._watches.values()])
+                complaints.well()
                 self._stop.wait(self._pause(time.monotonic(), send_at))
 
     def _declared(self) -> list[tuple[Manifest, EventSource]]:
