@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coeval.settings import Settings
 from coeval.spec.model import WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE
-from coeval_pipelines.control import ENDED, RUNNING, STOPPED, Certificate, ControlPlane, Run
+from coeval_pipelines.control import ENDED, RUNNING, STOPPED, Certificate, ControlPlane, Run, schema
 from coeval_pipelines.coordination.runs import SETTLED_SECONDS, end_replaced, now
 from coeval_pipelines.streaming.options import (
     MAX_PARALLELISM,
@@ -159,8 +160,13 @@ def test_old_certificates_are_forgotten_but_one_of_each_hour(control: ControlPla
 
 def test_what_a_store_covers_is_known_however_far_it_is_behind(control: ControlPlane) -> None:
     run = control.begin_run(RUN, 1)
-    for offset in range(1, 500):
-        control.record_certificate(Certificate(run.source, run.number, {0: offset}, {"changelog": {0: 10 * offset}}, 0))
+    row = {"source": run.source, "run": run.number, "recorded_at": 0}
+    rows = [
+        {**row, "offsets": f'{{"0": {offset}}}', "ends": f'{{"changelog": {{"0": {10 * offset}}}}}'}
+        for offset in range(1, 500)
+    ]
+    with control.engine.begin() as connection:
+        connection.execute(sa.insert(schema.CERTIFICATES), rows)
     every = control.every_certificate("payments")
     assert covered_offsets(every, {"changelog"}, {"changelog": {0: 25}}) == {0: 2}
     assert [item.offsets[0] for item in control.every_certificate("payments")] == list(range(499, 0, -1))
