@@ -224,7 +224,7 @@ def _cut(view: View, manifest: Manifest, control: ControlPlane, wanted: int | No
     if deployment is None:
         raise EngineError(f"{view.name} is not deployed.", "Deploy it first: coeval stream deploy")
     last = control.last_load(view.name, view.version)
-    cut = max(wanted or (last.cut if last else 0), required_cut(view, manifest, deployment.since))
+    cut = max(wanted or 0, last.cut if last else 0, required_cut(view, manifest, deployment.since))
     if cut > now():
         raise EngineError(
             f"{view.name} cannot be filled yet: the stream owns its tiles from {instant(deployment.since)} on, and the"
