@@ -25,7 +25,7 @@ from coeval.spec.types import INT64, STRING, TIMESTAMP, micros
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.deadletters import ReplayBook
 from coeval_pipelines.coordination import deadletter
-from coeval_pipelines.coordination.deploy import now
+from coeval_pipelines.coordination.runs import now
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline import deadletters as room
 from coeval_pipelines.offline.event_log import ingest_history, ingest_topic, read_log, totals
@@ -70,7 +70,11 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
     spark: SparkSession, world: tuple[Settings, Manifest, EventSource], control: ControlPlane
 ) -> None:
     settings, manifest, source = world
-    made = [Record(value, START + 11 * HOUR, place % 2, place // 2) for place, (_, value) in enumerate(POISON)]
+    headers = (("trace", b"t"), ("none", None))  # no column stands in key or headers
+    made = [
+        Record(value, START + 11 * HOUR, place % 2, place // 2, b"k", headers)
+        for place, (_, value) in enumerate(POISON)
+    ]
     made.append(Record(json.dumps(GOOD).encode(), START + 11 * HOUR, 0, 3))
     produce(settings.kafka.bootstrap, source.topic, made)
     ingest_topic(spark, settings, manifest, source)
@@ -83,6 +87,7 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
         ((0, 0), POISON[0][1]),
         ((1, 1), POISON[3][1]),
     ]
+    assert {(item.record.key, item.record.headers) for item in shown} == {(b"k", headers)}
 
     every = room.rejects(spark, settings, manifest, source)
     repaired = [repair(source, item, _mend, now()) for item in every]
