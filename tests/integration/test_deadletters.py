@@ -70,7 +70,7 @@ def test_poison_is_listed_repaired_and_replayed_exactly_once(
     spark: SparkSession, world: tuple[Settings, Manifest, EventSource], control: ControlPlane
 ) -> None:
     settings, manifest, source = world
-    headers = (("trace", b"t"), ("none", None))  # no column stands in key or headers
+    headers = (("trace", b"t"),)  # no column stands in key or headers
     made = [
         Record(value, START + 11 * HOUR, place % 2, place // 2, b"k", headers)
         for place, (_, value) in enumerate(POISON)

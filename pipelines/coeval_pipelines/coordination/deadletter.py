@@ -153,7 +153,8 @@ _AT_ONCE = 500
 
 def _message(source: EventSource, item: Repaired) -> dict[str, Any]:
     record = item.reject.record
-    kept = [(name, value) for name, value in record.headers if name != HEADER]
+    # The client sends no header without a value; to whom reads it, one that is missing says the same.
+    kept = [(name, value) for name, value in record.headers if name != HEADER and value is not None]
     return {
         "value": item.value,
         "key": record.key,
