@@ -42,6 +42,7 @@ class Meters:
             "held_partitions", "Partitions that are not read on: their next message cannot be read.", _VIEW, **shared
         )
         self._shown: set[tuple[str, str, str, str]] = set()
+        self._ever_held: set[tuple[str, str, str]] = set()
 
     def serve(self, port: int) -> None:
         """Answer Prometheus on a port.
@@ -61,6 +62,6 @@ class Meters:
 
     def held(self, found: Mapping[tuple[str, str, str], int]) -> None:
         """The partitions that are held, by tenant, view and version."""
-        self._held.clear()
-        for labels, partitions in found.items():
-            self._held.labels(*labels).set(partitions)
+        self._ever_held |= found.keys()
+        for labels in self._ever_held:
+            self._held.labels(*labels).set(found.get(labels, 0))
