@@ -66,7 +66,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, redis_server: Settings) -> Iterator[Rig]:
+def rig(tmp_path: Path, redis_server: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    # Set by whoever imports Feast, as no writer does: metrics of several processes cannot be taken back.
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     settings = Settings(home=tmp_path, redis=redis_server.redis)
     manifest = replace(
         catalog.manifest(), tenant=f"t{time.time_ns()}", windowed_views=(VIEW,), row_views=(), services=()
