@@ -35,6 +35,8 @@ from tests.support.changelog import await_true
 from tests.support.memory_log import MemoryConsumer, MemoryLog, writing
 from tests.support.redis_nodes import nodes, pointed_at
 
+# Feast, where a test before has imported it, has metrics kept for several processes: no writer does so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*in multi-process mode")
 assert isinstance(catalog.PAIR, WindowedView)
 VIEW = catalog.PAIR
 NOW = 1_795_000_000_000_000
@@ -66,9 +68,7 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, redis_server: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    # Set by whoever imports Feast, as no writer does: metrics of several processes cannot be taken back.
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+def rig(tmp_path: Path, redis_server: Settings) -> Iterator[Rig]:
     settings = Settings(home=tmp_path, redis=redis_server.redis)
     manifest = replace(
         catalog.manifest(), tenant=f"t{time.time_ns()}", windowed_views=(VIEW,), row_views=(), services=()
