@@ -36,7 +36,7 @@ from tests.support.memory_log import MemoryConsumer, MemoryLog, writing
 from tests.support.redis_nodes import nodes, pointed_at
 
 # Feast, where a test before has imported it, has metrics kept for several processes: no writer does so.
-pytestmark = pytest.mark.filterwarnings("ignore:.*in multi-process mode")
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-process mode")
 assert isinstance(catalog.PAIR, WindowedView)
 VIEW = catalog.PAIR
 NOW = 1_795_000_000_000_000
