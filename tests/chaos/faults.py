@@ -66,7 +66,7 @@ def pause(settings: Settings, name: str, seconds: float = PAUSE_SECONDS) -> None
     os.kill(process.pid, signal.SIGCONT)
 
 
-def small_disk(directory: Path, megabytes: int = 512) -> bool:
+def small_disk(directory: Path, megabytes: int = 3072) -> bool:
     """Put a file system of its own on a directory; false where the machine does not allow it."""
     directory.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "coeval-chaos", str(directory)]

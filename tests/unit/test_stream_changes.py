@@ -30,7 +30,9 @@ from coeval_pipelines.coordination.changes import (
     judging,
 )
 from coeval_pipelines.coordination.requests import cancel, rewind
+from coeval_pipelines.coordination.runs import sweep
 from coeval_pipelines.streaming.names import group_id, job_name
+from coeval_pipelines.streaming.options import checkpoints_of
 from tests.chaos.campaign import changed
 from tests.support import catalog
 
@@ -149,6 +151,25 @@ def test_a_rewind_is_not_asked_for_twice(control: ControlPlane, tmp_path: Path) 
     with pytest.raises(UsageError, match="about to take over") as caught:
         rewind(Settings(home=tmp_path), control, "payments", None)
     assert "coeval stream cancel 2" in caught.value.instruction
+
+
+def test_the_state_of_a_run_that_is_over_goes_once_its_successor_has_its_own(
+    control: ControlPlane, tmp_path: Path
+) -> None:
+    settings, manifest = Settings(home=tmp_path), catalog.manifest()
+    old = _begun(control, manifest, "card_spend")
+    left = checkpoints_of(settings, job_name(manifest, old)) / "graph" / "savepoint-1"
+    left.mkdir(parents=True)
+    assert sweep(settings, control) == [], "it runs"
+    new = control.begin_run(replace(old, restore=left.as_uri()), 2, ends=[old.number])
+    assert sweep(settings, control) == [], "the next one starts from it"
+    own = checkpoints_of(settings, job_name(manifest, new)) / "graph" / "job" / "chk-1" / "_metadata"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert sweep(settings, control) == [old.number]
+    assert own.exists()
+    assert not left.exists()
+    assert sweep(settings, control) == []
 
 
 def test_no_two_runs_share_a_job_or_a_consumer_group_though_they_share_a_number(tmp_path: Path) -> None:

@@ -196,4 +196,6 @@ def reconcile(settings: Settings, control: ControlPlane) -> dict[int, str]:
         if released is not None and not _is_followed(settings, released):
             # A switch that was cut short between the control plane and the file that readers follow.
             release(settings, control, released)
-        return runs.ensure_jobs(settings, control)
+        ids = runs.ensure_jobs(settings, control)
+        runs.sweep(settings, control)
+        return ids

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import structlog
 
@@ -26,7 +29,7 @@ from coeval_pipelines.coordination.changes import (
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.jobs import FlinkCluster, Job
 from coeval_pipelines.streaming.names import job_name, stream_sources
-from coeval_pipelines.streaming.options import StaleStateError, checkpoint_root, start_of
+from coeval_pipelines.streaming.options import StaleStateError, checkpoint_root, checkpoints_of, start_of
 from coeval_pipelines.streaming.sql import STATE_SLACK
 from coeval_pipelines.streaming.submit import Submission, job_of, submit
 
@@ -189,6 +192,31 @@ def _passed(control: ControlPlane, run: Run, old: Run) -> bool:
 
 def _beyond(certificate: Certificate, other: Certificate) -> bool:
     return all(certificate.offsets.get(part, 0) >= offset for part, offset in other.offsets.items())
+
+
+def sweep(settings: Settings, control: ControlPlane) -> list[int]:
+    """Delete the checkpoints and savepoints of runs that are over, once nothing starts from them; their numbers."""
+    alive = control.runs(statuses=(RUNNING, STOPPED))
+    kept = {job_name(manifest_of(control, run), run) for run in alive}
+    home = checkpoints_of(settings, "")
+    left = {path.name for path in home.iterdir()} - kept if home.exists() else set()
+    if not left:
+        return []
+    origins = [run.restore for run in alive if run.restore and not _stands_alone(settings, control, run)]
+    needed = [Path(unquote(urlsplit(origin).path)) for origin in origins]
+    swept: list[int] = []
+    for run in control.runs(statuses=(ENDED,)):
+        name = job_name(manifest_of(control, run), run)
+        if name in left and not any(path.is_relative_to(home / name) for path in needed):
+            shutil.rmtree(home / name, ignore_errors=True)
+            swept.append(run.number)
+    return swept
+
+
+def _stands_alone(settings: Settings, control: ControlPlane, run: Run) -> bool:
+    """Whether a run has state of its own, which does not refer to what it was restored from."""
+    root = checkpoints_of(settings, job_name(manifest_of(control, run), run))
+    return any(root.rglob("chk-*/_metadata")) or any(root.rglob("savepoint-*/_metadata"))
 
 
 def end_orphans(control: ControlPlane, manifest: Manifest) -> None:

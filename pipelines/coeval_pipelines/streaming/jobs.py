@@ -139,8 +139,10 @@ class FlinkCluster:
                 operation = state["operation"]
                 if "location" in operation:
                     return str(operation["location"])
-                cause = str(operation.get("failure-cause", {}).get("stack-trace", "")).splitlines()
-                raise EngineError(f"The savepoint of {job_id} failed: {cause[0] if cause else 'no cause is given'}.")
+                raise EngineError(
+                    f"The savepoint of {job_id} failed: {_cause(operation)}",
+                    "The job runs on. Mend what is said, or, where no savepoint can be had: coeval stream rewind.",
+                )
             time.sleep(_POLL_SECONDS)
         raise EngineError(f"The savepoint of {job_id} is not there after {deadline_seconds:.0f} s.")
 
@@ -173,6 +175,13 @@ class FlinkCluster:
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(f"Flink does not answer at {self._url}: {error}.", "Start it: coeval up") from error
         return json.loads(answer) if answer else {}
+
+
+def _cause(operation: Mapping[str, Any]) -> str:
+    """The root of a failure: the last that caused another."""
+    lines = str(operation.get("failure-cause", {}).get("stack-trace", "")).splitlines()
+    causes = [line.strip() for line in lines if line.strip().startswith("Caused by:")]
+    return causes[-1] if causes else (lines or ["no cause is given"])[0]
 
 
 def _job(item: Mapping[str, Any]) -> Job:

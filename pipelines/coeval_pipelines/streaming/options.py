@@ -20,7 +20,12 @@ class StaleStateError(Exception):
 
 def checkpoint_root(settings: Settings, job: SourceJob) -> Path:
     """Where a run's checkpoints and savepoints are kept; of another graph they are kept elsewhere."""
-    return settings.home.resolve() / "local" / "checkpoints" / job.name / job.graph
+    return checkpoints_of(settings, job.name) / job.graph
+
+
+def checkpoints_of(settings: Settings, name: str) -> Path:
+    """Where all of a job is kept, by its name."""
+    return settings.home.resolve() / "local" / "checkpoints" / name
 
 
 def start_of(settings: Settings, run: Run, job: SourceJob, now: float) -> str:
