@@ -135,7 +135,7 @@ taskmanager.host: {host}
 taskmanager.registration.timeout: 30 s
 cluster.registration.error-delay: 1 s
 cluster.registration.max-timeout: 5 s
-taskmanager.memory.process.size: 2g
+taskmanager.memory.process.size: {settings.flink.worker_memory}
 taskmanager.memory.managed.size: 64m
 taskmanager.numberOfTaskSlots: {settings.flink.task_slots}
 rest.address: {host}
