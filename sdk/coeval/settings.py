@@ -79,7 +79,7 @@ class FlinkSettings(BaseModel):
     workers: int = 1
     """Workers of the local stack; one more than is needed is a standby, which shortens recovery."""
     worker_memory: str = "2g"
-    """Of each worker of the local stack; with `hashmap`, all state of its jobs has to fit, twice while a run is replaced."""
+    """Of each worker. With `hashmap`, all state of its jobs has to fit, twice while a run is replaced."""
     parallelism: int = 1
     """Of a job that is not rescaled by hand."""
     checkpoint_seconds: float = 3.0

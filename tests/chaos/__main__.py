@@ -42,7 +42,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="coeval-chaos-") as home:
         settings = free_settings(Path(home))
         # One worker stands by; the fault "worker" kills both.
-        settings = settings.model_copy(update={"flink": settings.flink.model_copy(update={"workers": 2, "worker_memory": "4g"})})
+        flink = settings.flink.model_copy(update={"workers": 2, "worker_memory": "4g"})
+        settings = settings.model_copy(update={"flink": flink})
         plan = Plan(chosen.seed, chosen.events, chosen.rate, FULL)
         outcome = Campaign(settings, plan, lambda line: print(line, file=sys.stderr, flush=True)).run()
     document = summary(plan, outcome)
