@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import hypothesis
+import prometheus_client  # noqa: F401 - before Feast, whose import has metrics kept for several processes
 import pytest
 
 from coeval.settings import Settings
