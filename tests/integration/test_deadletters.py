@@ -19,7 +19,7 @@ from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval.spec.records import Reason, Record
+from coeval.spec.records import Record
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import INT64, STRING, TIMESTAMP, micros
 from coeval_pipelines.control import ControlPlane
@@ -34,20 +34,10 @@ from coeval_pipelines.streaming.broker import Broker
 from tests.support import catalog
 from tests.support.catalog import MONEY, WIDE_MONEY
 from tests.support.offline import produce
+from tests.support.poison import GOOD, POISON, START
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-START = micros(datetime(2026, 3, 20, tzinfo=UTC))
-GOOD = {"event_id": "e", "paid_at": "2026-03-20T10:00:00Z", "card_id": 1, "merchant_id": "m", "amount": "1.00"}
-POISON = (
-    (Reason.BAD_LITERAL, json.dumps({**GOOD, "event_id": "scale", "amount": "12.505"}).encode()),
-    (Reason.BAD_LITERAL, json.dumps({**GOOD, "event_id": "words", "amount": "twelve", "points": "x"}).encode()),
-    (Reason.NULL_REQUIRED, json.dumps({**GOOD, "event_id": "nobody", "card_id": None}).encode()),
-    (Reason.UNPARSEABLE, b'{"event_id": "cut o'),
-    (Reason.DUPLICATE_FIELD, b'{"event_id": "twice", "amount": "1.00", "amount": "2.00"}'),
-    (Reason.FUTURE_DATED, json.dumps({**GOOD, "event_id": "ahead", "paid_at": "2026-03-21T10:00:00Z"}).encode()),
-)
 
 
 @pytest.fixture

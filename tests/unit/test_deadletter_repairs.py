@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from coeval.spec.erasure import Erasure
 from coeval.spec.model import EventSource
 from coeval.spec.records import Reason, Record
 from coeval.spec.time import DAY, HOUR
-from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.deadletters import Place, Replay, ReplayBook
 from coeval_pipelines.coordination.deadletter import header, unread
@@ -34,17 +32,7 @@ from coeval_pipelines.offline.deadletters import (
 )
 from coeval_pipelines.offline.repairs import ERASED, repair, setting, why
 from tests.support import catalog
-
-START = micros(datetime(2026, 3, 20, tzinfo=UTC))
-GOOD = {"event_id": "e", "paid_at": "2026-03-20T10:00:00Z", "card_id": 1, "merchant_id": "m", "amount": "1.00"}
-POISON = (
-    (Reason.BAD_LITERAL, json.dumps({**GOOD, "event_id": "scale", "amount": "12.505"}).encode()),
-    (Reason.BAD_LITERAL, json.dumps({**GOOD, "event_id": "words", "amount": "twelve", "points": "x"}).encode()),
-    (Reason.NULL_REQUIRED, json.dumps({**GOOD, "event_id": "nobody", "card_id": None}).encode()),
-    (Reason.UNPARSEABLE, b'{"event_id": "cut o'),
-    (Reason.DUPLICATE_FIELD, b'{"event_id": "twice", "amount": "1.00", "amount": "2.00"}'),
-    (Reason.FUTURE_DATED, json.dumps({**GOOD, "event_id": "ahead", "paid_at": "2026-03-21T10:00:00Z"}).encode()),
-)
+from tests.support.poison import GOOD, POISON, START
 
 
 def _reject(value: bytes, reason: Reason = Reason.BAD_LITERAL, at: int = START + 11 * HOUR) -> Reject:

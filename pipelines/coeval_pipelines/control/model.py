@@ -20,6 +20,8 @@ class Deployment:
 
 RUNNING, STOPPED, ENDED = "running", "stopped", "ended"
 """What a run is meant to be: kept running, stopped until it is wanted again, over for good."""
+ALIVE = (RUNNING, STOPPED)
+"""Not over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.types import instant
-from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane, Run
+from coeval_pipelines.control import ALIVE, STOPPED, ControlPlane, Run
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.names import run_views, stream_sources, stream_views
@@ -80,7 +80,7 @@ def plan(settings: Settings, manifest: Manifest, control: ControlPlane, owned: M
     found: list[Change] = []
     with Broker(settings.kafka) as broker:
         for source in stream_sources(manifest):
-            standing = [_standing(settings, control, manifest, source, run) for run in _alive(control, source.name)]
+            standing = [_standing(settings, control, manifest, source, run) for run in control.runs(source.name, ALIVE)]
             needed = versions(released, source.name) if released else frozenset()
             steps = decide(standing, versions(manifest, source.name), needed)
             found += [_change(settings, broker, manifest, control, source.name, owned, step) for step in steps]
@@ -166,10 +166,6 @@ def again(broker: Broker, control: ControlPlane, run: Run, why: str, limit: int 
     return rewound(broker, control, manifest, draft, ownership(manifest, control), REPLACE, limit)
 
 
-def _alive(control: ControlPlane, source: str) -> tuple[Run, ...]:
-    return control.runs(source, (RUNNING, STOPPED))
-
-
 def _standing(settings: Settings, control: ControlPlane, manifest: Manifest, source: EventSource, run: Run) -> Standing:
     own = manifest_of(control, run).sources[source.name]
     assert isinstance(own, EventSource)
@@ -230,6 +226,11 @@ def versions(manifest: Manifest, source: str) -> frozenset[Version]:
 def filled_by(control: ControlPlane, run: Run) -> tuple[Version, ...]:
     """The view versions that a run fills."""
     return tuple((view.name, view.version) for view in run_views(manifest_of(control, run), run))
+
+
+def filled(control: ControlPlane) -> frozenset[Version]:
+    """The view versions that runs fill which are meant to run."""
+    return frozenset(item for run in control.runs() for item in filled_by(control, run))
 
 
 def ownership(manifest: Manifest, control: ControlPlane) -> Mapping[str, int]:

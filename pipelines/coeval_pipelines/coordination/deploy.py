@@ -18,7 +18,7 @@ from coeval.spec.model import View
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane, Deployment
 from coeval_pipelines.coordination import requests, runs
-from coeval_pipelines.coordination.changes import Change, filled_by, ownership, plan
+from coeval_pipelines.coordination.changes import Change, filled, ownership, plan
 from coeval_pipelines.coordination.floors import bring_up, drop, of_manifest, served
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.coordination.locks import only_one
@@ -143,9 +143,9 @@ def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> Non
 
 def unfilled(control: ControlPlane, manifest: Manifest) -> list[str]:
     """The streamed views of a manifest whose version no running run fills."""
-    filled = {item for run in control.runs() for item in filled_by(control, run)}
+    known = filled(control)
     return [
-        view.name for view in manifest.views.values() if is_streamed(view) and (view.name, view.version) not in filled
+        view.name for view in manifest.views.values() if is_streamed(view) and (view.name, view.version) not in known
     ]
 
 

@@ -15,12 +15,11 @@ from coeval.online.writer import Incarnation, OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
-from coeval.spec.time import MINUTE
 from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.coordination.forgotten import check_changelogs
-from coeval_pipelines.coordination.handoff import is_streamed, required_cut
+from coeval_pipelines.coordination.handoff import DELIVERY_SLACK, is_streamed, required_cut
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.coordination.runs import now
 
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 CATCH_UP_SECONDS = 600
-DELIVERY_SLACK = 2 * MINUTE
-"""How much later than its timestamp a record may stand in its topic: what a Kafka producer tries for by default.
-
-A cut of the log stays that far behind the clock, or a tile could be written as final without such a record, under an
-epoch that the stream cannot outdo.
-"""
 
 Loader = Callable[[Mapping[str, int]], None]
 """Loads views by batch: given cuts by view name, returns when everything is written."""

@@ -17,7 +17,7 @@ from coeval.online.erase import Erased, OnlineEraser
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView
-from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane
+from coeval_pipelines.control import ALIVE, ControlPlane
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.erasures import ErasureTable
 
@@ -60,7 +60,7 @@ def served(settings: Settings, control: ControlPlane, manifest: Manifest) -> lis
     named: dict[str, set[str]] = defaultdict(set)
     for deployment in control.deployments():
         named[deployment.manifest_hash].add(deployment.view)
-    for run in control.runs(statuses=(RUNNING, STOPPED)):
+    for run in control.runs(statuses=ALIVE):
         named[run.manifest_hash].update(run.views)
     for content_hash, names in named.items():
         known = control.manifest(content_hash)

@@ -8,14 +8,11 @@ from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
-from coeval.spec.time import MINUTE
 from coeval.spec.types import instant
-from coeval_pipelines.coordination.handoff import is_streamed, required_cut
+from coeval_pipelines.coordination.handoff import DELIVERY_SLACK, is_streamed, required_cut
 from coeval_pipelines.coordination.runs import now
 
 _MILLISECOND = 1000
-_BEHIND = 2 * MINUTE
-"""How far a cut of the log may stay behind the clock."""
 
 
 def check_changelogs(settings: Settings, manifest: Manifest, views: Iterable[View], cuts: Mapping[str, int]) -> None:
@@ -52,7 +49,7 @@ def cut_without(view: View, manifest: Manifest, forgotten_until: int | None) -> 
 def refusal(short: Mapping[str, int], now: int) -> EngineError:
     """The error for views, by the cut that they need. Pure."""
     command = f"coeval backfill run {' '.join(short)} --correct"
-    until = max(short.values()) + _BEHIND
+    until = max(short.values()) + DELIVERY_SLACK
     return EngineError(
         f"The changelogs of {', '.join(short)} have lost records that no batch load has written: "
         "the store would be short of them.",

@@ -5,6 +5,14 @@ from __future__ import annotations
 from coeval.aggregations.tiles import tile_plan
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
+from coeval.spec.time import MINUTE
+
+DELIVERY_SLACK = 2 * MINUTE
+"""How much later than its timestamp a record may stand in its topic: what a Kafka producer tries for by default.
+
+A cut of the log stays that far behind the clock, or a tile could be written as final without such a record, under an
+epoch that the stream cannot outdo.
+"""
 
 
 def required_cut(view: View, manifest: Manifest, since: int) -> int:

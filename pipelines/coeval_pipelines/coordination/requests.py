@@ -8,11 +8,12 @@ from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.types import instant
-from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane, Run
+from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane, Run
 from coeval_pipelines.coordination.changes import (
     REPLACE,
     RESCALE,
     Change,
+    Version,
     again,
     filled_by,
     ownership,
@@ -56,7 +57,7 @@ def rewind(settings: Settings, control: ControlPlane, source: str, to: int | Non
         UsageError: nothing runs for that source, or it is being rewound.
         BrokerError: the broker does not answer.
     """
-    runs = control.runs(source, (RUNNING, STOPPED))
+    runs = control.runs(source, ALIVE)
     if not runs:
         raise UsageError(f"Nothing runs for {source}.", "Deploy it: coeval stream deploy")
     numbers = {run.number for run in runs}
@@ -80,7 +81,7 @@ def merge(settings: Settings, manifest: Manifest, control: ControlPlane) -> tupl
     found: list[Change] = []
     with Broker(settings.kafka) as broker:
         for source in stream_sources(manifest):
-            runs = control.runs(source.name, (RUNNING, STOPPED))
+            runs = control.runs(source.name, ALIVE)
             wanted = versions(manifest, source.name)
             if not runs or any(_takes_over(control, run, runs, wanted) for run in runs):
                 continue
@@ -94,7 +95,7 @@ def merge(settings: Settings, manifest: Manifest, control: ControlPlane) -> tupl
     return tuple(found)
 
 
-def _takes_over(control: ControlPlane, run: Run, runs: tuple[Run, ...], wanted: frozenset[tuple[str, str]]) -> bool:
+def _takes_over(control: ControlPlane, run: Run, runs: tuple[Run, ...], wanted: frozenset[Version]) -> bool:
     """Whether a run fills what is wanted alone, or will once it has passed all others."""
     others = {item.number for item in runs} - {run.number}
     return run.status == RUNNING and frozenset(filled_by(control, run)) == wanted and others <= set(run.replaces)
@@ -106,7 +107,7 @@ def cancel(control: ControlPlane, number: int) -> Run:
     Raises:
         UsageError: there is no such run, or it is the only one to fill a released view.
     """
-    runs = control.runs(statuses=(RUNNING, STOPPED))
+    runs = control.runs(statuses=ALIVE)
     run = next((item for item in runs if item.number == number), None)
     if run is None:
         known = ", ".join(str(item.number) for item in runs) or "none"

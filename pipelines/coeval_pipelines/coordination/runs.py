@@ -14,7 +14,7 @@ import structlog
 from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval_pipelines.control import ENDED, RUNNING, STOPPED, Certificate, ControlPlane, Run
+from coeval_pipelines.control import ALIVE, ENDED, RUNNING, STOPPED, Certificate, ControlPlane, Run
 from coeval_pipelines.coordination.changes import (
     BESIDE,
     KEEP,
@@ -29,7 +29,7 @@ from coeval_pipelines.coordination.changes import (
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.jobs import FlinkCluster, Job
 from coeval_pipelines.streaming.names import job_name, stream_sources
-from coeval_pipelines.streaming.options import StaleStateError, checkpoint_root, checkpoints_of, start_of
+from coeval_pipelines.streaming.options import StaleStateError, checkpoint_root, checkpoints_of, start_of, states
 from coeval_pipelines.streaming.sql import STATE_SLACK
 from coeval_pipelines.streaming.submit import Submission, job_of, submit
 
@@ -171,7 +171,7 @@ def stop(settings: Settings, control: ControlPlane, sources: Collection[str], sa
 def end_replaced(control: ControlPlane) -> list[int]:
     """End the runs that their successors have passed; returns their numbers."""
     ended: list[int] = []
-    running = {run.number: run for run in control.runs(statuses=(RUNNING, STOPPED))}
+    running = {run.number: run for run in control.runs(statuses=ALIVE)}
     for run in control.runs():
         old = [running[number] for number in run.replaces if number in running]
         if old and all(_passed(control, run, item) for item in old):
@@ -196,7 +196,7 @@ def _beyond(certificate: Certificate, other: Certificate) -> bool:
 
 def sweep(settings: Settings, control: ControlPlane) -> list[int]:
     """Delete the checkpoints and savepoints of runs that are over, once nothing starts from them; their numbers."""
-    alive = control.runs(statuses=(RUNNING, STOPPED))
+    alive = control.runs(statuses=ALIVE)
     kept = {job_name(manifest_of(control, run), run) for run in alive}
     home = checkpoints_of(settings, "")
     left = {path.name for path in home.iterdir()} - kept if home.exists() else set()
@@ -215,14 +215,13 @@ def sweep(settings: Settings, control: ControlPlane) -> list[int]:
 
 def _stands_alone(settings: Settings, control: ControlPlane, run: Run) -> bool:
     """Whether a run has state of its own, which does not refer to what it was restored from."""
-    root = checkpoints_of(settings, job_name(manifest_of(control, run), run))
-    return any(root.rglob("chk-*/_metadata")) or any(root.rglob("savepoint-*/_metadata"))
+    return any(states(checkpoints_of(settings, job_name(manifest_of(control, run), run))))
 
 
 def end_orphans(control: ControlPlane, manifest: Manifest) -> None:
     """End the runs of sources that a manifest does not stream any more."""
     sources = {source.name for source in stream_sources(manifest)}
-    for run in control.runs(statuses=(RUNNING, STOPPED)):
+    for run in control.runs(statuses=ALIVE):
         if run.source not in sources and manifest_of(control, run).tenant == manifest.tenant:
             control.set_run(run.number, ENDED, now())
 

@@ -226,9 +226,9 @@ def _known(control: ControlPlane, sources: Sequence[str]) -> list[str]:
         UsageError: one of them has none.
     """
     from coeval.errors import UsageError
-    from coeval_pipelines.control import RUNNING, STOPPED
+    from coeval_pipelines.control import ALIVE
 
-    known = sorted({run.source for run in control.runs(statuses=(RUNNING, STOPPED))})
+    known = sorted({run.source for run in control.runs(statuses=ALIVE)})
     for name in sources:
         if name not in known:
             raise UsageError(f"Nothing runs for the source {name!r}.", f"There are: {', '.join(known) or 'none'}.")

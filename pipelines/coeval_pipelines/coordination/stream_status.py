@@ -17,8 +17,8 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View
 from coeval.spec.time import duration
-from coeval_pipelines.control import RUNNING, STOPPED, ControlPlane, Run
-from coeval_pipelines.coordination.changes import filled_by
+from coeval_pipelines.control import ALIVE, ControlPlane, Run
+from coeval_pipelines.coordination.changes import Version, filled
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.coordination.stream_model import (
     MISSING,
@@ -70,7 +70,7 @@ def stream_status(
     now = time.time_ns() // 1000
     away: dict[str, str] = {}
     released = control.released()
-    runs = [(run, manifest) for run in control.runs(statuses=(RUNNING, STOPPED)) if (manifest := _of(control, run))]
+    runs = [(run, manifest) for run in control.runs(statuses=ALIVE) if (manifest := _of(control, run))]
     manifests = list({item.hash: item for item in (*([released] if released else []), *(m for _, m in runs))}.values())
     store = _ask(away, "redis", lambda: _read_store(settings, manifests))
     drafts = [_draft(run, manifest, released) for run, manifest in runs]
@@ -245,12 +245,12 @@ def _views(
     now: int,
 ) -> Iterator[ViewStatus]:
     named = _versions(released)
-    filled = {item for run in control.runs() for item in filled_by(control, run)}
+    filling = filled(control)
     with closing(FreshnessBook.open(settings)) as book:
         fresh = book.read()
     views = {(view.name, view.version): view for manifest in manifests for view in manifest.views.values()}
     for key, view in sorted(views.items()):
-        draft = _view(control, view, key in named, store.ready.get(key, False) if store else None, filled)
+        draft = _view(control, view, key in named, store.ready.get(key, False) if store else None, filling)
         found = known(fresh, view, now, STALE_FRESHNESS)
         if found is not None:
             draft = replace(draft, p50=found.p50, slowest=found.slowest, waiting=found.waiting, missed=found.missed)
@@ -258,7 +258,7 @@ def _views(
 
 
 def _view(
-    control: ControlPlane, view: View, released: bool, ready: bool | None, filled: Collection[tuple[str, str]]
+    control: ControlPlane, view: View, released: bool, ready: bool | None, filling: Collection[Version]
 ) -> ViewStatus:
     deployment = control.deployment(view.name, view.version)
     load = control.last_load(view.name, view.version)
@@ -274,5 +274,5 @@ def _view(
         ready=ready,
         promise=view.sla.freshness / 1e6,
         late_share=view.sla.late_share,
-        filled=not streamed or (view.name, view.version) in filled,
+        filled=not streamed or (view.name, view.version) in filling,
     )

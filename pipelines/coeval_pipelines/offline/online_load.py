@@ -37,6 +37,7 @@ from coeval_pipelines.offline.tables import read_batch_source, read_whole_log
 from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows, overtaken
 
 if TYPE_CHECKING:
+    import redis
     from pyspark.sql import DataFrame, SparkSession
 
 CALL_SIZE = 1000
@@ -45,6 +46,8 @@ CALL_SIZE = 1000
 _LOG = structlog.get_logger()
 
 Encoder: TypeAlias = Callable[[pa.RecordBatch], list[Update]]
+Counted: TypeAlias = Callable[[pa.RecordBatch], tuple[int, int]]
+"""Does something with a batch, and gives two counts of it."""
 
 
 def load_view(
@@ -100,28 +103,37 @@ def _erase_rows(settings: Settings, manifest: Manifest, view: RowView, events: D
 
     That is so for keys of which an erased row is newer than the one that is left, which this load then writes.
     """
-    frame = overtaken(view, events, now).mapInArrow(
-        _floorer(settings, manifest.tenant, view, run), "keys BIGINT, taken BIGINT"
-    )
-    found = frame.selectExpr("COALESCE(SUM(keys), 0)", "COALESCE(SUM(taken), 0)").first()
-    assert found is not None
-    _LOG.info("rows of erased subjects", view=view.name, keys=found[0], taken=found[1])
+
+    def start(client: redis.Redis) -> Counted:
+        eraser = OnlineEraser(client, manifest.tenant)
+
+        def erase(batch: pa.RecordBatch) -> tuple[int, int]:
+            floors = list(zip(batch.column(KEY).to_pylist(), _ints(batch, "event_ts").tolist(), strict=True))
+            return len(floors), eraser.erase_rows(view, floors, run - 1)
+
+        return erase
+
+    keys, taken = _on_workers(settings, overtaken(view, events, now), start)
+    _LOG.info("rows of erased subjects", view=view.name, keys=keys, taken=taken)
 
 
-def _floorer(
-    settings: Settings, tenant: str, view: RowView, run: int
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that sets the floors of one partition's keys, to be shipped to Spark's workers."""
+def _on_workers(settings: Settings, frame: DataFrame, start: Callable[[redis.Redis], Counted]) -> tuple[int, int]:
+    """Do something with every batch of a frame on Spark's workers, one connection each; gives the sums of its counts.
+
+    `start` is shipped to the workers, and makes what is done of a connection to the online store.
+    """
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with closing(open_redis(settings)) as client:
-            eraser = OnlineEraser(client, tenant)
+            counted = start(client)
             for batch in batches:
-                floors = list(zip(batch.column(KEY).to_pylist(), _ints(batch, "event_ts").tolist(), strict=True))
-                taken = eraser.erase_rows(view, floors, run - 1)
-                yield pa.RecordBatch.from_pydict({"keys": [len(floors)], "taken": [taken]})
+                first, second = counted(batch)
+                yield pa.RecordBatch.from_pydict({"first": [first], "second": [second]})
 
-    return work
+    counts = frame.mapInArrow(work, "first BIGINT, second BIGINT")
+    found = counts.selectExpr("COALESCE(SUM(first), 0)", "COALESCE(SUM(second), 0)").first()
+    assert found is not None
+    return int(found[0]), int(found[1])
 
 
 def _parts(
@@ -177,26 +189,13 @@ def _ints(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
 
 
 def _write(settings: Settings, manifest: Manifest, view: View, frame: DataFrame, encoder: Encoder) -> int:
-    counts = frame.mapInArrow(_applier(settings, manifest.tenant, view, encoder), "written BIGINT, refused BIGINT")
-    found = counts.selectExpr("COALESCE(SUM(written), 0)", "COALESCE(SUM(refused), 0)").first()
-    assert found is not None
-    _LOG.info("batch load", view=view.name, written=found[0], refused=found[1])
-    return int(found[0])
+    def start(client: redis.Redis) -> Counted:
+        writer = OnlineWriter(client, manifest.tenant)
+        return lambda batch: _apply(writer, view, encoder(batch))
 
-
-def _applier(
-    settings: Settings, tenant: str, view: View, encoder: Encoder
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that writes one partition, to be shipped to Spark's workers: one connection each."""
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with closing(open_redis(settings)) as client:
-            writer = OnlineWriter(client, tenant)
-            for batch in batches:
-                written, refused = _apply(writer, view, encoder(batch))
-                yield pa.RecordBatch.from_pydict({"written": [written], "refused": [refused]})
-
-    return run
+    written, refused = _on_workers(settings, frame, start)
+    _LOG.info("batch load", view=view.name, written=written, refused=refused)
+    return written
 
 
 def _apply(writer: OnlineWriter, view: View, updates: list[Update]) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_pipelines.complaints import Complaints
-from coeval_pipelines.control import RUNNING, STOPPED, Certificate, ControlPlane, Run
+from coeval_pipelines.control import ALIVE, Certificate, ControlPlane, Run
 from coeval_pipelines.streaming.broker import Broker, Offsets, partitions_of
 from coeval_pipelines.streaming.names import changelog_topic, group_id, run_views
 
@@ -65,7 +65,7 @@ class Certifier:
     def _work(self, broker: Broker) -> None:
         while not self._stop.wait(PERIOD_SECONDS):
             # A run that was stopped has committed once more, with its savepoint.
-            for run in self._control.runs(statuses=(RUNNING, STOPPED)):
+            for run in self._control.runs(statuses=ALIVE):
                 manifest = self._control.manifest(run.manifest_hash)
                 if manifest is not None:
                     self._certify(broker, manifest, run)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 _VIEW = ("tenant", "view", "version")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _SIZES = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
 
 
 class Meters:
@@ -41,8 +42,8 @@ class Meters:
         self._held = Gauge(
             "held_partitions", "Partitions that are not read on: their next message cannot be read.", _VIEW, **shared
         )
-        self._shown: set[tuple[str, str, str, str]] = set()
-        self._ever_held: set[tuple[str, str, str]] = set()
+        self._lags: set[tuple[str, str, str, str]] = set()
+        self._holds: set[tuple[str, str, str]] = set()
 
     def serve(self, port: int) -> None:
         """Answer Prometheus on a port.
@@ -54,14 +55,17 @@ class Meters:
 
     def lag(self, found: Mapping[tuple[str, str, str, str], int]) -> None:
         """The lag by tenant, view, version and partition; partitions that are not read here any more are not shown."""
-        for labels in self._shown - found.keys():
-            self._lag.remove(*labels)
-        for labels, messages in found.items():
-            self._lag.labels(*labels).set(messages)
-        self._shown = set(found)
+        self._lags = _show(self._lag, self._lags, found)
 
     def held(self, found: Mapping[tuple[str, str, str], int]) -> None:
         """The partitions that are held, by tenant, view and version."""
-        self._ever_held |= found.keys()
-        for labels in self._ever_held:
-            self._held.labels(*labels).set(found.get(labels, 0))
+        self._holds = _show(self._held, self._holds, found)
+
+
+def _show(gauge: Gauge, shown: Iterable[tuple[str, ...]], found: Mapping[_Labels, int]) -> set[_Labels]:
+    """Have a gauge say what was found, by its labels, and nothing else; gives what it shows now."""
+    for labels in set(shown) - found.keys():
+        gauge.remove(*labels)
+    for labels, value in found.items():
+        gauge.labels(*labels).set(value)
+    return set(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -38,9 +38,7 @@ def start_of(settings: Settings, run: Run, job: SourceJob, now: float) -> str:
     Raises:
         StaleStateError: the newest one was written too long ago.
     """
-    written = {
-        path: _written_at(path) for path in checkpoint_root(settings, job).rglob("*/_metadata") if _is_state(path)
-    }
+    written = {path: _written_at(path) for path in states(checkpoint_root(settings, job))}
     if run.restore:
         restored = Path(unquote(urlsplit(run.restore).path)) / "_metadata"
         written[restored] = _written_at(restored)
@@ -52,8 +50,10 @@ def start_of(settings: Settings, run: Run, job: SourceJob, now: float) -> str:
     return newest.parent.as_uri()
 
 
-def _is_state(metadata: Path) -> bool:
-    return metadata.parent.name.startswith(("chk-", "savepoint-"))
+def states(directory: Path) -> Iterator[Path]:
+    """The metadata files of the checkpoints and savepoints below a directory that are complete."""
+    found = directory.rglob("*/_metadata")
+    return (path for path in found if path.parent.name.startswith(("chk-", "savepoint-")))
 
 
 def _written_at(path: Path) -> float:
