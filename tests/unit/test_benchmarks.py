@@ -32,7 +32,7 @@ def test_the_limit_is_the_same_job_with_every_sink_forgetting() -> None:
     assert all("blackhole" in item for item in tables if "@topic`" not in item)
 
 
-def test_a_rate_leaves_out_the_first_fifth() -> None:
+def test_a_rate_leaves_out_the_first_half() -> None:
     slow_then_fast = [(0.0, 0), (10.0, 200), (11.0, 600), (12.0, 1000), (13.0, 1000)]
     assert rate_of(slow_then_fast, 1000).steady == pytest.approx(400)
     assert rate_of(slow_then_fast, 1000).seconds == 12.0

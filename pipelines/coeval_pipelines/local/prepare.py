@@ -122,6 +122,13 @@ def _java_options(package: Path) -> str:
     return next(line.strip().removeprefix("all: ") for line in lines if line.strip().startswith("all: "))
 
 
+# RocksDB's caches and write buffers are managed memory; state in memory is the heap's.
+_MANAGED = {
+    "hashmap": "taskmanager.memory.managed.size: 64m",
+    "rocksdb": "taskmanager.memory.managed.fraction: 0.5",
+}
+
+
 def _flink_config(settings: Settings, home: Path, java_options: str) -> str:
     host, port = host_port(settings.flink.rest_url, 8081)
     return f"""env.java.opts.all: {java_options}
@@ -136,7 +143,7 @@ taskmanager.registration.timeout: 30 s
 cluster.registration.error-delay: 1 s
 cluster.registration.max-timeout: 5 s
 taskmanager.memory.process.size: {settings.flink.worker_memory}
-taskmanager.memory.managed.size: 64m
+{_MANAGED[settings.flink.state_backend]}
 taskmanager.numberOfTaskSlots: {settings.flink.task_slots}
 rest.address: {host}
 rest.bind-address: {host}

@@ -95,6 +95,8 @@ def _checkpointing(flink: FlinkSettings, root: Path) -> Mapping[str, str]:
         "execution.checkpointing.dir": root.as_uri(),
         "execution.checkpointing.savepoint-dir": root.as_uri(),
         "execution.checkpointing.interval": f"{int(flink.checkpoint_seconds * 1000)} ms",
+        # Where one takes long, the job gets as much time to itself before the next.
+        "execution.checkpointing.min-pause": f"{int(flink.checkpoint_seconds * 1000)} ms",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.incremental": "true",
         # A checkpoint that fails (a full disk) costs nothing but time after a later failure; the next one may succeed.
