@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import hypothesis
 import prometheus_client  # noqa: F401 - before Feast, whose import has metrics kept for several processes
 import pytest
+import structlog
 
 from coeval.settings import Settings
 from coeval_pipelines.local import stack as local
@@ -16,6 +17,13 @@ from coeval_pipelines.local.prepare import free_settings
 # A rule holds or not; how long one example takes says something about the machine alone.
 hypothesis.settings.register_profile("coeval", deadline=None)
 hypothesis.settings.load_profile("coeval")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that runs in the process of the tests sets its log level for all that follow."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
