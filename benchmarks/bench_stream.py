@@ -32,7 +32,7 @@ from tests.support.payments.shape import Spec
 
 SEED = 20261121
 VIEWS: ViewSet = 3
-EVENTS = 150_000 if QUICK else 1_000_000
+EVENTS = 150_000 if QUICK else 500_000
 FEAST_EVENTS = 60_000 if QUICK else 200_000
 ROUNDS = 1 if QUICK else int(os.environ.get("ROUNDS", "1"))
 GROWTH_EVENTS = 100_000 if QUICK else 500_000
@@ -190,7 +190,7 @@ def _by_views(stack: Settings, item: Topic) -> list[Figures]:
 def _by_keys(stack: Settings, backend: str) -> list[Figures]:
     found: list[Figures] = []
     for keys in GROWTH_KEYS:
-        events = max(GROWTH_EVENTS, 2 * keys)
+        events = max(GROWTH_EVENTS, keys)
         item = topic(f"{keys} keys", f"keys{keys}.", events, hot_share=0.0, skew=0.0, cards=keys)
         _load(stack, item)
         figures = _survived(stack, item)
