@@ -13,7 +13,7 @@ from benchmarks.bench_freshness import faultless
 from benchmarks.limit import forgetful
 from benchmarks.lines import Line, draw
 from benchmarks.probe import probes, quantiles, shifted
-from benchmarks.rig import rate_of
+from benchmarks.rig import between_commits, rate_of
 from coeval_pipelines.control import Run
 from coeval_pipelines.streaming.sql import source_job
 from tests.support.payments.catalog import manifest
@@ -37,6 +37,12 @@ def test_a_rate_leaves_out_the_first_half() -> None:
     assert rate_of(slow_then_fast, 1000).steady == pytest.approx(400)
     assert rate_of(slow_then_fast, 1000).seconds == 12.0
     assert rate_of([(0.0, 0), (5.0, 1000)], 1000).steady == pytest.approx(200)
+
+
+def test_a_rate_between_commits_leaves_out_the_first_half_and_the_last_wait() -> None:
+    commits = [(0.0, 0), (9.0, 300), (10.0, 500), (11.0, 700), (12.0, 900), (15.0, 1000)]
+    assert between_commits(commits) == pytest.approx(200)
+    assert between_commits([(0.0, 0), (5.0, 1000)]) == pytest.approx(200)
 
 
 def test_an_event_that_is_never_seen_counts_as_the_longest_wait() -> None:
