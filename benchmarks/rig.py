@@ -37,6 +37,8 @@ from coeval_pipelines.streaming.progress import Progress, await_caught_up
 from tests.support.payments.produce import produce
 from tests.support.payments.shape import Spec
 
+WORKER_MEMORY = "4g"
+"""Of the one worker: two million tiles and the identities of half a million events do not fit in the usual 2."""
 STEADY_SHARE = 0.5
 """Rates are taken after this share of the work: before it, Java compiles."""
 _DEADLINE_SECONDS = 1800.0
@@ -50,7 +52,8 @@ def bench_stack(**flink: object) -> Iterator[Settings]:
     """
     with tempfile.TemporaryDirectory(prefix="coeval-bench-") as home:
         settings = free_settings(Path(home))
-        settings = settings.model_copy(update={"flink": settings.flink.model_copy(update=flink)})
+        chosen = {"worker_memory": WORKER_MEMORY} | flink
+        settings = settings.model_copy(update={"flink": settings.flink.model_copy(update=chosen)})
         local.up(settings, ENGINES)
         try:
             yield settings
