@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations chaos bench-catalog bench-stream bench-freshness soak
+.PHONY: help setup demo test mutations chaos bench-catalog bench-stream bench-online bench-freshness soak
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -35,6 +35,9 @@ bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside 
 
 bench-stream: setup ## Measure the stream's throughput and growth, beside Flink alone, Feast and plain Python
 	@$(BIN)/python -m benchmarks.bench_stream
+
+bench-online: setup ## Measure online reads beside redis-py's bare MGET, Feast and Feast with precomputed vectors
+	@$(BIN)/python -m benchmarks.bench_online
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from coeval.client import open_redis
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.settings import load_settings
 from coeval.spec.manifest import Manifest
@@ -81,14 +82,17 @@ class Watch:
         spend, latest = manifest.views["card_spend"], manifest.views["latest_payment"]
         self._reader = reader
         self._counts = counts
-        self._views = [
-            ServiceView(spend.name, spend.version, tuple(counts)),
-            ServiceView(latest.name, latest.version, (latest.features[0].name,)),
-        ]
+        self._planner = ReadPlanner(
+            manifest,
+            [
+                ServiceView(spend.name, spend.version, tuple(counts)),
+                ServiceView(latest.name, latest.version, (latest.features[0].name,)),
+            ],
+        )
 
     def look(self, waiting: Sequence[Probe]) -> list[tuple[bool, bool]]:
         """Whether each probe is in the row view, and whether it is in the windowed view."""
-        found = self._reader.read(self._views, {"card_id": [probe.card for probe in waiting]})
+        found = self._reader.read(self._planner, {"card_id": [probe.card for probe in waiting]})
         rows = found.event_ts["latest_payment"].tolist()
         columns = [found.columns["card_spend"][name].values.tolist() for name in self._counts]
         least = [min(values) for values in zip(*columns, strict=True)]
@@ -150,7 +154,7 @@ def main() -> int:
     manifest = Manifest.from_json(Path(chosen["manifest"]).read_text())
     found = [Probe(**json.loads(line)) for line in Path(chosen["probes"]).read_text().splitlines()]
     with closing(open_redis(settings)) as client, Path(chosen["out"]).open("w") as sink:
-        watch(Watch(OnlineReader(client, manifest), manifest, chosen["counts"]), found, sink)
+        watch(Watch(OnlineReader(client), manifest, chosen["counts"]), found, sink)
     return 0
 
 

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from coeval.aggregations.states import from_limbs
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.keys import data_key
-from coeval.online.layout import TILE_BIAS, decode_row, decode_tiles
-from coeval.online.merge import read_rows, read_windows, unavailable
-from coeval.online.result import Column
+from coeval.online.layout import TILE_BIAS, decode_tiles
+from coeval.online.merge import unavailable
+from coeval.online.plan import codec_of
+from coeval.online.result import Block, Column
+from coeval.online.rows import RowCodec, decode_row, read_rows
 from coeval.online.store import fetch
 from coeval.online.writer import OnlineWriter
 from coeval.spec.keys import bucket_of, decode_key
@@ -131,13 +133,14 @@ def serve(
 ) -> Served:
     """What the reader makes of stored state at q."""
     names = [field.name for field in view.features]
-    columns: Mapping[str, Column]
     if not ready:
         columns = {field.name: unavailable(field, len(blobs)) for field in view.features}
-    elif isinstance(view, WindowedView):
-        columns, _ = read_windows(view, manifest.event_source(view), blobs, names, q)
     else:
-        columns, _ = read_rows(view, blobs, names, q)
+        codec = codec_of(manifest, view)
+        block: Block = (
+            read_rows(codec, blobs, (), q) if isinstance(codec, RowCodec) else codec.read(blobs, names, (), q)
+        )
+        columns = {name: block.column(name) for name in names}
     return Served(tuple(keys), np.full(len(blobs), q, dtype=np.int64), columns, ready)
 
 

@@ -21,11 +21,15 @@ from pydantic_settings import (
 
 
 class RedisSettings(BaseModel):
-    """The online store."""
+    """The online store: `redis://`, `rediss://` (TLS) or `unix://`."""
 
     url: str = "redis://127.0.0.1:6379/0"
     cluster: bool = False
     """Whether the address is that of a node of a Redis Cluster, any of them."""
+    sentinel: str = ""
+    """The name of the primary, where the address is that of Sentinels: redis://one:26379,two:26379/0"""
+    username: str = ""
+    """An ACL user; without, the default one."""
     password: SecretStr | None = None
     timeout_seconds: float = 2.0
 
@@ -168,6 +172,11 @@ class Settings(BaseSettings):
     def released_path(self) -> Path:
         """The manifest that readers follow: the one that was released last."""
         return self.home / "released.json"
+
+    @property
+    def manifests(self) -> Path:
+        """The manifests that were ever released, each under its hash: what models may be pinned to."""
+        return self.home / "manifests"
 
     @property
     def control_url(self) -> str:

@@ -17,7 +17,7 @@ import redis
 from coeval.client import open_redis
 from coeval.errors import StoreError
 from coeval.online.keys import data_key
-from coeval.online.layout import decode_row
+from coeval.online.rows import decode_row
 from coeval.reference.oracle import is_late
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key

@@ -13,7 +13,7 @@ from coeval.aggregations.partial import fold
 from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.client import open_redis
 from coeval.online.keys import data_key
-from coeval.online.layout import decode_row
+from coeval.online.rows import decode_row
 from coeval.reference.oracle import is_late, key_of, seen_by
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from coeval.online.keys import bucket_prefix, data_key, incarnation_key, offset_key, ready_key
+from coeval.online.keys import bucket_prefix, data_key, incarnation_key, offset_key, ready_key, ready_line
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import with_version
@@ -117,13 +117,14 @@ def test_7_names_that_end_or_begin_alike_never_share_a_key_or_a_prefix() -> None
     evil = ["s", "sx", "s:spend:", "s}:{0", "s*", "s?[a]"]
     for (tenant, view), (other, another) in permutations(owners, 2):
         mine = {
-            *(ready_key(tenant, view, bucket) for bucket in range(view.partitions)),
             *(offset_key(tenant, view, bucket) for bucket in range(view.partitions)),
             *(data_key(tenant, view, key) for key in evil),
         }
         for bucket in range(another.partitions):
             assert not any(key.startswith(bucket_prefix(other, another, bucket) + ":") for key in mine)
-        assert not mine & {ready_key(other, another, 0), offset_key(other, another, 0), incarnation_key(other, 0)}
+        assert not mine & {ready_key(other, 0), offset_key(other, another, 0), incarnation_key(other, 0)}
+        assert other == tenant or ready_key(other, 0) != ready_key(tenant, 0)
+        assert another.name == view.name or ready_line(another) not in ready_line(view) + "1" + ready_line(view)
 
 
 def test_7_dropping_what_a_scan_finds_of_one_view_leaves_every_other_as_it_is(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.writer import Fence, FencedError, OnlineWriter
 from coeval.spec.model import ServiceView
@@ -67,6 +68,10 @@ def test_a_wipe_while_filling_leaves_the_view_unready(client: redis.Redis) -> No
     assert not writer.mark_ready(view, incarnation, "late")
     assert not writer.is_ready(view)
     service = ServiceView(view.name, view.version, ("count_1h", "sum_amount_1h"))
-    columns = OnlineReader(client, manifest, lambda: START).read([service], {"card_id": [1, 2]}).columns["card_spend"]
+    columns = (
+        OnlineReader(client, lambda: START)
+        .read(ReadPlanner(manifest, [service]), {"card_id": [1, 2]})
+        .columns["card_spend"]
+    )
     assert {int(code) for column in columns.values() for code in column.status} == {5}
     assert all(column.null.all() for column in columns.values())

@@ -11,7 +11,7 @@ import pytest
 
 from coeval.client import open_redis
 from coeval.errors import ManifestError, StackError
-from coeval.online.keys import data_key, offset_key, ready_key
+from coeval.online.keys import data_key, offset_key, ready_key, ready_line
 from coeval.settings import RedisSettings, Settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog import deployed
@@ -39,7 +39,7 @@ def _fill(settings: Settings, catalog: Manifest, counts: dict[str, int]) -> None
             for number in range(count):
                 pipeline.set(data_key(catalog.tenant, view, f"i{number}"), b"x" * 500)
             pipeline.set(offset_key(catalog.tenant, view, 0), 7)
-            pipeline.set(ready_key(catalog.tenant, view, 0), 1)
+            pipeline.set(ready_key(catalog.tenant, 0), ready_line(view) + "1")
         pipeline.set("another:{0}:card_spend:abc:i1", "someone else's")
         pipeline.execute()
 

@@ -12,7 +12,6 @@ import redis
 
 from coeval.client import FeatureStore, open_redis
 from coeval.errors import EntityKeyError, RequestError, StoreError, UnknownFeatureError
-from coeval.online.keys import ready_key
 from coeval.online.result import Status
 from coeval.online.writer import OnlineWriter
 from coeval.settings import RedisSettings, Settings
@@ -87,7 +86,7 @@ def test_an_old_row_expires_when_it_is_read(store: FeatureStore, redis_server: S
 def test_a_view_that_is_not_ready_has_no_values(store: FeatureStore, redis_server: Settings) -> None:
     client = redis.Redis.from_url(redis_server.redis.url)
     view = store.manifest.views["card_spend"]
-    client.delete(*(ready_key("bank", view, bucket) for bucket in range(view.partitions)))
+    OnlineWriter(client, "bank").unmark(view)
     result = store.get_features("risk", ASK, request=AMOUNT)
     assert set(result.status["card_spend__count_1h"]) == {Status.UNAVAILABLE}
     assert set(result.status["against_usual__ratio"]) == {Status.UNAVAILABLE}

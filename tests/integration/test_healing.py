@@ -10,6 +10,7 @@ import pytest
 import tenacity
 
 from coeval.client import open_redis
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.result import Status
 from coeval.reference.oracle import key_of
@@ -79,7 +80,7 @@ def test_a_wiped_store_is_unavailable_until_it_has_healed(whole: Settings) -> No
         with closing(open_redis(whole)) as client:
             client.flushall()
             service = ServiceView(view.name, view.version, ("count_30d",))
-            found = OnlineReader(client, manifest, lambda: END).read([service], {"card_id": [0]})
+            found = OnlineReader(client, lambda: END).read(ReadPlanner(manifest, [service]), {"card_id": [0]})
         assert found.columns["card_spend"]["count_30d"].status.tolist() == [Status.UNAVAILABLE]
 
         _await(lambda: not unready(whole, manifest))

@@ -14,6 +14,7 @@ import redis
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.writer import OnlineWriter
 from coeval.reference import value_at
@@ -81,7 +82,7 @@ def _keys(view: View, events: list[Event]) -> list[tuple[Physical, ...]]:
 def _read(client: redis.Redis, view: View, keys: list[tuple[Physical, ...]], q: int) -> list[dict[str, Physical]]:
     used = ServiceView(view.name, view.version, tuple(field.name for field in view.features))
     entities = {field.name: [key[index] for key in keys] for index, field in enumerate(view.key)}
-    columns = OnlineReader(client, MANIFEST, lambda: q).read([used], entities).columns[view.name]
+    columns = OnlineReader(client, lambda: q).read(ReadPlanner(MANIFEST, [used]), entities).columns[view.name]
     return [
         {name: None if column.null[row] else column.values[row] for name, column in columns.items()}
         for row in range(len(keys))

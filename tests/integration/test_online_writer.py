@@ -18,6 +18,7 @@ import pytest
 from coeval.client import open_redis
 from coeval.errors import StoreError
 from coeval.online.keys import writers_key
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.result import Status
 from coeval.online.writer import OnlineWriter
@@ -147,7 +148,7 @@ def _statuses(logs: Changelogs, settings: Settings) -> dict[int, Status]:
     keys = sorted({key_of(view, event) for event in logs.events})
     with closing(open_redis(settings)) as client:
         entities = {"card_id": [key[0] for key in keys]}
-        found = OnlineReader(client, logs.manifest, lambda: logs.end).read([service], entities)
+        found = OnlineReader(client, lambda: logs.end).read(ReadPlanner(logs.manifest, [service]), entities)
     column = found.columns[view.name]["count_30d"]
     assert all(null for null, code in zip(column.null, column.status, strict=True) if code == Status.UNAVAILABLE)
     buckets = [bucket_of(encode_key(view.key, key), view.partitions) for key in keys]

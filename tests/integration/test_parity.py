@@ -239,7 +239,7 @@ def test_a_key_that_only_the_store_knows_is_found(world: World) -> None:
 
 
 def test_a_view_that_is_not_ready_fails_and_compares_as_unavailable(world: World) -> None:
-    marker = ready_key(MANIFEST.tenant, LATEST, 0)
+    marker = ready_key(MANIFEST.tenant, 0)
     with world.changed(marker, None):
         result = world.parity("latest_payment")
     assert not result.passed

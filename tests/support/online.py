@@ -11,9 +11,11 @@ import redis
 from coeval.aggregations.partial import Component, fold
 from coeval.aggregations.states import Storage, to_wide
 from coeval.aggregations.tiles import Granularity, tile_plan
-from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
+from coeval.online.layout import TileColumns, Update, encode_tiles
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.result import Status
+from coeval.online.rows import RowColumns, encode_rows
 from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import is_late, key_of, value_at
 from coeval.spec.keys import bucket_of, encode_key
@@ -92,7 +94,7 @@ def read(
     """What the reader gives for keys at q: physical values by feature, None for null."""
     service = ServiceView(view.name, view.version, tuple(field.name for field in view.features))
     entities = {field.name: [key[index] for key in keys] for index, field in enumerate(view.key)}
-    columns = OnlineReader(client, manifest, lambda: q).read([service], entities).columns[view.name]
+    columns = OnlineReader(client, lambda: q).read(ReadPlanner(manifest, [service]), entities).columns[view.name]
     unavailable = {name for name, column in columns.items() if (column.status == Status.UNAVAILABLE).any()}
     assert not unavailable, unavailable
     return [

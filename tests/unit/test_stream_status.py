@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from coeval.online.layout import RowColumns, encode_rows
+from coeval.online.rows import RowColumns, encode_rows
 from coeval.spec.canary import canary_record
 from coeval.spec.model import Constant, RowView, Sla
 from coeval.spec.time import SECOND

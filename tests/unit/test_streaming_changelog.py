@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coeval.aggregations.tiles import tile_plan
-from coeval.online.layout import decode_row
+from coeval.online.rows import decode_row
 from coeval.spec.keys import bucket_of
 from coeval.spec.model import RowView, WindowedView
 from coeval.spec.time import DAY, HOUR, MINUTE

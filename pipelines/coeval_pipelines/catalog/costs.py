@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coeval.aggregations.tiles import tile_plan
-from coeval.online.layout import ROW_HEADER, blob_size
+from coeval.online.layout import blob_size
+from coeval.online.rows import ROW_HEADER
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import RowView, View, WindowedView
 from coeval.spec.types import DataType, Kind

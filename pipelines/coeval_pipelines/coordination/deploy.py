@@ -108,9 +108,12 @@ def release(settings: Settings, control: ControlPlane, manifest: Manifest) -> No
     released = control.released()
     if released is None or released.hash != manifest.hash:
         control.release(manifest.hash, now())
-    partial = settings.released_path.with_suffix(".partial")
-    partial.write_text(manifest.to_json())
-    partial.replace(settings.released_path)
+    settings.manifests.mkdir(parents=True, exist_ok=True)
+    # The one that a model may be pinned to before the one that says it is there.
+    for path in (settings.manifests / f"{manifest.hash}.json", settings.released_path):
+        partial = path.with_suffix(".partial")
+        partial.write_text(manifest.to_json())
+        partial.replace(path)
 
 
 def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> None:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
 from coeval.online.erase import OnlineEraser
-from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
+from coeval.online.layout import TileColumns, Update, encode_tiles
+from coeval.online.rows import RowColumns, encode_rows
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning, place_in_key

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from coeval.aggregations.tiles import Granularity, tile_plan
-from coeval.online.layout import RowColumns, TileColumns, Update, encode_rows, encode_tiles
+from coeval.online.layout import TileColumns, Update, encode_tiles
+from coeval.online.rows import RowColumns, encode_rows
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.types import Physical
 from coeval_pipelines.arrow import stored_states

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.online import keys
-from coeval.online.layout import decode_row, decode_tiles
+from coeval.online.layout import decode_tiles
+from coeval.online.rows import decode_row
 from coeval.reference.oracle import key_of, seen_by
 from coeval.spec.canary import canary_record
 from coeval.spec.keys import encode_key

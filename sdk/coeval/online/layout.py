@@ -1,11 +1,10 @@
-"""The bytes of the online store: headers, tile slots, rows; and the guarded writes made of them. Pure.
+"""The bytes of windowed views: headers and tile slots; and the guarded writes made of them. Pure.
 
-Windowed view, one string per key: a 32-byte header, then per granularity (coarse first) a ring of slots; a tile's slot
-is its index modulo the ring. A ring that was never written may be missing at the end: absent bytes are empty slots.
-Row view, one string per key: a 40-byte header, the null bitmap, 8 bytes per feature of fixed width (16 for a decimal of
-more than 18 digits), then the strings.
+One string per key: a 32-byte header, then per granularity (coarse first) a ring of slots; a tile's slot is its index
+modulo the ring. A ring that was never written may be missing at the end: absent bytes are empty slots.
 A header ends with the key's erasure floor (see `coeval.online.erase`).
 Guards are big-endian (a Lua script unpacks them), state is little-endian (numpy reads it in place).
+Row views are laid out by `coeval.online.rows`.
 """
 
 from __future__ import annotations
@@ -13,25 +12,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import Granularity, TilePlan
-from coeval.spec.model import Field, RowView
-from coeval.spec.types import Kind, Physical
 
 LAYOUT = 3
 TILE_HEADER = struct.Struct(">B3xIqqq")
 """Layout id, epoch of the floor, the greatest event_ts and available_at (microseconds UTC) of what was written, floor.
 
 A tile that starts at or before the floor counts only if its epoch is greater than the floor's."""
-ROW_HEADER = struct.Struct(">Iiqqqq")
-"""Layout id (one byte) and the epoch of the writer (three), partition, event_ts, available_at, offset, floor.
-
-A row that was available at or before the floor does not count."""
 NO_FLOOR = -(2**63)
 """The floor of a key of which nothing was erased."""
 TILE_BIAS = 2**52
@@ -39,7 +31,6 @@ TILE_BIAS = 2**52
 
 _WRITE_PREFIX = struct.Struct(">Iqqq")
 """Of a tile's payload: the byte that its slot begins at, its last_event_ts and last_available_at, where it starts."""
-_ROW_TIMES = struct.Struct(">16xq8xq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +55,6 @@ class TileColumns:
     last_event_ts: NDArray[np.int64]
     last_available_at: NDArray[np.int64]
     states: Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class RowColumns:
-    """Rows of a row view, columnar. The four times and positions are the total order; values are physical."""
-
-    keys: Sequence[str]
-    event_ts: NDArray[np.int64]
-    available_at: NDArray[np.int64]
-    partition: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    values: Mapping[str, Sequence[Physical]]
 
 
 def ring_offset(plan: TilePlan, hop: int) -> int:
@@ -117,88 +96,17 @@ def encode_tiles(plan: TilePlan, hop: int, columns: TileColumns, epoch: int) -> 
     ]
 
 
-def encode_rows(view: RowView, columns: RowColumns, epoch: int = 0) -> list[Update]:
-    """The guarded writes of rows. Batch runs have an epoch of at least 1 (below 2^24), the stream has 0."""
-    first = LAYOUT << 24 | epoch
-    order = zip(
-        columns.partition.tolist(),
-        columns.event_ts.tolist(),
-        columns.available_at.tolist(),
-        columns.offset.tolist(),
-        strict=True,
-    )
-    rows = zip(*(columns.values[field.name] for field in view.features), strict=True)
-    return [
-        Update(key, ROW_HEADER.pack(first, *position, NO_FLOOR) + _encode_row(view.features, row))
-        for key, position, row in zip(columns.keys, order, rows, strict=True)
-    ]
-
-
-@lru_cache(maxsize=256)
-def _fixed(features: tuple[Field, ...]) -> struct.Struct:
-    return struct.Struct("<" + "".join(_code(field) for field in features if field.type.kind is not Kind.STRING))
-
-
-def _code(field: Field) -> str:
-    if field.type.is_wide:
-        return "16s"
-    return "d" if field.type.kind is Kind.FLOAT64 else "q"
-
-
-def _encode_row(features: tuple[Field, ...], values: Sequence[Physical]) -> bytes:
-    nulls = bytearray((len(features) + 7) // 8)
-    fixed: list[Physical | bytes] = []
-    tail = bytearray()
-    for index, (field, value) in enumerate(zip(features, values, strict=True)):
-        if value is None:
-            nulls[index // 8] |= 1 << index % 8
-        if field.type.kind is Kind.STRING:
-            text = str(value or "").encode()
-            tail += struct.pack("<I", len(text)) + text
-        elif field.type.is_wide:
-            fixed.append(int(value or 0).to_bytes(16, "little", signed=True))
-        else:
-            fixed.append(0 if value is None else value)
-    return bytes(nulls) + _fixed(features).pack(*fixed) + bytes(tail)
-
-
-def decode_row(features: tuple[Field, ...], blob: bytes) -> tuple[tuple[int, int, int, int], list[Physical]]:
-    """The order (event_ts, available_at, partition, offset) and the physical values of a stored row."""
-    _, partition, event_ts, available_at, offset, _ = ROW_HEADER.unpack_from(blob)
-    nulls = blob[ROW_HEADER.size : ROW_HEADER.size + (len(features) + 7) // 8]
-    position = ROW_HEADER.size + len(nulls)
-    fixed = iter(_fixed(features).unpack_from(blob, position))
-    position += _fixed(features).size
-    values: list[Physical] = []
-    for index, field in enumerate(features):
-        value: Physical
-        if field.type.kind is Kind.STRING:
-            length = int.from_bytes(blob[position : position + 4], "little")
-            value = blob[position + 4 : position + 4 + length].decode()
-            position += 4 + length
-        elif field.type.is_wide:
-            value = int.from_bytes(next(fixed), "little", signed=True)
-        else:
-            value = next(fixed)
-        values.append(None if nulls[index // 8] >> index % 8 & 1 else value)
-    return (event_ts, available_at, partition, offset), values
-
-
-def is_erased(blob: bytes) -> bool:
-    """Whether a stored row was available at or before its key's erasure floor, so that no reader may see it."""
-    available_at, floor = _ROW_TIMES.unpack_from(blob)
-    return bool(available_at <= floor)
-
-
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """Many keys of a windowed view, decoded in place: per granularity a (keys, slots) structured array.
 
-    A key that is not stored has empty slots; `stored` tells which are. Times are microseconds UTC, 0 where not stored.
-    `floor` (microseconds UTC, NO_FLOOR for none) and its epoch say which tiles of a key are erased.
+    A key that is not stored has empty slots; `stored` tells which are, `unknown` which are laid out in a way that this
+    release does not know. Times are microseconds UTC, 0 where not stored. `floor` (microseconds UTC, NO_FLOOR for none)
+    and its epoch say which tiles of a key are erased.
     """
 
     stored: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
     last_event_ts: NDArray[np.int64]
     last_available_at: NDArray[np.int64]
     floor: NDArray[np.int64]
@@ -209,12 +117,13 @@ class Tiles:
 def decode_tiles(plan: TilePlan, blobs: Sequence[bytes | None]) -> Tiles:
     """Decode the blobs of an MGET; missing ends of rings and missing keys read as empty slots."""
     size = blob_size(plan)
-    raw = np.frombuffer(b"".join([(blob or b"").ljust(size, b"\0") for blob in blobs]), dtype=np.uint8)
+    raw = np.frombuffer(b"".join([(blob or b"")[:size].ljust(size, b"\0") for blob in blobs]), dtype=np.uint8)
     table = raw.reshape(len(blobs), size)
     header = np.ascontiguousarray(table[:, : TILE_HEADER.size]).view(_HEADER)[:, 0]
     stored = header["layout"] != 0
     return Tiles(
         stored,
+        stored & (header["layout"] != LAYOUT),
         header["event_ts"].astype(np.int64),
         header["available_at"].astype(np.int64),
         np.where(stored, header["floor"].astype(np.int64), NO_FLOOR),

@@ -1,21 +1,20 @@
-"""The reader: a plan, one fetch, decode and merge. It knows Redis and takes its clock as a parameter."""
+"""The reader: a plan, one fetch, and blocks of features. It knows Redis and takes its clock as a parameter."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coeval.online.merge import read_rows, read_windows
-from coeval.online.plan import ViewRead, plan_read
-from coeval.online.result import Column, Status
-from coeval.online.store import fetch
-from coeval.spec.manifest import Manifest
-from coeval.spec.model import ServiceView, WindowedView
+from coeval.online.answer import UNREAD, Answer, Fetched
+from coeval.online.cache import ReadCache
+from coeval.online.plan import Entities, ReadPlan, ReadPlanner, ViewRead
+from coeval.online.result import Block, Column
+from coeval.online.rows import RowCodec, read_rows
 
 if TYPE_CHECKING:
     import redis
@@ -28,60 +27,84 @@ def wall_clock() -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoredFeatures:
-    """Columns by view and feature, and the newest event time per view and entity, as read at `at`."""
+    """What was read at `at`: a block per view, of which `features` were asked for."""
 
-    columns: Mapping[str, Mapping[str, Column]]
-    event_ts: Mapping[str, NDArray[np.int64]]
+    blocks: Mapping[str, Block]
+    features: Mapping[str, Sequence[str]]
     at: int
+
+    @property
+    def columns(self) -> dict[str, dict[str, Column]]:
+        """Every column that was asked for, by view and feature."""
+        return {view: {name: self.blocks[view].column(name) for name in names} for view, names in self.features.items()}
+
+    @property
+    def event_ts(self) -> dict[str, NDArray[np.int64]]:
+        """Per view, the newest event behind each entity's values (microseconds UTC, 0 for none)."""
+        return {view: block.event_ts for view, block in self.blocks.items()}
+
+
+def decode(plan: ReadPlan, answer: Answer, at: int) -> StoredFeatures:
+    """What was fetched as a plan says, as features at an instant (microseconds UTC)."""
+    blocks = {read.view.name: _block(plan, read, answer, at) for read in plan.reads}
+    return StoredFeatures(blocks, {read.view.name: read.features for read in plan.reads}, at)
+
+
+def _block(plan: ReadPlan, read: ViewRead, answer: Answer, at: int) -> Block:
+    blobs, doubted = _believed(plan, read, answer)
+    if isinstance(read.codec, RowCodec):
+        return read_rows(read.codec, blobs, doubted, at)
+    return read.codec.read(blobs, read.features, doubted, at)
+
+
+def _believed(plan: ReadPlan, read: ViewRead, answer: Answer) -> tuple[Sequence[bytes | None], Sequence[bool]]:
+    """A view's blobs, and which of them nobody may believe: they were not read, or their bucket is not ready."""
+    values = answer.values
+    fetched = values[read.start : read.start + plan.rows]
+    lost = {bucket for bucket in set(read.buckets) if not _says(values[plan.markers[bucket]], read.line)}
+    if answer.whole and not lost:
+        return fetched, ()  # type: ignore[return-value]
+    doubted = [bucket in lost or value is UNREAD for bucket, value in zip(read.buckets, fetched, strict=True)]
+    blobs = [None if doubt else value for value, doubt in zip(fetched, doubted, strict=True)]
+    return blobs, doubted  # type: ignore[return-value]
+
+
+def _says(marker: Fetched, line: bytes) -> bool:
+    return isinstance(marker, bytes) and line in marker
 
 
 class OnlineReader:
-    """Reads the stored features of one manifest. Thread-safe as far as its Redis client is."""
+    """Reads stored features. Safe to share between threads, and to be carried through a fork."""
 
-    def __init__(self, client: redis.Redis, manifest: Manifest, clock: Callable[[], int] = wall_clock) -> None:
-        self._client = client
-        self._manifest = manifest
+    def __init__(
+        self, client: redis.Redis, clock: Callable[[], int] = wall_clock, cache: ReadCache | None = None
+    ) -> None:
+        # redis-py takes long to import, which who only imports us need not wait for.
+        from coeval.online.lanes import Lanes
+
+        self._lanes = Lanes(client)
         self._clock = clock
+        self._cache = cache
 
-    def read(self, views: Sequence[ServiceView], entities: Mapping[str, Sequence[Any]]) -> StoredFeatures:
+    def close(self) -> None:
+        """Close the connections for reading; the client stays as it is."""
+        self._lanes.close()
+
+    def read(self, planner: ReadPlanner, entities: Entities, deadline: float | None = None) -> StoredFeatures:
         """Read views for entities given as columns by join key; every value as of one instant, taken before the read.
+
+        `deadline` is in seconds from now: what is not read by then is UNAVAILABLE.
 
         Raises:
             EntityKeyError: a key is missing, null or of the wrong type.
-            redis.RedisError: the store refused or did not answer.
+            redis.RedisError: without a deadline: the store refused or did not answer.
         """
-        plan = plan_read(self._manifest, views, entities)
+        until = None if deadline is None else time.monotonic() + deadline
+        plan = planner.plan(entities)
         at = self._clock()
-        fetched = fetch(self._client, plan.keys)
-        columns: dict[str, Mapping[str, Column]] = {}
-        event_ts: dict[str, NDArray[np.int64]] = {}
-        for read in plan.reads:
-            columns[read.view.name], event_ts[read.view.name] = self._decode(read, fetched, at)
-        return StoredFeatures(columns, event_ts, at)
+        return decode(plan, self._fetch(plan.keys, until), at)
 
-    def _decode(
-        self, read: ViewRead, fetched: Sequence[bytes | None], at: int
-    ) -> tuple[dict[str, Column], NDArray[np.int64]]:
-        blobs = fetched[read.data : read.data + read.count]
-        markers = fetched[read.start : read.data]
-        if None not in markers:
-            return self._believed(read, blobs, at)
-        lost = {bucket for bucket, marker in zip(read.buckets, markers, strict=True) if marker is None}
-        doubted = np.array([bucket in lost for bucket in read.bucket_of_row], dtype=bool)
-        kept = [None if doubt else blob for blob, doubt in zip(blobs, doubted.tolist(), strict=True)]
-        columns, event_ts = self._believed(read, kept, at)
-        return {name: _without(column, doubted) for name, column in columns.items()}, event_ts
-
-    def _believed(
-        self, read: ViewRead, blobs: Sequence[bytes | None], at: int
-    ) -> tuple[dict[str, Column], NDArray[np.int64]]:
-        view = read.view
-        if isinstance(view, WindowedView):
-            return read_windows(view, self._manifest.event_source(view), blobs, read.features, at)
-        return read_rows(view, blobs, read.features, at)
-
-
-def _without(column: Column, doubted: NDArray[np.bool_]) -> Column:
-    """A column without the values of some rows: their bucket is not ready, so that nothing of it may be believed."""
-    status = np.where(doubted, Status.UNAVAILABLE, column.status).astype(np.int8)
-    return Column(column.type, column.values, column.null | doubted, status)
+    def _fetch(self, names: Sequence[str], until: float | None) -> Answer:
+        if self._cache is None:
+            return self._lanes.fetch(names, until)
+        return self._cache.fetch(names, lambda missing: self._lanes.fetch(missing, until))

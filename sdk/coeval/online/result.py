@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coeval.spec.types import DataType, Kind, Logical, to_logical
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
 
 class Status(IntEnum):
@@ -58,29 +64,106 @@ class Column:
         return np.where(self.null, np.nan, values / 10**self.type.scale)
 
 
-@dataclass(frozen=True)
+class Block(Protocol):
+    """The features of one view as they were read. A column is made when it is asked for."""
+
+    @property
+    def event_ts(self) -> NDArray[np.int64]:
+        """The newest event behind each entity's values (microseconds UTC, 0 for none)."""
+
+    def column(self, name: str) -> Column:
+        """A feature as arrays."""
+
+    def logical(self, name: str) -> list[Logical]:
+        """A feature as users see it."""
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Features as floats, (entities, names): NaN for null, decimals in their own unit. None of them is text."""
+
+    def codes(self, names: Sequence[str]) -> NDArray[np.int8]:
+        """The statuses of features, (entities, names)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBlock:
+    """Columns that were computed: a `Block`."""
+
+    columns: Mapping[str, Column]
+    event_ts: NDArray[np.int64]
+
+    def column(self, name: str) -> Column:
+        """See `Block`."""
+        return self.columns[name]
+
+    def logical(self, name: str) -> list[Logical]:
+        """See `Block`."""
+        return self.columns[name].logical()
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """See `Block`."""
+        return np.column_stack([self.columns[name].numeric() for name in names])
+
+    def codes(self, names: Sequence[str]) -> NDArray[np.int8]:
+        """See `Block`."""
+        return np.column_stack([self.columns[name].status for name in names])
+
+
+class Part(NamedTuple):
+    """Some of the features of one view, in a row: a result is a list of them. `numeric` are those that are no text."""
+
+    view: str
+    block: Block
+    names: Sequence[str]
+    numeric: Sequence[str]
+
+
 class FeatureResult:
     """The features of a service for a list of entities, in the service's stable order.
 
-    `event_ts` holds, per view, the newest event behind each entity's values (microseconds UTC, 0 for none), `at` the
-    instant of the read, `manifest_hash` the definitions that it was read with.
+    `at` is the instant of the read (microseconds UTC), `manifest_hash` names the definitions that it was read with.
     """
 
-    columns: Mapping[str, Column]
-    entities: Mapping[str, Sequence[Any]]
-    event_ts: Mapping[str, NDArray[np.int64]]
-    at: int
-    manifest_hash: str
+    def __init__(
+        self, parts: Sequence[Part], entities: Mapping[str, Sequence[Any]], at: int, manifest_hash: str
+    ) -> None:
+        self._parts = parts
+        self.entities = entities
+        self.at = at
+        self.manifest_hash = manifest_hash
+
+    def __repr__(self) -> str:
+        return f"FeatureResult({len(self)} entities, {len(self.names)} features, manifest {self.manifest_hash[:12]})"
+
+    def __len__(self) -> int:
+        return len(next(iter(self.entities.values()), ()))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Feature names in a stable order."""
-        return tuple(self.columns)
+        return tuple(f"{part.view}__{name}" for part in self._parts for name in part.names)
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """The features as arrays, by name."""
+        return {f"{part.view}__{name}": part.block.column(name) for part in self._parts for name in part.names}
+
+    @property
+    def codes(self) -> NDArray[np.int8]:
+        """The statuses as numbers, (entities, features), in the order of `names`."""
+        return _beside([part.block.codes(part.names) for part in self._parts], len(self), np.int8)
 
     @property
     def status(self) -> dict[str, list[Status]]:
         """Statuses by feature."""
-        return {name: [Status(code) for code in column.status.tolist()] for name, column in self.columns.items()}
+        return {
+            name: [_STATUSES[code] for code in codes]
+            for name, codes in zip(self.names, self.codes.T.tolist(), strict=True)
+        }
+
+    @property
+    def event_ts(self) -> dict[str, NDArray[np.int64]]:
+        """Per view, the newest event behind each entity's values (microseconds UTC, 0 for none); derived: none."""
+        return {part.view: part.block.event_ts for part in self._parts if len(part.block.event_ts)}
 
     @property
     def age(self) -> dict[str, NDArray[np.float64]]:
@@ -90,23 +173,42 @@ class FeatureResult:
             for view, instants in self.event_ts.items()
         }
 
-    def __len__(self) -> int:
-        return len(next(iter(self.entities.values()), ()))
-
     def to_dict(self) -> dict[str, list[Any]]:
         """Entities and features as lists of logical values."""
-        return {
-            **{name: list(values) for name, values in self.entities.items()},
-            **{name: column.logical() for name, column in self.columns.items()},
-        }
+        found: dict[str, list[Any]] = {name: list(values) for name, values in self.entities.items()}
+        for part in self._parts:
+            for name in part.names:
+                found[f"{part.view}__{name}"] = part.block.logical(name)
+        return found
 
     def to_numpy(self) -> NDArray[np.float64]:
         """The numeric features as one (entities, n) float64 array, NaN for null; text features are left out."""
-        numbers = [item.numeric() for item in self.columns.values() if item.type.kind is not Kind.STRING]
-        return np.column_stack(numbers) if numbers else np.empty((len(self), 0))
+        found = [part.block.numbers(part.numeric) for part in self._parts if part.numeric]
+        return _beside(found, len(self), np.float64)
 
-    def to_pandas(self) -> Any:
+    def to_arrow(self) -> pyarrow.Table:
+        """Entities and features as an Arrow table of their own types; needs pyarrow."""
+        from coeval.online.arrow_result import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
         """Entities and features as a pandas DataFrame of logical values; needs pandas."""
         import pandas as pd
 
         return pd.DataFrame(self.to_dict())
+
+    def to_polars(self) -> polars.DataFrame:
+        """Entities and features as a polars DataFrame; needs polars and pyarrow."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.to_arrow())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+
+def _beside(matrices: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[Any]:
+    return np.concatenate(matrices, axis=1) if matrices else np.empty((rows, 0), dtype=dtype)
+
+
+_STATUSES = tuple(Status)

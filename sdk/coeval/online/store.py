@@ -10,15 +10,17 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from coeval.errors import StoreError
 
 if TYPE_CHECKING:
-    import redis
+    import redis.asyncio
 
     from coeval.settings import RedisSettings
 
 Arguments = Sequence[str | bytes]
+_SENTINEL_PORT = 26379
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
@@ -50,17 +52,52 @@ def connect(settings: RedisSettings) -> redis.Redis:
     return client
 
 
+def _options(settings: RedisSettings) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"socket_timeout": settings.timeout_seconds, "protocol": 2}
+    if settings.password:
+        chosen["password"] = settings.password.get_secret_value()
+    if settings.username:
+        chosen["username"] = settings.username
+    return chosen
+
+
 def _client(settings: RedisSettings) -> redis.Redis:
     import redis
+    from redis.sentinel import Sentinel
 
-    options: dict[str, Any] = {
-        "password": settings.password.get_secret_value() if settings.password else None,
-        "socket_timeout": settings.timeout_seconds,
-        "protocol": 2,
-    }
+    if settings.sentinel:
+        return cast("redis.Redis", _primary(Sentinel, settings))
     if not settings.cluster:
-        return redis.Redis.from_url(settings.url, **options)
-    return cast("redis.Redis", redis.RedisCluster.from_url(settings.url, **options))
+        return redis.Redis.from_url(settings.url, **_options(settings))
+    return cast("redis.Redis", redis.RedisCluster.from_url(settings.url, **_options(settings)))
+
+
+def _primary(sentinel: Any, settings: RedisSettings) -> Any:
+    """A client that asks Sentinels who the primary is, whenever it connects."""
+    from redis.connection import SSLConnection, parse_url
+
+    address = urlsplit(settings.url)
+    user, at, hosts = address.netloc.rpartition("@")
+    first, *others = hosts.split(",")
+    one = address._replace(netloc=user + at + first).geturl()
+    common = dict(parse_url(one))  # type: ignore[no-untyped-call]
+    tls = {"ssl": True} if common.pop("connection_class", None) is SSLConnection else {}
+    nodes = [(common.pop("host"), common.pop("port", _SENTINEL_PORT))]
+    nodes += [(host, int(port or _SENTINEL_PORT)) for host, _, port in (item.partition(":") for item in others)]
+    watchers = sentinel(nodes, sentinel_kwargs={"socket_timeout": settings.timeout_seconds} | tls)
+    return watchers.master_for(settings.sentinel, **{**common, **tls, **_options(settings)})
+
+
+def async_client(settings: RedisSettings) -> redis.asyncio.Redis | redis.asyncio.RedisCluster:
+    """A client for asyncio of the online store; it is not checked, and opens no connection before it is used."""
+    import redis.asyncio
+
+    if settings.sentinel:
+        from redis.asyncio.sentinel import Sentinel
+
+        return cast("redis.asyncio.Redis", _primary(Sentinel, settings))
+    kind: Any = redis.asyncio.RedisCluster if settings.cluster else redis.asyncio.Redis
+    return cast("redis.asyncio.Redis", kind.from_url(settings.url, **_options(settings)))
 
 
 def _memory(client: redis.Redis) -> dict[str, Any]:

@@ -28,13 +28,21 @@ if not name or string.sub(name, 1, #run) ~= run then
   name = run .. '-' .. ARGV[1]
   redis.call('SET', KEYS[1], name)
 end
-if KEYS[2] and name == ARGV[2] then redis.call('SET', KEYS[2], ARGV[3]) end
+if not KEYS[2] or name ~= ARGV[2] then return name end
+local lines = redis.call('GET', KEYS[2]) or ''
+local first, last = string.find(lines, ARGV[3], 1, true)
+if first then
+  local rest = string.find(lines, '\\n', last + 1, true)
+  lines = string.sub(lines, 1, first - 1) .. (rest and string.sub(lines, rest) or '')
+end
+if ARGV[4] then lines = lines .. ARGV[3] .. ARGV[4] end
+if lines == '' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], lines) end
 return name
 """
-"""The name of this life of the server that runs this; where it is the expected one, a marker is set in the same step.
+"""The name of this life of the server that runs this; where it is the expected one, a view is marked in the same step.
 
-KEYS[1] is where the name is kept; ARGV[1] a random end of a new one; KEYS[2], ARGV[2] and ARGV[3] the marker, the
-expected name and what the marker is to say."""
+KEYS[1] is where the name is kept, KEYS[2] which views are ready; ARGV[1] a random end of a new name, ARGV[2] the
+expected name, ARGV[3] the beginning of the view's line and ARGV[4] its note: without one, the line is taken away."""
 
 Incarnation = Mapping[int, str]
 """By bucket, the name of this life of the server that holds it."""
@@ -134,12 +142,11 @@ class OnlineWriter:
         return {bucket: _text(name) for bucket, name in zip(buckets, names, strict=True)}
 
     def unmark(self, view: View) -> None:
-        """Delete the ready markers of a view: readers say UNAVAILABLE until it is filled and marked again."""
-        for bucket in range(view.partitions):
-            self._client.delete(keys.ready_key(self._tenant, view, bucket))
+        """Take back that a view is ready: readers say UNAVAILABLE until it is filled and marked again."""
+        self._life.run_all([self._marking(view, bucket, name) for bucket, name in self.incarnation(view).items()])
 
     def mark_ready(self, view: View, incarnation: Incarnation, note: str) -> bool:
-        """Set the ready markers of all buckets to `note`, and say whether that was done.
+        """Mark all buckets of a view as ready, with a note of one line, and say whether that was done.
 
         A bucket is left out whose server was wiped, restarted or replaced since it had that incarnation.
         """
@@ -147,15 +154,15 @@ class OnlineWriter:
         found = self._life.run_all(calls)
         return {bucket: _text(name) for bucket, name in zip(incarnation, found, strict=True)} == incarnation
 
-    def _marking(self, view: View, bucket: int, expected: str, note: str) -> tuple[list[str], list[str | bytes]]:
-        names = [keys.incarnation_key(self._tenant, bucket), keys.ready_key(self._tenant, view, bucket)]
-        return names, [os.urandom(8).hex(), expected, note]
+    def _marking(self, view: View, bucket: int, expected: str, *note: str) -> tuple[list[str], list[str | bytes]]:
+        names = [keys.incarnation_key(self._tenant, bucket), keys.ready_key(self._tenant, bucket)]
+        return names, [os.urandom(8).hex(), expected, keys.ready_line(view), *note]
 
     def ready_notes(self, view: View) -> dict[int, str | None]:
-        """What the ready marker of each bucket says; None where readers may not believe it."""
+        """The note with which each bucket of a view is marked; None where readers may not believe it."""
         buckets = range(view.partitions)
-        stored = fetch(self._client, [keys.ready_key(self._tenant, view, bucket) for bucket in buckets])
-        return {bucket: None if note is None else _text(note) for bucket, note in zip(buckets, stored, strict=True)}
+        stored = fetch(self._client, [keys.ready_key(self._tenant, bucket) for bucket in buckets])
+        return {bucket: _note(view, lines) for bucket, lines in zip(buckets, stored, strict=True)}
 
     def ready_note(self, view: View) -> str | None:
         """What the ready markers of a view version say; None where they do not all say the same."""
@@ -171,6 +178,11 @@ def _outcome(result: Any) -> Applied | FencedError:
     if result[0] == 0:
         return FencedError(int(result[1]) if result[1] else None)
     return Applied(result[1], result[2])
+
+
+def _note(view: View, lines: bytes | None) -> str | None:
+    _, line, rest = _text(lines or b"").partition(keys.ready_line(view))
+    return rest.partition("\n")[0] if line else None
 
 
 def _text(value: bytes | str) -> str:

@@ -25,6 +25,13 @@ def encode_key(fields: Sequence[Field], values: Sequence[Physical]) -> str:
     return "|".join(_encode_part(field, value) for field, value in zip(fields, values, strict=True))
 
 
+def encode_keys(fields: Sequence[Field], columns: Sequence[Sequence[Physical]]) -> list[str]:
+    """The texts of many keys, given as one column per field; see `encode_key`."""
+    if len(fields) == 1 and fields[0].type.kind is Kind.INT64:
+        return [f"i{value}" for value in columns[0]]
+    return [encode_key(fields, values) for values in zip(*columns, strict=True)]
+
+
 def _encode_part(field: Field, value: Physical) -> str:
     if value is None:
         raise ValueError(f"the key {field.name} is null")
@@ -73,7 +80,7 @@ def _part_sql(field: Field, column: str) -> str:
     return f"{letter}CAST({column} AS STRING)"
 
 
-@lru_cache(maxsize=1 << 20)
+@lru_cache(maxsize=1 << 17)
 def bucket_of(key: str, partitions: int) -> int:
     """The changelog partition of a key, computed as Kafka's default partitioner does: murmur2 of its UTF-8 bytes."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions

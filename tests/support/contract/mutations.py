@@ -30,7 +30,7 @@ class Mutation:
     cheap: bool = False
 
 
-_MERGE, _LAYOUT, _KERNEL = "coeval.online.merge", "coeval.online.layout", "coeval_pipelines.offline.kernel"
+_MERGE, _STORED, _KERNEL = "coeval.online.merge", "coeval.online.rows", "coeval_pipelines.offline.kernel"
 _KEYS, _OPS, _STATES = "coeval.spec.keys", "coeval.aggregations.ops", "coeval.aggregations.states"
 _PARTIAL = "coeval.aggregations.partial"
 _ASOF, _WINDOWS, _TILES = (f"coeval_pipelines.offline.{name}" for name in ("asof", "windows", "tiles"))
@@ -71,10 +71,8 @@ ONLINE = (
         "newest = (q - 1 - aggregate.hop) //",
         *_WINDOWS_OF_ALL,
     ),
-    _online("ttl ignored", _MERGE, "if view.ttl and", "if False and", "recent", "pair_latest", "fresh_fact"),
-    _online(
-        "ttl boundary (< to <=)", _MERGE, "order[0] < q - view.ttl", "order[0] <= q - view.ttl", "recent", "fresh_fact"
-    ),
+    _online("ttl ignored", _STORED, "elif codec.ttl and", "elif False and", "recent", "pair_latest", "fresh_fact"),
+    _online("ttl boundary (< to <=)", _STORED, "event_ts < oldest", "event_ts <= oldest", "recent", "fresh_fact"),
     _online(
         "hop floor off",
         _MERGE,
@@ -87,8 +85,8 @@ ONLINE = (
     _online(
         "null counted",
         _MERGE,
-        "mask &= ring[Component(COUNT_OP, column.name).name] > 0",
-        "pass",
+        "mask & (ring[counted] > 0)",
+        "mask",
         "of_whole",
         "of_money",
     ),
@@ -168,8 +166,8 @@ ONLINE = (
         *_WINDOWS_OF_ALL,
     ),
     _online("floor ignored by the reader", _MERGE, "if (tiles.floor != NO_FLOOR).any()", "if False", *_WINDOWS_OF_ALL),
-    _online("floor of rows ignored by the reader", _MERGE, " or is_erased(blob)", "", *_ROWS),
-    _online("floor (<= to <) in the reader", _LAYOUT, "available_at <= floor", "available_at < floor", *_ROWS),
+    _online("floor of rows ignored by the reader", _STORED, "if available_at <= floor", "if False", *_ROWS),
+    _online("floor (<= to <) in the reader", _STORED, "if available_at <= floor", "if available_at < floor", *_ROWS),
     _online("tiles at the floor seen", _MERGE, "index <= (tiles", "index < (tiles", *_WINDOWS_OF_ALL),
 )
 KERNEL = (

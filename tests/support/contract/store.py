@@ -12,6 +12,7 @@ import redis
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.online.erase import OnlineEraser
+from coeval.online.plan import ReadPlanner
 from coeval.online.reader import OnlineReader
 from coeval.online.result import Column, Status
 from coeval.online.writer import OnlineWriter
@@ -70,7 +71,7 @@ def _read(client: redis.Redis, manifest: Manifest, view: View, cases: Sequence[C
     entities = {
         field.name: [to_logical(field.type, case.key[index]) for case in cases] for index, field in enumerate(view.key)
     }
-    columns = OnlineReader(client, manifest, lambda: q).read([service], entities).columns[view.name]
+    columns = OnlineReader(client, lambda: q).read(ReadPlanner(manifest, [service]), entities).columns[view.name]
     return [{name: _answer(column, row) for name, column in columns.items()} for row in range(len(cases))]
 
 

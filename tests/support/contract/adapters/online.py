@@ -15,7 +15,8 @@ from typing import Any
 import redis
 
 from coeval.online import keys
-from coeval.online.layout import ROW_HEADER, TILE_HEADER
+from coeval.online.layout import TILE_HEADER
+from coeval.online.rows import ROW_HEADER
 from coeval.online.writer import OnlineWriter
 from coeval.spec.keys import encode_key
 from coeval.spec.model import View, WindowedView
