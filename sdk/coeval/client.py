@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coeval.entities import Columns, Entities, as_columns
-from coeval.errors import ManifestError, StoreError
+from coeval.errors import EntityKeyError, ManifestError, StoreError
 from coeval.manifests import LEAST, PIN, Manifests, read_manifest
 from coeval.online import store
 from coeval.online.cache import ReadCache
@@ -14,19 +15,29 @@ from coeval.online.plan import row_count
 from coeval.online.reader import OnlineReader, StoredFeatures, wall_clock
 from coeval.online.result import FeatureResult
 from coeval.service import Asked, Request, ServicePlan, Services
+from coeval.sla import SlaBook
 from coeval.spec.manifest import Manifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import redis
 
     from coeval.settings import Settings
-    from coeval.spec.model import FeatureService
 
 __all__ = ["FeatureStore", "connect", "open_redis", "read_manifest"]
 
 
-def connect(settings: Settings | None = None, *, cache_seconds: float = 0.0) -> FeatureStore:
+def connect(
+    settings: Settings | None = None,
+    *,
+    home: str | Path | None = None,
+    redis_url: str | None = None,
+    cache_seconds: float = 0.0,
+) -> FeatureStore:
     """Open the feature store that the settings name (default: COEVAL_* variables over coeval.toml over defaults).
+
+    `home` (where the manifests are) and `redis_url` go over the settings.
 
     It follows what is released without being opened anew. With `cache_seconds` values may be that old, and keys that
     were asked for within that time are not asked for again.
@@ -37,7 +48,7 @@ def connect(settings: Settings | None = None, *, cache_seconds: float = 0.0) -> 
     """
     from coeval.settings import load_settings
 
-    settings = settings or load_settings()
+    settings = (settings or load_settings()).with_addresses(home, redis_url)
     cache = ReadCache(cache_seconds) if cache_seconds > 0 else None
     return FeatureStore(Manifests(settings), open_redis(settings), cache=cache)
 
@@ -67,6 +78,8 @@ class FeatureStore:
         self._versions = Versions(manifests)
         self._reader = OnlineReader(client, clock, cache)
         self._client = client
+        self.slas = SlaBook()
+        """What its services promised and kept, measured here."""
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -84,15 +97,14 @@ class FeatureStore:
         """The manifest that is followed now."""
         return self._versions.now().manifest
 
-    def service(self, name: str) -> FeatureService:
-        """The service of that name.
+    def plan(self, asked: Asked) -> ServicePlan:
+        """How what is asked for is had: what it takes and gives, before any of it is read.
 
         Raises:
-            UnknownFeatureError: there is none; near names are given.
+            UnknownFeatureError, ManifestError: as `get_features`.
         """
-        services, asked = self._versions.of(name)
-        assert isinstance(asked, str)
-        return services.service(asked)
+        services, name = self._versions.of(asked)
+        return services.plan(name)
 
     def get_features(
         self, asked: Asked, entities: Entities, *, request: Request | None = None, deadline: float | None = None
@@ -111,11 +123,20 @@ class FeatureStore:
             RequestError: a request-time input is missing or of the wrong type.
             StoreError: without a deadline: the online store does not answer.
         """
-        services, name = self._versions.of(asked)
-        plan = services.plan(name)
+        begin = time.perf_counter()
+        plan = self.plan(asked)
         columns = as_columns(entities)
         inputs = plan.inputs(request or {}, row_count(columns))
-        return plan.result(self._read(plan, columns, deadline), columns, inputs)
+        try:
+            result = plan.result(self._read(plan, columns, deadline), columns, inputs)
+        except EntityKeyError:
+            raise
+        except BaseException:
+            # Whatever else it is, it was no fault of the caller.
+            self.slas.note(plan.label, plan.promise, time.perf_counter() - begin, None)
+            raise
+        self.slas.note(plan.label, plan.promise, time.perf_counter() - begin, result)
+        return result
 
     def _read(self, plan: ServicePlan, columns: Columns, deadline: float | None) -> StoredFeatures:
         import redis

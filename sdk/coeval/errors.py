@@ -8,6 +8,10 @@ CoevalError                 what happened (reason), what to do (instruction)
 │   ├── UnknownFeatureError          a service, view or feature name is not in the manifest
 │   ├── EntityKeyError               an entity key is missing, null or of the wrong type
 │   ├── RequestError                 a request-time input is missing or of the wrong type
+│   ├── EventError                   an event would be rejected
+│   ├── AccessError                  a credential is missing, or does not grant what is asked for
+│   ├── LimitError                   more is asked for than is allowed; later, or less
+│   ├── NeedsSparkError              what is asked for cannot be computed without Spark
 │   └── MissingExtraError            an optional part of coeval is not installed
 ├── InfrastructureError     exit 3   a component is not there, or does not answer
 │   ├── StackError                   the local stack cannot start, stop or be read
@@ -19,6 +23,8 @@ CoevalError                 what happened (reason), what to do (instruction)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 
 class CoevalError(Exception):
@@ -74,6 +80,48 @@ class RequestError(UsageError):
     """A request-time input is missing or of the wrong type."""
 
     code = "REQUEST"
+
+
+class EventError(UsageError):
+    """Events would be rejected by the validity rules. `details` says which, and why."""
+
+    code = "EVENT"
+
+    def __init__(self, reason: str, instruction: str = "", details: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(reason, instruction)
+        self.details = details
+
+
+class AccessError(UsageError):
+    """A credential does not grant what is asked for: `what` is its name."""
+
+    code = "ACCESS"
+
+    def __init__(self, reason: str, instruction: str = "", what: str = "") -> None:
+        super().__init__(reason, instruction)
+        self.what = what
+
+
+class CredentialError(AccessError):
+    """A credential is missing, unknown or expired."""
+
+    code = "CREDENTIAL"
+
+
+class LimitError(UsageError):
+    """More is asked for at once than is allowed. `retry_after` is in seconds; 0: it is too much at any time."""
+
+    code = "LIMIT"
+
+    def __init__(self, reason: str, instruction: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(reason, instruction)
+        self.retry_after = retry_after
+
+
+class NeedsSparkError(UsageError):
+    """What is asked for cannot be computed without Spark, and was to be."""
+
+    code = "NEEDS_SPARK"
 
 
 class MissingExtraError(UsageError):

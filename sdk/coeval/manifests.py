@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from coeval.errors import ManifestError
+from coeval.followed import Followed
 from coeval.spec.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -19,10 +17,8 @@ if TYPE_CHECKING:
 
 PIN = "@"
 """Between the name of a service and the hash, or its beginning, of the manifest that a model was trained with."""
-_LOOK_SECONDS = 1.0
 LEAST = 8
 """Letters of a hash that name it."""
-_log = structlog.get_logger()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -44,19 +40,11 @@ class Manifests:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._looked = clock()
-        self._stamp, self._current = self._read()
+        self._released = Followed(self._path, read_manifest, clock)
 
     def current(self) -> Manifest:
         """What readers follow now. A file that cannot be read is logged, and the manifest before it kept."""
-        if self._clock() - self._looked >= _LOOK_SECONDS and self._lock.acquire(blocking=False):
-            try:
-                self._look()
-            finally:
-                self._lock.release()
-        return self._current
+        return self._released.now()
 
     def pinned(self, text: str) -> Manifest:
         """The manifest whose hash begins so; of at least eight letters.
@@ -73,29 +61,7 @@ class Manifests:
             )
         return read_manifest(found[0])
 
-    def _look(self) -> None:
-        self._looked = self._clock()
-        try:
-            if self._stamp_of(self._path()) != self._stamp:
-                self._stamp, self._current = self._read()
-                _log.info("follows another manifest", manifest=self._current.hash[:12])
-        except ManifestError as error:
-            _log.warning("keeps the manifest that it has", reason=error.reason)
-
-    def _read(self) -> tuple[object, Manifest]:
-        path = self._path()
-        # The stamp before the content: what changes in between is read again.
-        return self._stamp_of(path), read_manifest(path)
-
     def _path(self) -> Path:
         # Readers follow what was released; what is merely applied may still be filling.
         released = self._settings.released_path
         return released if released.exists() else self._settings.manifest_path
-
-    @staticmethod
-    def _stamp_of(path: Path) -> object:
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return None
-        return path, found.st_mtime_ns, found.st_ino, found.st_size

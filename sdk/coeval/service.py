@@ -17,12 +17,14 @@ from coeval.online.merge import unavailable
 from coeval.online.plan import ReadPlanner
 from coeval.online.reader import StoredFeatures
 from coeval.online.result import Block, Column, FeatureResult, MadeBlock, Part, Status
+from coeval.sla import Promise, promise
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import DerivedView, FeatureService, Field, ServiceView
 from coeval.spec.types import Kind, to_physical
 
 Request = Mapping[str, Sequence[Any]]
 Inputs = Mapping[str, NDArray[Any]]
+_MOST_PLANS = 1_000
 Asked = str | Sequence[str]
 """A service by name, or features by name: `view__feature` or `view:feature`."""
 
@@ -44,6 +46,9 @@ class Services:
         name = asked if isinstance(asked, str) else tuple(asked)
         found = self._plans.get(name)
         if found is None:
+            if len(self._plans) >= _MOST_PLANS:
+                # Lists of features may differ without end; what is forgotten is planned again.
+                self._plans.clear()
             found = ServicePlan(self.manifest, self.service(name)) if isinstance(name, str) else self._of_features(name)
             self._plans[name] = found
         return found
@@ -95,6 +100,8 @@ class ServicePlan:
 
     def __init__(self, manifest: Manifest, service: FeatureService, order: Sequence[tuple[str, str]] = ()) -> None:
         self.service = service
+        self.label = "(features)" if order else service.name
+        """The name under which it is counted: lists of features are counted together."""
         both = (*service.views, *service.derived)
         runs = _runs(order) if order else [(item.view, item.features) for item in both]
         fields = {view.name: view.features for view in (*manifest.views.values(), *manifest.derived_views)}
@@ -103,10 +110,19 @@ class ServicePlan:
             for view, features in fields.items()
         }
         self._order = [(view, names, tuple(name for name in names if name in numbers[view])) for view, names in runs]
-        self._hash = manifest.hash
+        self.manifest_hash = manifest.hash
         self._derived = {view.name: view for view in manifest.derived_views}
         self.views = self._needed(manifest)
         self.planner = ReadPlanner(manifest, self.views)
+        self.promise = Promise() if order else promise(manifest, self.views)
+        self.tenant = manifest.tenant
+        self.keys = {field.name: field for item in self.views for field in manifest.views[item.view].key}
+        """The entity keys that it takes, by name."""
+        known = {view: {field.name: field for field in found} for view, found in fields.items()}
+        self.fields = {f"{view}__{name}": known[view][name] for view, names in runs for name in names}
+        """The features that it gives, by name."""
+        self.personal = {name: field.pii for name, field in self.fields.items() if field.pii != "none"}
+        """Those of them that take a grant, with their class."""
         self._request = {
             field.name: (field, item.view) for item in service.derived for field in self._derived[item.view].request
         }
@@ -120,6 +136,11 @@ class ServicePlan:
                 if ref.feature not in features:
                     features.append(ref.feature)
         return tuple(ServiceView(view, version, tuple(features)) for view, (version, features) in needed.items())
+
+    @property
+    def requested(self) -> dict[str, Field]:
+        """The request-time inputs that it takes, by name."""
+        return {name: field for name, (field, _) in self._request.items()}
 
     def inputs(self, request: Request, rows: int) -> Inputs:
         """The request-time inputs of derived features, as arrays.
@@ -143,7 +164,7 @@ class ServicePlan:
         for item in self.service.derived:
             blocks[item.view] = _derive(self._derived[item.view], item.features, stored, inputs)
         parts = [Part(view, blocks[view], names, numeric) for view, names, numeric in self._order]
-        return FeatureResult(parts, entities, stored.at, self._hash)
+        return FeatureResult(parts, entities, stored.at, self.manifest_hash)
 
 
 def _runs(order: Iterable[tuple[str, str]]) -> list[tuple[str, Sequence[str]]]:

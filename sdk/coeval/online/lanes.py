@@ -10,14 +10,15 @@ import os
 import threading
 import time
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import hiredis
 import redis
 
-from coeval.online.answer import UNREAD, Answer, Fetched
+from coeval.online.answer import Answer, Fetched, Question, by_node, together, unread
 from coeval.online.store import fetch, is_cluster
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 
 _GLANCE_SECONDS = 0.001
+_BUFFER_BYTES = 1 << 16
+_NOT_YET: Any = object()
+_packed: Any = hiredis.pack_command
+
+
+def _reader() -> hiredis.Reader:
+    return hiredis.Reader(replyError=redis.ResponseError, notEnoughData=_NOT_YET)
 
 
 class Lanes:
@@ -54,9 +62,7 @@ class Lanes:
         if not names:
             return Answer([])
         if not self._cluster:
-            pool = self._client.connection_pool
-            found = self._receive(_Share(pool, [("MGET", *names)], (), names), None, until)
-            return Answer([UNREAD] * len(names), whole=False) if found is None else Answer(found)
+            return self._of_one(names, until)
         try:
             shares = self._shares(names)
         except redis.exceptions.RedisClusterException as error:
@@ -64,12 +70,26 @@ class Lanes:
             if until is None:
                 raise redis.ConnectionError(str(error)) from error
             self._refresh_soon()
-            return Answer([UNREAD] * len(names), whole=False)
-        return self._of_all(shares, len(names), until)
+            return unread(len(names))
+        return together(len(names), self._of_all(shares, until))
 
-    def _of_all(self, shares: Sequence[_Share], count: int, until: float | None) -> Answer:
-        values: list[Fetched] = [UNREAD] * count
-        whole = True
+    def _of_one(self, names: Sequence[str], until: float | None) -> Answer:
+        pool, command = self._client.connection_pool, ("MGET", *names)
+        try:
+            try:
+                return Answer(self._lane(pool, until).answer(command, until))
+            except redis.TimeoutError:
+                raise
+            except redis.ConnectionError:
+                # A second try: a server that was restarted closes connections without a word.
+                return Answer(self._lane(pool, until).answer(command, until))
+        except redis.RedisError:
+            if until is None:
+                raise
+            return unread(len(names))
+
+    def _of_all(self, shares: Sequence[_Share], until: float | None) -> list[tuple[Question, list[Fetched] | None]]:
+        found: list[tuple[Question, list[Fetched] | None]] = []
         asked: deque[tuple[_Share, _Lane | redis.RedisError]] = deque()
         try:
             # All are asked before any is listened to.
@@ -77,33 +97,19 @@ class Lanes:
                 asked.append((share, self._ask(share, until)))
             while asked:
                 share, lane = asked[0]
-                found = self._receive(share, lane, until)
+                found.append((share.question, self._receive(share, lane, until)))
                 asked.popleft()
-                whole &= found is not None
-                for position, value in zip(share.positions, found or (), strict=found is not None):
-                    values[position] = value
         finally:
             # Whoever is not listened to any more still owes an answer.
             for _, lane in asked:
                 if isinstance(lane, _Lane):
                     lane.connection.disconnect()
-        return Answer(values, whole)
+        return found
 
     def _shares(self, names: Sequence[str]) -> list[_Share]:
-        nodes: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        manager, pools = self._client.nodes_manager, {}
-        for position, name in enumerate(names):
-            slot = self._client.keyslot(name)
-            node = manager.get_node_from_slot(slot)
-            pools[node.name] = node
-            nodes[node.name][slot].append(position)
-        shares = []
-        for name, slots in nodes.items():
-            positions = [position for slot in slots.values() for position in slot]
-            commands = [("MGET", *(names[position] for position in slot)) for slot in slots.values()]
-            pool = self._client.get_redis_connection(pools[name]).connection_pool
-            shares.append(_Share(pool, commands, positions, [names[position] for position in positions]))
-        return shares
+        client = self._client
+        parts = by_node(names, client.keyslot, client.nodes_manager.get_node_from_slot)
+        return [_Share(client.get_redis_connection(node).connection_pool, asked) for node, asked in parts]
 
     def _ask(self, share: _Share, until: float | None) -> _Lane | redis.RedisError:
         try:
@@ -113,18 +119,16 @@ class Lanes:
 
     def _sent(self, share: _Share, until: float | None) -> _Lane:
         lane = self._lane(share.pool, until)
-        lane.send(share.commands, until)
+        lane.send(share.question.commands, until)
         return lane
 
-    def _receive(
-        self, share: _Share, lane: _Lane | redis.RedisError | None, until: float | None
-    ) -> list[Fetched] | None:
-        """What a server answers, which is asked now if it was not; None where it does not, and there is a deadline."""
+    def _receive(self, share: _Share, lane: _Lane | redis.RedisError, until: float | None) -> list[Fetched] | None:
+        """What a server answers that was asked; None where it does not, and there is a deadline."""
         try:
             try:
                 if isinstance(lane, redis.RedisError):
                     raise lane
-                return (lane or self._sent(share, until)).received(len(share.commands), until)
+                return lane.received(len(share.question.commands), until)
             except redis.TimeoutError:
                 raise
             except (redis.ConnectionError, redis.ResponseError) as error:
@@ -136,14 +140,10 @@ class Lanes:
             return None
 
     def _again(self, share: _Share, error: redis.RedisError, until: float | None) -> list[Fetched]:
-        """A second try: a server that was restarted closes connections without a word, and a Cluster moves slots."""
-        if self._cluster:
-            if until is not None and not isinstance(error, redis.ResponseError):
-                raise error
-            return list(fetch(self._client, share.names))
-        if isinstance(error, redis.ResponseError):
+        """A second try, by redis-py: a node that was restarted closes connections without a word, and slots move."""
+        if until is not None and not isinstance(error, redis.ResponseError):
             raise error
-        return self._sent(share, until).received(len(share.commands), until)
+        return list(fetch(self._client, share.question.names))
 
     def _lane(self, pool: ConnectionPool, until: float | None) -> _Lane:
         """This thread's connection to a server, open."""
@@ -173,12 +173,10 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one server is asked: commands, the names in their order, and where those stand in the request."""
+    """What one server is asked, and the pool that makes connections to it."""
 
     pool: ConnectionPool
-    commands: Sequence[tuple[str, ...]]
-    positions: Sequence[int]
-    names: Sequence[str]
+    question: Question
 
 
 class _Lane:
@@ -189,6 +187,8 @@ class _Lane:
         self.connection = connection
         self._usual: float | None = connection.socket_timeout
         self._timeout = self._usual
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._reader = _reader()
 
     def open(self, until: float | None) -> None:
         """Connect, if it is not, within the time that is left."""
@@ -202,6 +202,7 @@ class _Lane:
         finally:
             connection.socket_timeout = self._usual
         self._timeout = left
+        self._reader = _reader()
 
     def wait_until(self, until: float | None) -> None:
         """Let the next calls take no longer than until then.
@@ -219,24 +220,67 @@ class _Lane:
         """Ask."""
         try:
             self.wait_until(until)
-            self.connection.send_packed_command(self.connection.pack_commands(commands), check_health=False)
-        except BaseException:
-            self.connection.disconnect()
-            raise
+            self.connection._sock.sendall(b"".join(map(_packed, commands)))  # noqa: SLF001
+        except BaseException as error:
+            raise self._broken(error) from error
 
     def received(self, answers: int, until: float | None) -> list[Fetched]:
         """So many answers to MGET, as one list."""
-        found: list[Fetched] = []
         try:
-            for _ in range(answers):
-                # What has arrived while another server was waited for is taken, also when time is up.
-                self.wait_until(None if until is None else max(until, time.monotonic() + _GLANCE_SECONDS))
-                found += self.connection.read_response(disable_decoding=True)
-        except BaseException:
-            # What is left half-way would be taken for the answer to the next question.
-            self.connection.disconnect()
-            raise
+            # What has arrived while another server was waited for is taken, also when time is up.
+            glance = None if until is None else max(until, time.monotonic() + _GLANCE_SECONDS)
+            found = self._read(answers, glance)
+        except BaseException as error:
+            raise self._broken(error) from error
+        return self._accepted(found)
+
+    def answer(self, command: tuple[str, ...], until: float | None) -> list[Fetched]:
+        """Ask one thing, and wait for the answer."""
+        try:
+            self.wait_until(until)
+            self.connection._sock.sendall(_packed(command))  # noqa: SLF001
+            found = self._read(1, until)
+        except BaseException as error:
+            raise self._broken(error) from error
+        return self._accepted(found)
+
+    def _read(self, answers: int, until: float | None) -> list[Any]:
+        # redis-py's own way to the same bytes costs as much again as the server's answer takes.
+        sock, reader, buffer = self.connection._sock, self._reader, self._buffer  # noqa: SLF001
+        found: list[Any] = []
+        while len(found) < answers:
+            some = reader.gets()
+            if some is _NOT_YET:
+                if until is not None:
+                    self.wait_until(until)
+                length = sock.recv_into(buffer)
+                if not length:
+                    raise redis.ConnectionError("the server closed the connection")
+                reader.feed(buffer, 0, length)  # type: ignore[arg-type]
+            else:
+                found.append(some)
         return found
+
+    @staticmethod
+    def _accepted(answers: list[Any]) -> list[Fetched]:
+        """The answers as one list.
+
+        Raises:
+            redis.ResponseError: the server refused one.
+        """
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+        return answers[0] if len(answers) == 1 else [value for part in answers for value in part]
+
+    def _broken(self, error: BaseException) -> BaseException:
+        """What is left half-way would be taken for the answer to the next question: the connection is closed."""
+        self.connection.disconnect()
+        if isinstance(error, TimeoutError):
+            return redis.TimeoutError("no answer in time")
+        if isinstance(error, OSError | hiredis.ProtocolError):
+            return redis.ConnectionError(str(error))
+        return error
 
     def _left(self, until: float | None) -> float | None:
         if until is None:

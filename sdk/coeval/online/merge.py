@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from coeval.online.layout import NO_FLOOR, TILE_BIAS, Tiles, decode_tiles
 from coeval.online.result import Column, MadeBlock, Status
 from coeval.spec.model import Aggregate, EventSource, Field, WindowedView
 from coeval.spec.time import floor_to
-from coeval.spec.types import Kind
+from coeval.spec.types import DataType, Kind
 
 T = TypeVar("T")
 
@@ -26,9 +25,8 @@ class WindowCodec:
 
     def __init__(self, view: WindowedView, source: EventSource) -> None:
         self.plan = tile_plan(view, source)
-        self._source = source
         self._features = {
-            aggregate.feature: (aggregate, field)
+            aggregate.feature: _Feature.of(aggregate, field, source)
             for aggregate, field in zip(view.aggregates, view.features, strict=True)
         }
 
@@ -36,44 +34,79 @@ class WindowCodec:
         self, blobs: Sequence[bytes | None], features: Sequence[str], doubted: Sequence[bool], q: int
     ) -> MadeBlock:
         """Features of some keys at q (microseconds UTC); of what is `doubted`, no value may be believed."""
-        merge = _Merge(self._source, decode_tiles(self.plan, blobs), q)
-        unknown = merge.tiles.unknown | np.asarray(doubted) if doubted else merge.tiles.unknown
-        event_ts = np.where(unknown, 0, merge.tiles.last_event_ts)
-        columns = {name: merge.column(*self._features[name], unknown) for name in features}
-        return MadeBlock(columns, event_ts)
+        tiles = decode_tiles(self.plan, blobs)
+        unknown = tiles.unknown | np.asarray(doubted) if doubted else tiles.unknown
+        merge = _Merge(tiles, q, unknown)
+        columns = {name: merge.column(self._features[name]) for name in features}
+        return MadeBlock(columns, np.where(unknown, 0, tiles.last_event_ts))
+
+
+class _Feature(NamedTuple):
+    """What a feature is made of: the components of its tiles, by the names that they have there."""
+
+    aggregate: Aggregate
+    field: Field
+    finalise: Callable[..., Finalised]
+    column: DataType | None
+    counted: str
+    components: tuple[tuple[str, str, Callable[..., Numbers]], ...]
+    """Name in the tiles, name of the operation, and how it is reduced."""
+
+    @staticmethod
+    def of(aggregate: Aggregate, field: Field, source: EventSource) -> _Feature:
+        column, aggregation = aggregate_column(aggregate, source), AGGREGATIONS[aggregate.function]
+        return _Feature(
+            aggregate,
+            field,
+            aggregation.finalise,
+            column.type if column else None,
+            Component(COUNT_OP, column.name).name if column else "",
+            tuple((item.name, item.op.name, item.op.reduce) for item in aggregation.components(column)),
+        )
 
 
 class _Merge:
     """One read: what several features need of the same tiles is computed once."""
 
-    def __init__(self, source: EventSource, tiles: Tiles, q: int) -> None:
+    def __init__(self, tiles: Tiles, q: int, unknown: Mask) -> None:
         self.tiles = tiles
-        self._source = source
         self._q = q
+        self._unknown = unknown
+        # Most reads find everything: then no feature need look again.
+        self._all_known = not unknown.any()
+        self._all_stored = bool(tiles.stored.all())
+        self._nothing_erased = not (tiles.floor != NO_FLOOR).any()
         self._known: dict[Hashable, Any] = {}
 
-    def column(self, aggregate: Aggregate, field: Field, unknown: Mask) -> Column:
-        finalised = self._finalised(aggregate)
-        status = np.where(finalised.null, Status.NULL, Status.PRESENT).astype(np.int8)
-        status[finalised.overflow] = Status.OVERFLOW
-        status[~self.tiles.stored] = Status.NOT_FOUND
-        status[unknown] = Status.UNAVAILABLE
-        return Column(field.type, finalised.values, finalised.null | unknown, status)
+    def column(self, feature: _Feature) -> Column:
+        finalised = self._finalised(feature)
+        # A boolean is the status already: PRESENT is 0, NULL is 1.
+        null, status = finalised.null, finalised.null.astype(np.int8)
+        if finalised.overflow.any():
+            status[finalised.overflow] = Status.OVERFLOW
+        if not self._all_stored:
+            status[~self.tiles.stored] = Status.NOT_FOUND
+        if not self._all_known:
+            status[self._unknown] = Status.UNAVAILABLE
+            null = null | self._unknown
+        return Column(feature.field.type, finalised.values, null, status)
 
-    def _finalised(self, aggregate: Aggregate) -> Finalised:
+    def _finalised(self, feature: _Feature) -> Finalised:
+        aggregate, known = feature.aggregate, self._known
         window = (aggregate.hop, aggregate.window)
         mask, index, events = self._once(window, lambda: self._live(aggregate))
         ring = self.tiles.rings[aggregate.hop]
-        column = aggregate_column(aggregate, self._source)
-        if column is not None:
-            counted = Component(COUNT_OP, column.name).name
+        counted = feature.counted
+        if counted:
             # A tile may hold events without a value of this column: its other components then mean nothing.
             mask = self._once((*window, counted), lambda: mask & (ring[counted] > 0))
         state: dict[str, Numbers] = {}
-        for item in AGGREGATIONS[aggregate.function].components(column):
-            reduce = partial(item.op.reduce, ring[item.name], mask, index)
-            state[item.op.name] = self._once((*window, "reduced", item.name), reduce)
-        return AGGREGATIONS[aggregate.function].finalise(events, state, column.type if column else None)
+        for name, operation, reduce in feature.components:
+            key = (*window, "reduced", name)
+            if key not in known:
+                known[key] = reduce(ring[name], mask, index)
+            state[operation] = known[key]
+        return feature.finalise(events, state, feature.column)
 
     def _live(self, aggregate: Aggregate) -> tuple[Mask, Ints, Ints]:
         """Which slots count, the tile in each, and the events counted per key."""
@@ -82,7 +115,7 @@ class _Merge:
         newest = (q - 1) // aggregate.hop
         index = self._once(aggregate.hop, lambda: ring["tile"].astype(np.int64) - TILE_BIAS)
         mask: Mask = (index >= oldest) & (index <= newest)
-        if (tiles.floor != NO_FLOOR).any():
+        if not self._nothing_erased:
             below: Mask = index <= (tiles.floor // aggregate.hop)[:, None]
             # Tiles that may hold what was erased: written before the erasure, of a time up to the floor.
             mask &= ~(below & (ring["epoch"].astype(np.int64) <= tiles.floor_epoch[:, None]))

@@ -30,6 +30,8 @@ class ViewRead(NamedTuple):
     line: bytes
     start: int
     buckets: Sequence[int]
+    touched: Sequence[int]
+    """Each of the buckets once."""
 
 
 class ReadPlan(NamedTuple):
@@ -69,18 +71,22 @@ class ReadPlanner:
         rows = row_count(entities)
         names: list[str] = []
         reads: list[ViewRead] = []
-        keyed: list[tuple[list[str], list[int]]] = []
+        keyed: list[tuple[list[str], list[int], tuple[int, ...]]] = []
         for view in self._keyed:
             keys = encode_keys(view.key, [_physical_key(view, field, entities) for field in view.key])
-            keyed.append((keys, buckets_of(keys, view.partitions)))
+            buckets = buckets_of(keys, view.partitions)
+            keyed.append((keys, buckets, tuple(dict.fromkeys(buckets))))
         for item in self._views:
-            keys, buckets = keyed[item.keys]
-            reads.append(ViewRead(item.view, item.codec, item.features, item.line, len(names), buckets))
+            keys, buckets, touched = keyed[item.keys]
+            reads.append(ViewRead(item.view, item.codec, item.features, item.line, len(names), buckets, touched))
             prefixes = item.prefixes
             names += [prefixes[bucket] + key for bucket, key in zip(buckets, keys, strict=True)]
-        touched = dict.fromkeys(bucket for _, buckets in keyed for bucket in buckets)
-        markers = {bucket: len(names) + number for number, bucket in enumerate(touched)}
-        names += [ready_key(self._tenant, bucket) for bucket in touched]
+        markers: dict[int, int] = {}
+        for _, _, some in keyed:
+            for bucket in some:
+                if bucket not in markers:
+                    markers[bucket] = len(names)
+                    names.append(ready_key(self._tenant, bucket))
         return ReadPlan(names, tuple(reads), markers, rows)
 
 

@@ -14,7 +14,6 @@ from coeval.online.answer import UNREAD, Answer, Fetched
 from coeval.online.cache import ReadCache
 from coeval.online.plan import Entities, ReadPlan, ReadPlanner, ViewRead
 from coeval.online.result import Block, Column
-from coeval.online.rows import RowCodec, read_rows
 
 if TYPE_CHECKING:
     import redis
@@ -52,8 +51,6 @@ def decode(plan: ReadPlan, answer: Answer, at: int) -> StoredFeatures:
 
 def _block(plan: ReadPlan, read: ViewRead, answer: Answer, at: int) -> Block:
     blobs, doubted = _believed(plan, read, answer)
-    if isinstance(read.codec, RowCodec):
-        return read_rows(read.codec, blobs, doubted, at)
     return read.codec.read(blobs, read.features, doubted, at)
 
 
@@ -61,7 +58,7 @@ def _believed(plan: ReadPlan, read: ViewRead, answer: Answer) -> tuple[Sequence[
     """A view's blobs, and which of them nobody may believe: they were not read, or their bucket is not ready."""
     values = answer.values
     fetched = values[read.start : read.start + plan.rows]
-    lost = {bucket for bucket in set(read.buckets) if not _says(values[plan.markers[bucket]], read.line)}
+    lost = [bucket for bucket in read.touched if not _says(values[plan.markers[bucket]], read.line)]
     if answer.whole and not lost:
         return fetched, ()  # type: ignore[return-value]
     doubted = [bucket in lost or value is UNREAD for bucket, value in zip(read.buckets, fetched, strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -71,6 +72,13 @@ class Block(Protocol):
     def event_ts(self) -> NDArray[np.int64]:
         """The newest event behind each entity's values (microseconds UTC, 0 for none)."""
 
+    @property
+    def present(self) -> bool:
+        """Whether every value is known to be PRESENT; False tells nothing."""
+
+    def plain(self, names: Sequence[str]) -> Sequence[Sequence[Any]] | None:
+        """The rows of these features where they are Python's numbers as they are, without nulls and scales, already."""
+
     def column(self, name: str) -> Column:
         """A feature as arrays."""
 
@@ -90,6 +98,11 @@ class MadeBlock:
 
     columns: Mapping[str, Column]
     event_ts: NDArray[np.int64]
+    present: bool = False
+
+    def plain(self, names: Sequence[str]) -> None:
+        """See `Block`."""
+        del names
 
     def column(self, name: str) -> Column:
         """See `Block`."""
@@ -147,9 +160,11 @@ class FeatureResult:
         """The features as arrays, by name."""
         return {f"{part.view}__{name}": part.block.column(name) for part in self._parts for name in part.names}
 
-    @property
+    @cached_property
     def codes(self) -> NDArray[np.int8]:
         """The statuses as numbers, (entities, features), in the order of `names`."""
+        if all(part.block.present for part in self._parts):
+            return np.zeros((len(self), sum([len(part.names) for part in self._parts])), dtype=np.int8)
         return _beside([part.block.codes(part.names) for part in self._parts], len(self), np.int8)
 
     @property
@@ -183,12 +198,16 @@ class FeatureResult:
 
     def to_numpy(self) -> NDArray[np.float64]:
         """The numeric features as one (entities, n) float64 array, NaN for null; text features are left out."""
-        found = [part.block.numbers(part.numeric) for part in self._parts if part.numeric]
-        return _beside(found, len(self), np.float64)
+        parts = [part for part in self._parts if part.numeric]
+        plain = [part.block.plain(part.numeric) for part in parts]
+        if parts and None not in plain:
+            rows = zip(*plain, strict=True)
+            return np.array([[*chain.from_iterable(row)] for row in rows], dtype=np.float64)
+        return _beside([part.block.numbers(part.numeric) for part in parts], len(self), np.float64)
 
     def to_arrow(self) -> pyarrow.Table:
         """Entities and features as an Arrow table of their own types; needs pyarrow."""
-        from coeval.online.arrow_result import to_arrow
+        from coeval.arrow import to_arrow
 
         return to_arrow(self)
 

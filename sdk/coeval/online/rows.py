@@ -28,6 +28,7 @@ ROW_HEADER = struct.Struct(">Iiqqqq")
 """Layout id (one byte) and the epoch of the writer (three), partition, event_ts, available_at, offset, floor.
 
 A row that was available at or before the floor does not count."""
+_HEADER_BYTES = ROW_HEADER.size
 FEW = 16
 """Up to so many rows are decoded one by one."""
 _HEADER_FIELDS = ("first", "partition", "event_ts", "available_at", "offset", "floor")
@@ -63,6 +64,20 @@ class RowCodec:
         self.units = np.array([float(10**field.type.scale) for field in self.features])
         self.has_units = bool((self.units != 1).any())
         self.nothing: tuple[Physical, ...] = (None,) * len(self.features)
+        self.layout = (self.size, self._values, self._no_nulls, self._fixed.unpack_from, ROW_HEADER.unpack_from)
+        """What a plain row is read by: its size, where its nulls end, those of none, how values and header are read."""
+        self.floats = self.plain and all(field.type.kind is Kind.FLOAT64 for field in self.features)
+        self.values_at = self._values
+
+    def read(
+        self, blobs: Sequence[bytes | None], features: Sequence[str], doubted: Sequence[bool], q: int
+    ) -> FewRows | ManyRows:
+        """The rows of some keys at q (microseconds UTC); of what is `doubted`, no value may be believed.
+
+        `features` are those of interest; the others are there too, as nothing is decoded before it is asked for.
+        """
+        del features
+        return (FewRows if len(blobs) <= FEW else ManyRows)(self, blobs, doubted, q)
 
     def encode(self, values: Sequence[Physical]) -> bytes:
         """What follows the header: nulls, fixed values, strings."""
@@ -154,11 +169,6 @@ def decode_row(features: Sequence[Field], blob: bytes) -> tuple[tuple[int, int, 
     return (event_ts, available_at, partition, offset), RowCodec(features).decode(blob)
 
 
-def read_rows(codec: RowCodec, blobs: Sequence[bytes | None], doubted: Sequence[bool], q: int) -> FewRows | ManyRows:
-    """The rows of some keys at q (microseconds UTC); of what is `doubted`, no value may be believed."""
-    return (FewRows if len(blobs) <= FEW else ManyRows)(codec, blobs, doubted, q)
-
-
 class FewRows:
     """Rows that were decoded one by one: a `Block`."""
 
@@ -169,6 +179,9 @@ class FewRows:
         self._rows: list[Sequence[Physical]] = []
         self._absent: list[int] = []
         self._times: list[int] = []
+        if not doubted and codec.plain and self._read_plain(blobs, oldest):
+            return
+        self._rows, self._times = [], []
         for index, blob in enumerate(blobs):
             event_ts, absent = 0, 0
             row: Sequence[Physical] = codec.nothing
@@ -192,10 +205,35 @@ class FewRows:
             self._absent.append(absent)
             self._times.append(event_ts)
 
+    def _read_plain(self, blobs: Sequence[bytes | None], oldest: int) -> bool:
+        """Read rows that are all there and without nulls, as most are; False: some are not, or may not be."""
+        codec, rows, times = self._codec, self._rows, self._times
+        size, nulls_end, no_nulls, unpack, header = codec.layout
+        for blob in blobs:
+            if blob is None or len(blob) != size or blob[0] != LAYOUT or blob[_HEADER_BYTES:nulls_end] != no_nulls:
+                return False
+            _, _, event_ts, available_at, _, floor = header(blob)
+            if available_at <= floor or (codec.ttl and event_ts < oldest):
+                return False
+            rows.append(unpack(blob, nulls_end))
+            times.append(event_ts)
+        self._absent = [0] * len(rows)
+        return True
+
     @property
     def event_ts(self) -> NDArray[np.int64]:
         """See `Block`."""
         return np.array(self._times, dtype=np.int64)
+
+    @property
+    def present(self) -> bool:
+        """See `Block`."""
+        return self._full
+
+    def plain(self, names: Sequence[str]) -> Sequence[Sequence[Any]] | None:
+        """See `Block`."""
+        codec = self._codec
+        return self._rows if self._full and self._rows and names == codec.names and not codec.has_units else None
 
     def column(self, name: str) -> Column:
         """See `Block`."""
@@ -214,9 +252,6 @@ class FewRows:
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """See `Block`."""
         codec = self._codec
-        if self._full and names == codec.names:
-            whole = np.array(self._rows, dtype=np.float64).reshape(-1, len(codec.names))
-            return whole / codec.units if codec.has_units else whole
         chosen = [codec.position[name] for name in names]
         rows: list[list[Any]] = [[row[at] for at in chosen] for row in self._rows]
         values = [[math.nan if value is None else float(value) for value in row] for row in rows]
@@ -240,6 +275,9 @@ class ManyRows:
     def __init__(self, codec: RowCodec, blobs: Sequence[bytes | None], doubted: Sequence[bool], q: int) -> None:
         self._codec = codec
         self._blobs = blobs
+        self.present = False
+        if not doubted and not codec.ttl and codec.plain and self._read_plain():
+            return
         nothing = bytes(codec.size)
         parts = [nothing if blob is None else blob[: codec.size] for blob in blobs]
         self._table = np.frombuffer(b"".join([part.ljust(codec.size, b"\0") for part in parts]), dtype=codec.dtype)
@@ -256,6 +294,25 @@ class ManyRows:
         event_ts[gone | unknown] = 0
         self._absent = absent
         self.event_ts: NDArray[np.int64] = event_ts
+
+    def _read_plain(self) -> bool:
+        """Read rows that are all there and without nulls, as most are; False: some are not, or may not be."""
+        codec, blobs = self._codec, self._blobs
+        if None in blobs or set(map(len, blobs)) != {codec.size}:  # type: ignore[arg-type]
+            return False
+        table = np.frombuffer(b"".join(blobs), dtype=codec.dtype)  # type: ignore[arg-type]
+        known = (table["first"] >> 24 == LAYOUT).all() and (table["available_at"] > table["floor"]).all()
+        if not known or table["nulls"].any():
+            return False
+        self._table = table
+        self._absent = np.zeros(len(blobs), dtype=np.int8)
+        self.event_ts = table["event_ts"].astype(np.int64)
+        self.present = True
+        return True
+
+    def plain(self, names: Sequence[str]) -> None:
+        """See `Block`."""
+        del names
 
     def column(self, name: str) -> Column:
         """See `Block`."""
@@ -283,6 +340,9 @@ class ManyRows:
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """See `Block`."""
         codec = self._codec
+        if self.present and codec.floats and names == codec.names:
+            raw = self._table.view(np.uint8).reshape(len(self._table), codec.size)
+            return np.ascontiguousarray(raw[:, codec.values_at :]).view("<f8")
         chosen = [codec.position[name] for name in names]
         found = np.empty((len(self._table), len(chosen)))
         for to, at in enumerate(chosen):

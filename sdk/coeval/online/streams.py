@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from coeval.online.answer import UNREAD, Answer, Fetched
+from coeval.online.answer import Answer, Fetched, Question, by_node, question, together, unread
 
 
 class Streams:
@@ -43,9 +43,8 @@ class Streams:
         if not names:
             return Answer([])
         if not self._cluster:
-            pool = self._client.connection_pool
-            found = await self._ask(_Share("", pool.make_connection, [("MGET", *names)], (), names), until)
-            return Answer([UNREAD] * len(names), whole=False) if found is None else Answer(found)
+            found = await self._ask(_Share("", self._client.connection_pool.make_connection, question(names)), until)
+            return unread(len(names)) if found is None else Answer(found)
         try:
             async with asyncio.timeout(self._left(until)):
                 shares = await self._shares(names)
@@ -53,34 +52,21 @@ class Streams:
             # Nobody has some of the slots, or nobody says who has them.
             if until is None:
                 raise redis.ConnectionError(str(error) or "no answer") from error
-            return Answer([UNREAD] * len(names), whole=False)
+            return unread(len(names))
         answers = await asyncio.gather(*(self._ask(share, until) for share in shares), return_exceptions=True)
-        values: list[Fetched] = [UNREAD] * len(names)
-        whole = True
+        parts: list[tuple[Question, list[Fetched] | None]] = []
         for share, answer in zip(shares, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-            whole &= answer is not None
-            for position, value in zip(share.positions, answer or (), strict=answer is not None):
-                values[position] = value
-        return Answer(values, whole)
+            parts.append((share.question, answer))
+        return together(len(names), parts)
 
     async def _shares(self, names: Sequence[str]) -> list[_Share]:
         await self._client.initialize()
-        nodes: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        known: dict[str, Any] = {}
-        for position, name in enumerate(names):
-            slot = self._client.keyslot(name)
-            node = self._client.nodes_manager.get_node_from_slot(slot)
-            known[node.name] = node
-            nodes[node.name][slot].append(position)
-        shares = []
-        for name, slots in nodes.items():
-            positions = [position for slot in slots.values() for position in slot]
-            commands = [("MGET", *(names[position] for position in slot)) for slot in slots.values()]
-            make = partial(known[name].connection_class, **known[name].connection_kwargs)
-            shares.append(_Share(name, make, commands, positions, [names[position] for position in positions]))
-        return shares
+        parts = by_node(names, self._client.keyslot, self._client.nodes_manager.get_node_from_slot)
+        return [
+            _Share(node.name, partial(node.connection_class, **node.connection_kwargs), asked) for node, asked in parts
+        ]
 
     async def _ask(self, share: _Share, until: float | None) -> list[Fetched] | None:
         """What a server answers; None where it does not, and there is a deadline."""
@@ -88,7 +74,7 @@ class Streams:
         try:
             async with asyncio.timeout(left):
                 try:
-                    return await (await self._stream(share)).ask(share.commands)
+                    return await (await self._stream(share)).ask(share.question.commands)
                 except (redis.ConnectionError, redis.ResponseError) as error:
                     return await self._again(share, error)
         except TimeoutError:
@@ -108,12 +94,12 @@ class Streams:
         """A second try: a server that was restarted closes connections without a word, and a Cluster moves slots."""
         if self._cluster:
             try:
-                return list(await self._client.mget_nonatomic(*share.names))
+                return list(await self._client.mget_nonatomic(*share.question.names))
             except redis.exceptions.RedisClusterException as failed:
                 raise redis.ConnectionError(str(failed)) from failed
         if isinstance(error, redis.ResponseError):
             raise error
-        return await (await self._stream(share)).ask(share.commands)
+        return await (await self._stream(share)).ask(share.question.commands)
 
     async def _stream(self, share: _Share) -> _Stream:
         streams = self._loops.setdefault(asyncio.get_running_loop(), {})
@@ -132,13 +118,11 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one server is asked: commands, the names in their order, and where those stand in the request."""
+    """What one server is asked, its name, and what makes a connection to it."""
 
     node: str
     connect: Callable[[], Any]
-    commands: Sequence[tuple[str, ...]]
-    positions: Sequence[int]
-    names: Sequence[str]
+    question: Question
 
 
 class _Stream:
@@ -163,6 +147,8 @@ class _Stream:
         """Connect, if it is not."""
         if self._opened is None:
             self._opened = asyncio.create_task(self._open())
+            # If all who waited have given up, nobody asks how it ended.
+            self._opened.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Whoever gives up waiting does not take the connection from the others.
         await asyncio.shield(self._opened)
 
@@ -184,17 +170,20 @@ class _Stream:
             raise redis.ConnectionError("the connection was closed")
         answered: asyncio.Future[list[Fetched]] = asyncio.get_running_loop().create_future()
         self._waiting.append((time.monotonic(), len(commands), answered))
-        # Nothing is awaited between the two lines: questions are written in the order in which they wait.
-        await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        # Nothing is awaited between the two lines: questions are written in the order in which they wait. redis-py's
+        # own way to send waits for the network, and closes the connection, which is not ours alone, if we give up.
+        self._connection._writer.writelines(self._connection.pack_commands(commands))  # noqa: SLF001
         return await answered
 
     async def _read(self) -> None:
         failed: BaseException = redis.ConnectionError("the connection was closed")
         try:
             while True:
-                first = await self._answer()
-                _, answers, answered = self._waiting.popleft()
-                parts = [first, *[await self._answer() for _ in range(answers - 1)]]
+                parts = [await self._answer()]
+                _, answers, answered = self._waiting[0]
+                parts += [await self._answer() for _ in range(answers - 1)]
+                # Not before it is whole: if the connection breaks now, its question is among those that failed.
+                self._waiting.popleft()
                 if not answered.done():
                     refused = next((part for part in parts if isinstance(part, Exception)), None)
                     if refused is not None:

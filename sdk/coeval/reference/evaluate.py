@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -33,7 +33,11 @@ def evaluate(expression: Expression, values: Mapping[str, Physical]) -> Physical
             return literal_value(expression)
         case "null":
             return None
-    args: list[Any] = [evaluate(item, values) for item in operands(expression)]
+    return applied(expression, [evaluate(item, values) for item in operands(expression)])
+
+
+def applied(expression: Expression, args: Sequence[Any]) -> Physical:
+    """What the operation of a node makes of the physical values of its operands."""
     if expression.operation in _OWN_NULLS:
         return _OWN_NULLS[expression.operation](args)
     if any(item is None for item in args):
@@ -41,7 +45,7 @@ def evaluate(expression: Expression, values: Mapping[str, Physical]) -> Physical
     if expression.operation == "cast":
         return _cast(args[0], expression.args[0].type, expression.type)
     if expression.operation in _CALENDAR:
-        days, micros = (args[0], 0) if operands(expression)[0].type == DATE else divmod(args[0], _DAY)
+        days, micros = (args[0], 0) if expression.args[0].type == DATE else divmod(args[0], _DAY)
         return _CALENDAR[expression.operation](days, micros)
     if expression.operation in _DIVISIONS and args[1] == 0:
         return None
@@ -98,25 +102,25 @@ def _quotient(left: int, right: int) -> int:
     return -whole if (left < 0) != (right < 0) else whole
 
 
-def _case(args: list[Any]) -> Physical:
+def _case(args: Sequence[Any]) -> Physical:
     for condition, value in zip(args[:-1:2], args[1::2], strict=True):
         if condition:
             return value  # type: ignore[no-any-return]
     return args[-1]  # type: ignore[no-any-return]
 
 
-def _and(args: list[Any]) -> Physical:
+def _and(args: Sequence[Any]) -> Physical:
     if any(item == 0 for item in args):
         return 0
     return None if None in args else 1
 
 
-def _or(args: list[Any]) -> Physical:
+def _or(args: Sequence[Any]) -> Physical:
     negated = _and([None if item is None else 1 - item for item in args])
     return None if negated is None else 1 - int(negated)
 
 
-def _between(args: list[Any]) -> Physical:
+def _between(args: Sequence[Any]) -> Physical:
     value, low, high = args
     above = None if value is None or low is None else int(_key(value) >= _key(low))
     below = None if value is None or high is None else int(_key(value) <= _key(high))
@@ -147,7 +151,7 @@ def _civil(days: int) -> tuple[int, int, int]:
     return found.year + 400 * eras, found.month, found.day
 
 
-_OWN_NULLS: Mapping[str, Callable[[list[Any]], Physical]] = {
+_OWN_NULLS: Mapping[str, Callable[[Sequence[Any]], Physical]] = {
     "case": _case,
     "coalesce": lambda args: next((item for item in args if item is not None), None),
     "nullif": lambda args: None if None not in args and args[0] == args[1] else args[0],

@@ -20,6 +20,11 @@ KEY, HEADER = "key", "header:"
 """Origins of a column beside the JSON: the record's key, and what a header's name follows."""
 
 
+PII_CLASSES = ("none", "pseudonymous", "personal", "sensitive")
+"""Of a field, each stricter than the one before: about nobody; about a person known by a key only; describing a person;
+a special category."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a column should hold, for data quality: bounds as literals of its type (empty: none), values allowed."""
@@ -179,6 +184,11 @@ class WindowedView:
     def longest_window(self) -> int:
         """Microseconds of the longest window."""
         return max(aggregate.window for aggregate in self.aggregates)
+
+    @property
+    def reach(self) -> int:
+        """Microseconds for which an event may be seen, at most: the longest window, and the tile that it begins in."""
+        return max(aggregate.window + aggregate.hop for aggregate in self.aggregates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Results as Arrow tables, of the types that the definitions say. It knows pyarrow, as no other module here does."""
+"""The Arrow types of values as users see them, and results as tables of them. It knows pyarrow."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _TYPES: dict[Kind, Any] = {
 }
 
 
-def arrow_type(data_type: DataType) -> Any:
-    """The Arrow type of a value as users see it."""
+def arrow_type(data_type: DataType) -> pa.DataType:
+    """The Arrow type of logical values."""
     if data_type.kind is Kind.DECIMAL:
         return pa.decimal128(data_type.precision, data_type.scale)
     return _TYPES[data_type.kind]
