@@ -1,7 +1,7 @@
 """How long an online read takes: ours, redis-py's bare MGET of the same keys, Feast, Feast with precomputed vectors.
 
 All systems answer the same requests, in turns, in one run, from one Redis; medians and 99th percentiles of each. Writes
-benchmarks/results/online.json. QUICK=1 measures less, in the same shape.
+benchmarks/results/online.json and two pictures. QUICK=1 measures less, in the same shape.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks import online_catalog as catalog
-from benchmarks.report import QUICK, Figures, aim, publish
+from benchmarks.loglog import draw
+from benchmarks.report import QUICK, RESULTS, Figures, aim, publish
 from coeval.client import FeatureStore, open_redis
 from coeval.online.plan import ReadPlanner
 from coeval.online.result import Status
@@ -47,6 +48,16 @@ def main() -> None:
         finally:
             local.down(settings)
     publish("online", cases, _aims(cases))
+    for case, name in (("five views of ten", "online-rows"), ("windows, dense", "online-windows")):
+        (RESULTS / f"{name}.svg").write_text(_picture(case, cases))
+
+
+def _picture(case: str, cases: list[Figures]) -> str:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for item in cases:
+        if item["case"].startswith(f"{case}, "):
+            series.setdefault(item["system"], []).append((item["rows"], item["p50_ms"]))
+    return draw(f"{case}: median read", series, "entities per request", "milliseconds")
 
 
 def _rows(settings: Settings, home: Path) -> list[Figures]:

@@ -14,7 +14,7 @@ from coeval.aggregations.tiles import Granularity, tile_plan
 from coeval.online.layout import TileColumns, Update, encode_tiles
 from coeval.online.rows import RowColumns, encode_rows
 from coeval.online.writer import OnlineWriter
-from coeval.spec.keys import bucket_of, encode_key
+from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import (
     Aggregate,
@@ -30,6 +30,7 @@ from coeval.spec.model import (
 )
 from coeval.spec.time import DAY, HOUR, duration, hop_of
 from coeval.spec.types import FLOAT64, INT64, STRING, TIMESTAMP
+from tests.support.online import write
 
 if TYPE_CHECKING:
     import redis
@@ -50,7 +51,7 @@ def _service(view: View) -> ServiceView:
     return ServiceView(view.name, view.version, tuple(field.name for field in view.features))
 
 
-def manifest() -> Manifest:
+def manifest(tenant: str = "bench") -> Manifest:
     """Services `rows` (five views of ten float64 features) and `windows` (four aggregates over three windows)."""
     names = [f"f{number}" for number in range(FEATURES)]
     fields = tuple(Field(name, FLOAT64) for name in names)
@@ -78,7 +79,7 @@ def manifest() -> Manifest:
         FeatureService("windows", (_service(spend),)),
     )
     return Manifest(
-        "bench", "bench", (Entity("card", _CARD),), (_PAYMENTS,), tuple(sources), (spend,), tuple(rows),
+        "bench", tenant, (Entity("card", _CARD),), (_PAYMENTS,), tuple(sources), (spend,), tuple(rows),
         services=services,
     )  # fmt: skip
 
@@ -128,12 +129,7 @@ def _keys(cards: int) -> list[str]:
 
 
 def _write(writer: OnlineWriter, view: View, updates: list[Update]) -> None:
-    buckets: dict[int, list[Update]] = {}
-    for update in updates:
-        buckets.setdefault(bucket_of(update.key, view.partitions), []).append(update)
-    for bucket, mine in buckets.items():
-        for start in range(0, len(mine), 1000):
-            writer.apply(view, bucket, mine[start : start + 1000])
+    write(writer, view, updates)
     assert writer.mark_ready(view, writer.incarnation(view), "bench")
 
 

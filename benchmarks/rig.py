@@ -41,7 +41,7 @@ WORKER_MEMORY = "4g"
 """Of the one worker: two million tiles and the identities of half a million events do not fit in the usual 2."""
 STEADY_SHARE = 0.5
 """Rates are taken after this share of the work: before it, Java compiles."""
-_DEADLINE_SECONDS = 1800.0
+_DEADLINE_SECONDS = 600.0
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def _stop(writer: subprocess.Popen[bytes]) -> None:
 def clear(settings: Settings) -> None:
     """Empty Redis."""
     with closing(open_redis(settings)) as client:
-        client.flushall()
+        client.flushall(asynchronous=True)
 
 
 @dataclass(frozen=True, slots=True)
