@@ -163,10 +163,6 @@ class ControlPlane:
             )
             return tuple(Deployment(**row._asdict()) for row in rows)
 
-    def start_load(self, view: str, version: str, cut: int) -> int:
-        """Open a batch load and return its run number: the epoch of the tiles that it writes."""
-        return self._insert(schema.LOADS, view=view, version=version, cut=cut)
-
     def finish_load(self, run: int, written: int, now: int) -> None:
         """Close a batch load: everything it had to write is in the online store."""
         with self._engine.begin() as connection:

@@ -57,6 +57,41 @@ LOADS = sa.Table(
     sa.Column("written", sa.Integer),
     sa.Column("finished_at", sa.BigInteger),
 )
+LOAD_RUNS = sa.Table(
+    "load_runs",
+    METADATA,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("manifest_hash", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("pins", sa.Text),
+    sa.Column("life", sa.String, nullable=False),
+    sa.Column("units", sa.Integer),
+    sa.Column("rows", sa.BigInteger),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("per_second", sa.Float, nullable=False),
+    sa.Column("beat_at", sa.BigInteger, nullable=False),
+)
+LOAD_UNITS = sa.Table(
+    "load_units",
+    METADATA,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("unit", sa.String, primary_key=True),
+    sa.Column("life", sa.String, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("written", sa.BigInteger, nullable=False),
+    sa.Column("done_at", sa.BigInteger, nullable=False),
+)
+LOAD_CHANGES = sa.Table(
+    "load_changes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.Integer, nullable=False, index=True),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
 CERTIFICATES = sa.Table(
     "certificates",
     METADATA,

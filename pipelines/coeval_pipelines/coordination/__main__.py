@@ -18,7 +18,7 @@ from coeval_pipelines.complaints import Complaints
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import reconcile
 from coeval_pipelines.coordination.exporter import Exporter
-from coeval_pipelines.coordination.fill import Loaded, heal
+from coeval_pipelines.coordination.fill import heal
 
 PERIOD_SECONDS = 2.0
 _LOG = structlog.get_logger(service="coordinator")
@@ -33,7 +33,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     with closing(ControlPlane.open(settings)) as control, Exporter(settings, control):
         # Healing waits for the jobs that reconciling brings back: each has a thread of its own.
-        healer = threading.Thread(target=serve, args=(Healing(settings, control).tick, stop, "cannot heal"))
+        healer = threading.Thread(target=serve, args=(lambda: heal_released(settings, control), stop, "cannot heal"))
         healer.start()
         serve(lambda: reconcile_released(settings, control), stop, "cannot reconcile")
         healer.join()
@@ -56,22 +56,14 @@ def reconcile_released(settings: Settings, control: ControlPlane) -> None:
         reconcile(settings, control)
 
 
-class Healing:
-    """Fills again what the store has lost; remembers what it has loaded, so that a load is not repeated for a wait."""
-
-    def __init__(self, settings: Settings, control: ControlPlane) -> None:
-        self._settings = settings
-        self._control = control
-        self._loaded: Loaded = {}
-
-    def tick(self) -> None:
-        """Heal what is not ready; returns at once where all is."""
-        manifest = self._control.released()
-        if manifest is None:
-            return
-        healed = heal(self._settings, manifest, self._control, self._loaded)
-        if healed:
-            _LOG.warning("views were not ready: healed from batch and changelog", views=healed)
+def heal_released(settings: Settings, control: ControlPlane) -> None:
+    """Heal what is not ready of what is released; returns at once where all is."""
+    manifest = control.released()
+    if manifest is None:
+        return
+    healed = heal(settings, manifest, control)
+    if healed:
+        _LOG.warning("views were not ready: healed from batch and changelog", views=healed)
 
 
 if __name__ == "__main__":

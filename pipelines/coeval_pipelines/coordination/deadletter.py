@@ -17,7 +17,7 @@ from coeval.spec.model import EventSource
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.deadletters import Place, Replay, ReplayBook
 from coeval_pipelines.coordination.locks import only_one
-from coeval_pipelines.kafka import answering, client_options
+from coeval_pipelines.kafka import answering, client_options, producer_options
 from coeval_pipelines.offline.event_log import topic_ends
 from coeval_pipelines.offline.repairs import Repaired
 
@@ -131,20 +131,17 @@ def _send(
 
     if not items:
         return
-    with answering(settings.kafka):
-        # Idempotent: the client's own retries do not double a record.
-        options = {**client_options(settings.kafka), "acks": "all", "enable_idempotence": True}
-        with closing(KafkaProducer(**options)) as producer:
-            for start in range(0, len(items), _AT_ONCE):
-                some = items[start : start + _AT_ONCE]
-                futures = [producer.send(source.topic, **_message(source, item)) for item in some]
-                producer.flush()
-                for future in futures:
-                    future.get(timeout=30)
-                places = [item.reject.place for item in some]
-                book.sent(source.name, places, now())
-                progress(len(some))
-                yield from places
+    with answering(settings.kafka), closing(KafkaProducer(**producer_options(settings.kafka))) as producer:
+        for start in range(0, len(items), _AT_ONCE):
+            some = items[start : start + _AT_ONCE]
+            futures = [producer.send(source.topic, **_message(source, item)) for item in some]
+            producer.flush()
+            for future in futures:
+                future.get(timeout=30)
+            places = [item.reject.place for item in some]
+            book.sent(source.name, places, now())
+            progress(len(some))
+            yield from places
 
 
 _AT_ONCE = 500

@@ -1,37 +1,91 @@
-"""Fill the online store and say when it can be believed: batch load, changelog, then the ready marker."""
+"""Fill the online store and say when it can be believed: batch load, changelog, then the ready marker.
+
+A load that was interrupted is gone on with: under its number, at its cut, with the units that are left.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+
+import redis
 
 from coeval.client import open_redis
-from coeval.errors import EngineError, UnknownFeatureError
+from coeval.errors import CoevalError, EngineError, UsageError
 from coeval.online.writer import Incarnation, OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
-from coeval.spec.types import instant
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.loads import (
+    CANCELLED,
+    CATCHING_UP,
+    CORRECTION,
+    FAILED,
+    FIRST_FILL,
+    LOADING,
+    OPEN,
+    READY,
+    REBUILD,
+    LoadBook,
+    LoadRun,
+)
 from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.coordination.forgotten import check_changelogs
-from coeval_pipelines.coordination.handoff import DELIVERY_SLACK, is_streamed, required_cut
+from coeval_pipelines.coordination.handoff import cut_of, is_streamed
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.coordination.runs import now
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from coeval_pipelines.coordination.stagers import CancelledError, Stager, check, stage_in_child
+from coeval_pipelines.offline.latency import probing
+from coeval_pipelines.offline.online_load import write_units
+from coeval_pipelines.offline.staging import discard, is_staged, staged_runs
+from coeval_pipelines.offline.throttle import Limits, Throttle
 
 CATCH_UP_SECONDS = 600
+LATENCY_BUDGET_MS = 5.0
+"""What reads may take beside a load, where readers are served and nothing else was asked for."""
 
-Loader = Callable[[Mapping[str, int]], None]
-"""Loads views by batch: given cuts by view name, returns when everything is written."""
-Loaded: TypeAlias = dict[str, tuple[Incarnation, int]]
-"""By view, the life of the store into which a batch load was written whole, and the load's run."""
+Watch = Callable[[LoadRun, int, int], None]
+"""Told of a load how many of its rows are written, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How views are to be filled. Without a `cut` (microseconds UTC), the log is cut where it was last time, or else as
+    early as the handoff allows; never earlier, so that no tile is left between batch and stream.
+
+    Without `limits`, a load is held back where readers are served by the same store. `wait`: for another process that
+    loads one of the views, rather than be refused. `why` is written down.
+    """
+
+    cut: int | None = None
+    limits: Limits | None = None
+    wait: bool = True
+    why: str = "asked for"
+    watch: Watch = lambda *_: None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A view's load and the life of the store that it goes into."""
+
+    view: View
+    run: LoadRun
+    incarnation: Incarnation
+
+    @property
+    def life(self) -> str:
+        """Tells the life of the store: what was written to another one counts for nothing."""
+        return hashlib.sha256(json.dumps(sorted(self.incarnation.items())).encode()).hexdigest()[:16]
+
+
+def load_lock(view: View | LoadRun) -> str:
+    """The name of the lock that is held by who loads a view version."""
+    name = view.view if isinstance(view, LoadRun) else view.name
+    return f"load-{name}-{view.version}"
 
 
 def fill(
@@ -39,137 +93,237 @@ def fill(
     manifest: Manifest,
     control: ControlPlane,
     views: Iterable[View],
-    load: Loader,
-    cut: int | None = None,
-) -> None:
-    """Load views by batch, wait until the changelog is written too, then mark them ready.
-
-    Without a `cut` (microseconds UTC), the log is cut where it was last time, or else as early as the handoff allows;
-    never earlier, so that no tile is left between batch and stream.
+    stage: Stager,
+    asked: Asked = Asked(),
+) -> dict[str, int]:
+    """Load views by batch, wait until the changelog is written too, then mark them ready; what batch wrote, by view.
 
     Raises:
-        EngineError: the handoff's cut is still to come, the store was wiped meanwhile, or the stream did not catch up.
+        UsageError: another process loads one of the views.
+        EngineError: the handoff's cut is still to come, the store was wiped meanwhile, the stream did not catch up, or
+            somebody cancelled a load. Views that are not concerned are ready none the less.
     """
-    with only_one(settings, "fill"):
-        _fill(settings, manifest, control, list(views), load, cut)
+    chosen = list(views)
+    with _mine(settings, control, chosen, asked.wait):
+        return _fill(settings, manifest, control, chosen, stage, asked)
 
 
-def heal(settings: Settings, manifest: Manifest, control: ControlPlane, loaded: Loaded | None = None) -> list[str]:
+def heal(settings: Settings, manifest: Manifest, control: ControlPlane) -> list[str]:
     """Fill again what had been filled once and is not ready now, as after a wipe; returns the names of the views.
 
-    What is noted in `loaded` is not loaded again, only waited for; what is loaded is noted there.
     Erasures that a version of a view in the store does not know of are applied there first.
     """
     bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest), wait=False)
     if not _lost(settings, manifest, control):
         return []
-    with only_one(settings, "fill", wait=False) as mine:
-        lost = _lost(settings, manifest, control) if mine else []
+    with ExitStack() as stack:
+        free = [
+            view
+            for view in _lost(settings, manifest, control)
+            if stack.enter_context(only_one(settings, load_lock(view), wait=False))
+        ]
+        lost = [view for view in _lost(settings, manifest, control) if view in free]
         if lost:
-            _fill(settings, manifest, control, lost, load_in_child(settings, manifest), loaded=loaded)
+            stage = stage_in_child(settings, manifest, control)
+            _fill(settings, manifest, control, lost, stage, Asked(why="the store has lost what was loaded"))
         return [view.name for view in lost]
 
 
-def backfill(
-    settings: Settings, manifest: Manifest, control: ControlPlane, names: Sequence[str], correct: bool = False
-) -> dict[str, int]:
-    """Bring the log up to date and fill the named views from it; returns what batch wrote, by view.
-
-    With `correct`, the log is cut two minutes ago, so that late events enter the tiles that are final.
-    """
-    from coeval_pipelines.offline.event_log import ingest_topic
-    from coeval_pipelines.offline.session import spark_session
-
-    unknown = sorted(set(names) - manifest.views.keys())
-    if unknown:
-        raise UnknownFeatureError(f"No view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
-    written: dict[str, int] = {}
-    with spark_session(settings) as spark:
-        # Taken before the topics are read: what comes in between is after the cut, not lost before it.
-        cut = now() - DELIVERY_SLACK if correct else None
-        for source in manifest.event_sources:
-            ingest_topic(spark, settings, manifest, source)
-        load = load_in_session(spark, settings, manifest, control, written)
-        fill(settings, manifest, control, [manifest.views[name] for name in names], load, cut)
-    return written
+@contextmanager
+def _mine(settings: Settings, control: ControlPlane, views: Sequence[View], wait: bool) -> Iterator[None]:
+    """Hold the locks of views: nobody else loads them."""
+    with ExitStack() as stack:
+        # In one order: two that wait for each other's would never end.
+        for view in sorted(views, key=lambda item: item.name):
+            if not stack.enter_context(only_one(settings, load_lock(view), wait)):
+                raise _refused(control, view)
+        yield
 
 
-def load_in_session(
-    spark: SparkSession,
-    settings: Settings,
-    manifest: Manifest,
-    control: ControlPlane,
-    written: dict[str, int],
-    say: Callable[[str], None] = lambda _: None,
-) -> Loader:
-    """A loader that uses a Spark session that is there; it notes what it wrote, by view."""
-    from coeval_pipelines.offline.online_load import load_view
-
-    def load(cuts: Mapping[str, int]) -> None:
-        for name, cut in cuts.items():
-            say(f"batch load of {name}")
-            done = load_view(spark, settings, manifest, control, manifest.views[name], cut)
-            written[name] = done.written
-
-    return load
+def _refused(control: ControlPlane, view: View) -> UsageError:
+    book = LoadBook(control)
+    found = book.of(view.name, view.version, OPEN)
+    by = f"load {found[0].run}, {book.changes(found[0].run)[-1].who}" if found else "another process"
+    return UsageError(
+        f"{view.name} is being loaded already ({by}).",
+        "See coeval backfill status; wait for it (--wait), or end it: coeval backfill cancel "
+        + (str(found[0].run) if found else "RUN"),
+    )
 
 
 def _fill(
-    settings: Settings,
-    manifest: Manifest,
-    control: ControlPlane,
-    chosen: Sequence[View],
-    load: Loader,
-    cut: int | None = None,
-    loaded: Loaded | None = None,
-) -> None:
+    settings: Settings, manifest: Manifest, control: ControlPlane, chosen: Sequence[View], stage: Stager, asked: Asked
+) -> dict[str, int]:
     """Fill views source by source: where one does not go on, those of the others are ready none the less."""
+    _sweep(settings, control)
+    # Asked before anything is ready by this: nobody was served until then.
+    asked = replace(asked, limits=asked.limits or default_limits(settings, control, manifest))
     failed: list[EngineError] = []
+    written: dict[str, int] = {}
+    by_source: list[list[Prepared]] = []
     for source in sorted({view.source for view in chosen}):
         views = [view for view in chosen if view.source == source]
-        try:
-            _fill_source(settings, manifest, control, source, views, load, cut, {} if loaded is None else loaded)
-        except EngineError as error:
-            failed.append(error)
+        with _collecting(failed):
+            by_source.append(_prepare(settings, manifest, control, views, asked))
+    runs = [item.run for prepared in by_source for item in prepared]
+    if runs:
+        with _noting_failure(control, runs):
+            stage([run for run in runs if not is_staged(settings, manifest, run)])
+    for prepared in by_source:
+        with _collecting(failed), _noting_failure(control, [item.run for item in prepared]):
+            written |= _fill_source(settings, manifest, control, prepared, asked)
     if failed:
         raise EngineError(" ".join(error.reason for error in failed), failed[0].instruction)
+    return written
 
 
-def _fill_source(
-    settings: Settings,
-    manifest: Manifest,
-    control: ControlPlane,
-    source: str,
-    views: Sequence[View],
-    load: Loader,
-    cut: int | None,
-    loaded: Loaded,
-) -> None:
-    from coeval_pipelines.streaming.progress import await_caught_up
+def _sweep(settings: Settings, control: ControlPlane) -> None:
+    """Delete what loads that are over have left behind, as where their process was killed after they were cancelled."""
+    kept = set(staged_runs(settings))
+    # A control plane that was begun anew hands out numbers again: what is not known to be open is not of those.
+    for number in kept - LoadBook(control).open_runs():
+        discard(settings, number)
 
+
+@contextmanager
+def _collecting(failed: list[EngineError]) -> Iterator[None]:
+    try:
+        yield
+    except EngineError as error:
+        failed.append(error)
+
+
+@contextmanager
+def _noting_failure(control: ControlPlane, runs: Sequence[LoadRun]) -> Iterator[None]:
+    try:
+        yield
+    except (CoevalError, redis.RedisError) as error:
+        for run in runs:
+            LoadBook(control).move(run.run, FAILED, getattr(error, "reason", str(error)), now())
+        raise
+
+
+def _prepare(
+    settings: Settings, manifest: Manifest, control: ControlPlane, views: Sequence[View], asked: Asked
+) -> list[Prepared]:
+    """The loads of views of one source: those that are gone on with, and new ones."""
+    cuts = {view.name: cut_of(view, manifest, control, asked.cut, now()) for view in views}
     with closing(open_redis(settings)) as client:
         writer = OnlineWriter(client, manifest.tenant)
         lives = {view.name: writer.incarnation(view) for view in views}
         bring_up(settings, control, manifest.tenant, lambda: [Served(manifest, view) for view in views])
-        notes = {view.name: (lives[view.name], _last_run(control, view)) for view in views}
-        missing = [view for view in views if loaded.get(view.name) != notes[view.name]]
-        if missing:
-            cuts = {view.name: _cut(view, manifest, control, cut) for view in missing}
-            check_changelogs(settings, manifest, missing, cuts)
-            load(cuts)
-            loaded.update({view.name: (lives[view.name], _last_run(control, view)) for view in missing})
-        if any(is_streamed(view) for view in views):
-            # All that was produced by now must be online: a first checkpoint of a long topic is not enough.
-            await_caught_up(settings, manifest, control, CATCH_UP_SECONDS, sources=[source])
-        for view in views:
-            run = _last_run(control, view)
-            if not run or not writer.mark_ready(view, lives[view.name], str(run)):
-                raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
+        check_changelogs(settings, manifest, views, cuts)
+        control.save_manifest(manifest, now())
+        runs = {view.name: _run_of(control, writer, manifest, view, cuts[view.name], asked) for view in views}
+    return [Prepared(view, runs[view.name], lives[view.name]) for view in views]
 
 
-def _last_run(control: ControlPlane, view: View) -> int:
+def _run_of(
+    control: ControlPlane, writer: OnlineWriter, manifest: Manifest, view: View, cut: int, asked: Asked
+) -> LoadRun:
+    """The load that is gone on with, if one is open whose cut is late enough; else a new one, which ends those."""
+    book = LoadBook(control)
+    found = book.of(view.name, view.version, OPEN)
+    if found and found[0].cut >= cut:
+        return found[0]
+    kind = kind_of(control, writer, view)
+    run = book.begin(view.name, view.version, manifest.hash, cut, kind, asked.why, now())
+    for older in found:
+        book.move(older.run, CANCELLED, f"load {run.run} takes its place", now())
+    return run
+
+
+def kind_of(control: ControlPlane, writer: OnlineWriter, view: View) -> str:
+    """What a new load of a view would be."""
     last = control.last_load(view.name, view.version)
-    return last.run if last else 0
+    if last is None:
+        return FIRST_FILL
+    return CORRECTION if writer.ready_note(view) == str(last.run) else REBUILD
+
+
+def _fill_source(
+    settings: Settings, manifest: Manifest, control: ControlPlane, prepared: Sequence[Prepared], asked: Asked
+) -> dict[str, int]:
+    from coeval_pipelines.streaming.progress import await_caught_up
+
+    cancelled: list[CancelledError] = []
+    written: dict[str, int] = {}
+    for item in prepared:
+        try:
+            written[item.view.name] = _load(settings, manifest, control, item, asked)
+        except CancelledError as error:
+            cancelled.append(error)
+            _stop(settings, control, item.run)
+    left = [item for item in prepared if item.view.name in written]
+    if any(is_streamed(item.view) for item in left):
+        # All that was produced by now must be online: a first checkpoint of a long topic is not enough.
+        await_caught_up(settings, manifest, control, CATCH_UP_SECONDS, sources=[left[0].view.source])
+    for item in left:
+        _mark_ready(settings, manifest, control, item)
+    if cancelled:
+        raise cancelled[0]
+    return written
+
+
+def _stop(settings: Settings, control: ControlPlane, run: LoadRun) -> None:
+    """Let go of a load that was cancelled. What it wrote stays: each tile and row is right by itself, as of its cut."""
+    LoadBook(control).stopped(run.run, "stopped writing", now())
+    discard(settings, run.run)
+
+
+def _load(settings: Settings, manifest: Manifest, control: ControlPlane, item: Prepared, asked: Asked) -> int:
+    """Write what is left of a load."""
+    book, run = LoadBook(control), item.run
+    check(book, run)
+    limits = asked.limits or Limits()
+    book.move(run.run, LOADING, f"writing, {described(limits)}", now())
+
+    def beat(rows: int, _: float) -> None:
+        found = book.get(run.run)
+        asked.watch(found, rows, found.rows or rows)
+        check(book, run)
+
+    with _throttled(settings, manifest, item.view, limits) as throttle:
+        written = write_units(settings, manifest, book, run, item.life, throttle, beat)
+    if not book.move(run.run, CATCHING_UP, "all that batch has is written", now()):
+        raise CancelledError(book, run)
+    control.finish_load(run.run, written, now())
+    return written
+
+
+@contextmanager
+def _throttled(settings: Settings, manifest: Manifest, view: View, limits: Limits) -> Iterator[Throttle]:
+    if not limits.latency_ms:
+        yield Throttle(limits)
+        return
+    with probing(settings, manifest.tenant, view) as reads:
+        yield Throttle(limits, reads)
+
+
+def described(limits: Limits) -> str:
+    """Limits in words."""
+    said = [f"at most {limits.writes_per_second:,.0f} a second"] if limits.writes_per_second else []
+    said += [f"reads within {limits.latency_ms:g} ms"] if limits.latency_ms else []
+    return ", ".join(said) or "as fast as it goes"
+
+
+def default_limits(settings: Settings, control: ControlPlane, manifest: Manifest) -> Limits:
+    """A latency budget where a view that may be served is ready in this store; else none."""
+    with closing(open_redis(settings)) as client:
+        writer = OnlineWriter(client, manifest.tenant)
+        ready = any(writer.is_ready(item.view) for item in served(settings, control, manifest))
+    return Limits(latency_ms=LATENCY_BUDGET_MS if ready else 0.0)
+
+
+def _mark_ready(settings: Settings, manifest: Manifest, control: ControlPlane, item: Prepared) -> None:
+    run = item.run.run
+    with closing(open_redis(settings)) as client:
+        if not OnlineWriter(client, manifest.tenant).mark_ready(item.view, item.incarnation, str(run)):
+            raise EngineError("The online store was wiped while it was being filled.", "Run it again.")
+    book = LoadBook(control)
+    book.move(run, READY, "batch and changelog are written", now())
+    book.forget_units(run)
+    discard(settings, run)
 
 
 def unready(settings: Settings, manifest: Manifest) -> list[View]:
@@ -185,43 +339,3 @@ def _lost(settings: Settings, manifest: Manifest, control: ControlPlane) -> list
         writer = OnlineWriter(client, manifest.tenant)
         loads = {view: control.last_load(view.name, view.version) for view in manifest.views.values()}
         return [view for view, load in loads.items() if load and writer.ready_note(view) != str(load.run)]
-
-
-def load_in_child(settings: Settings, manifest: Manifest) -> Loader:
-    """A loader that runs Spark in a process of its own, so that a long-lived one stays small."""
-
-    def load(cuts: Mapping[str, int]) -> None:
-        for cut in sorted(set(cuts.values())):
-            views = [part for name, value in sorted(cuts.items()) if value == cut for part in ("--view", name)]
-            _run_load(settings, manifest, [*views, "--cut", str(cut)])
-
-    return load
-
-
-def _run_load(settings: Settings, manifest: Manifest, arguments: list[str]) -> None:
-    directory = settings.home / "local"
-    path = directory / f"manifest-{manifest.hash[:12]}.json"
-    path.write_text(manifest.to_json())
-    log = directory / "logs" / "load.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "coeval_pipelines.offline.load", "--manifest", str(path), *arguments]
-    with log.open("ab") as sink:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sink, check=False)
-    if done.returncode:
-        raise EngineError(f"The batch load failed (exit code {done.returncode}).", f"Read {log}.")
-    json.loads(done.stdout)
-
-
-def _cut(view: View, manifest: Manifest, control: ControlPlane, wanted: int | None) -> int:
-    deployment = control.deployment(view.name, view.version)
-    if deployment is None:
-        raise EngineError(f"{view.name} is not deployed.", "Deploy it first: coeval stream deploy")
-    last = control.last_load(view.name, view.version)
-    cut = max(wanted or 0, last.cut if last else 0, required_cut(view, manifest, deployment.since))
-    if cut > now():
-        raise EngineError(
-            f"{view.name} cannot be filled yet: the stream owns its tiles from {instant(deployment.since)} on, and the"
-            f" last tile before those is final at {instant(cut)}.",
-            f"Run it again after {instant(cut)}.",
-        )
-    return cut

@@ -1,11 +1,14 @@
-"""The handoff between batch and stream as pure decisions: which cut a view needs, whether a stream fills it."""
+"""The handoff between batch and stream: which cut of the log a view needs, and whether a stream fills it."""
 
 from __future__ import annotations
 
 from coeval.aggregations.tiles import tile_plan
+from coeval.errors import EngineError
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.time import MINUTE
+from coeval.spec.types import instant
+from coeval_pipelines.control import ControlPlane
 
 DELIVERY_SLACK = 2 * MINUTE
 """How much later than its timestamp a record may stand in its topic: what a Kafka producer tries for by default.
@@ -26,6 +29,27 @@ def required_cut(view: View, manifest: Manifest, since: int) -> int:
         return since
     plan = tile_plan(view, source)
     return max(item.first_owned(since) * item.hop for item in plan.granularities) + source.allowed_lateness
+
+
+def cut_of(view: View, manifest: Manifest, control: ControlPlane, wanted: int | None, now: int) -> int:
+    """Where a load of a view cuts the log (microseconds UTC): where it is wanted, never earlier than before, or than
+    the handoff allows.
+
+    Raises:
+        EngineError: the view is not deployed, or its cut is still to come.
+    """
+    deployment = control.deployment(view.name, view.version)
+    if deployment is None:
+        raise EngineError(f"{view.name} is not deployed.", "Deploy it first: coeval stream deploy")
+    last = control.last_load(view.name, view.version)
+    cut = max(wanted or 0, last.cut if last else 0, required_cut(view, manifest, deployment.since))
+    if cut > now:
+        raise EngineError(
+            f"{view.name} cannot be filled yet: the stream owns its tiles from {instant(deployment.since)} on, and the"
+            f" last tile before those is final at {instant(cut)}.",
+            f"Run it again after {instant(cut)}.",
+        )
+    return cut
 
 
 def is_streamed(view: View) -> bool:

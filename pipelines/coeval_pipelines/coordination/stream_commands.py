@@ -146,7 +146,7 @@ def rewind(
     """Begin again without state, far enough back to lose nothing; what runs goes on until the new run has passed it.
 
     It mends what a restart does not: lost or damaged checkpoints, state that has lost something. A changelog that lost
-    data needs --to, from when on; values that are too great need batch: coeval backfill run --correct.
+    data needs --to, from when on; values that are too great need batch: coeval backfill run --correct --force.
     """
     from coeval_pipelines.coordination import requests
     from coeval_pipelines.coordination.arguments import parse_instant
