@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coeval.arrow import arrow_type
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure, place_in_key
 from coeval.spec.keys import decode_key, encode_key
@@ -26,7 +27,7 @@ from coeval_parity.compare import Values
 from coeval_parity.evidence import Floor
 from coeval_pipelines.arrow import physical_numpy
 from coeval_pipelines.erasures import ErasureTable
-from coeval_pipelines.offline.columns import arrow_type, logical_array, quoted
+from coeval_pipelines.offline.columns import logical_array, quoted
 from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erased
 from coeval_pipelines.offline.event_log import ingest_topic, read_duplicates, totals
 from coeval_pipelines.offline.point_in_time import point_in_time

@@ -193,7 +193,7 @@ def _earliest(view: View, screened: Screened) -> int | None:
     """Events before this instant are in no window of any key; None for row views, which reach back without end."""
     if not isinstance(view, WindowedView) or not len(screened.served.at):
         return None
-    return int(screened.served.at.min()) - max(item.window + item.hop for item in view.aggregates)
+    return int(screened.served.at.min()) - view.reach
 
 
 def _unavailable(screened: Screened, docket: _Docket) -> Judged:

@@ -21,8 +21,8 @@ from coeval.online.keys import data_key
 from coeval.online.layout import TILE_BIAS, decode_tiles
 from coeval.online.merge import unavailable
 from coeval.online.plan import codec_of
-from coeval.online.result import Block, Column
-from coeval.online.rows import RowCodec, decode_row, read_rows
+from coeval.online.result import Column
+from coeval.online.rows import decode_row
 from coeval.online.store import fetch
 from coeval.online.writer import OnlineWriter
 from coeval.spec.keys import bucket_of, decode_key
@@ -136,10 +136,7 @@ def serve(
     if not ready:
         columns = {field.name: unavailable(field, len(blobs)) for field in view.features}
     else:
-        codec = codec_of(manifest, view)
-        block: Block = (
-            read_rows(codec, blobs, (), q) if isinstance(codec, RowCodec) else codec.read(blobs, names, (), q)
-        )
+        block = codec_of(manifest, view).read(blobs, names, (), q)
         columns = {name: block.column(name) for name in names}
     return Served(tuple(keys), np.full(len(blobs), q, dtype=np.int64), columns, ready)
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from coeval.settings import Settings
 
+UPKEEP = "upkeep.lock"
+"""The lock of what rewrites the tables of a source without adding to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -98,10 +101,10 @@ class Journal:
         self._source = source
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One ingest of a source at a time; the lock goes with its holder, however it ends."""
+    def locked(self, what: str = "lock") -> Iterator[None]:
+        """One ingest of a source at a time, and one `UPKEEP`; a lock goes with its holder, however it ends."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        with (self._directory / "lock").open("w") as handle:
+        with (self._directory / what).open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -114,6 +117,25 @@ class Journal:
         """Record that everything of a batch is in its tables."""
         self._write(f"{batch:09d}.done.json", report.to_dict())
 
+    def unfinished(self) -> int | None:
+        """The batch that was planned and is not done; None where every one is."""
+        plan = self.last_plan()
+        return plan.batch if plan and self.report(plan.batch) is None else None
+
+    def begins(self) -> int | None:
+        """The instant before which events were let go (microseconds UTC); None where none were."""
+        document = self._read("begins.json")
+        return None if document is None else int(document["event_ts"])
+
+    def let_go(self, before: int) -> None:
+        """Record that events before an instant are let go; it never goes back."""
+        self._write("begins.json", {"event_ts": max(before, self.begins() or before)})
+
+    def last_done_at(self) -> int | None:
+        """When the newest batch was done (microseconds UTC); None where none is."""
+        times = [path.stat().st_mtime_ns // 1000 for path in self._directory.glob("*.done.json")]
+        return max(times, default=None)
+
     def last_plan(self) -> BatchPlan | None:
         """The newest planned batch of the topic, done or not."""
         numbers = [int(path.name[:9]) for path in self._directory.glob("*.plan.json")]
@@ -122,6 +144,13 @@ class Journal:
             return None
         ranges = {int(partition): Range(*ends) for partition, ends in document["ranges"].items()}
         return BatchPlan(document["batch"], ranges)
+
+    def last_done(self) -> int:
+        """The newest batch that is in its tables with all before it; 0: only the history may be."""
+        last = self.last_plan()
+        if last is None:
+            return 0
+        return last.batch if self.report(last.batch) is not None else last.batch - 1
 
     def plan(self, plan: BatchPlan) -> None:
         """Write a plan down, before anything of it is done."""

@@ -34,6 +34,11 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+def producer_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """The same for producers of what must neither be lost nor doubled, by the client's own retries either."""
+    return {**client_options(kafka), "acks": "all", "enable_idempotence": True}
+
+
 def java_properties(kafka: KafkaSettings, prefix: str = "") -> dict[str, str]:
     """The same for Kafka's Java clients, in Flink and Spark. Holds the password.
 

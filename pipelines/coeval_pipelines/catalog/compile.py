@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import (
+    PII_CLASSES,
     BatchSource,
     DerivedView,
     Entity,
@@ -124,7 +125,7 @@ def _defaults(registry: Registry, project: str) -> Defaults:
     for item in registry.projects:
         if item.spec.name == project:
             pii = item.spec.tags.get(tags.DEFAULT_PII, "")
-            return Defaults(item.spec.owner.strip(), pii if pii in tags.PII else "")
+            return Defaults(item.spec.owner.strip(), pii if pii in PII_CLASSES else "")
     return Defaults()
 
 

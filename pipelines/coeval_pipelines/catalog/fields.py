@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coeval.spec.model import Expected, Field
+from coeval.spec.model import PII_CLASSES, Expected, Field
 from coeval.spec.types import FLOAT64, INT64, TIMESTAMP, DataType, Kind, parse_literal
 from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.errors import DefinitionError
@@ -70,7 +70,7 @@ def pii_fix(before: str, after: str) -> str:
     """What to write where a PII class is missing."""
     example = f'{before}tags={{"{tags.PII_CLASS}": "personal"}}{after}'
     whole = f'for all of the project Project(..., tags={{"{tags.DEFAULT_PII}": "pseudonymous"}})'
-    return f"{example}, one of {', '.join(tags.PII)}; or {whole}."
+    return f"{example}, one of {', '.join(PII_CLASSES)}; or {whole}."
 
 
 def _data_type(where: str, feast_type: str, refined: str) -> DataType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from coeval.spec.model import Entity, Field
+from coeval.spec.model import PII_CLASSES, Entity, Field
 from coeval.spec.types import DataType
 from coeval_pipelines.catalog import tags
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, gather
@@ -42,7 +42,7 @@ def key_types_seen(registry: Registry, project: str) -> dict[str, DataType]:
 def _declared(source: DataSource) -> tuple[Field, ...]:
     text = source.tags.get(tags.SCHEMA, "") or source.kafka_options.message_format.json_format.schema_json
     try:
-        return from_json_schema("", text, tags.PII[0]) if text else ()
+        return from_json_schema("", text, PII_CLASSES[0]) if text else ()
     except BrokenCatalogError:  # It is reported where the source is compiled.
         return ()
 

@@ -95,8 +95,11 @@ class CoevalRegistryStore(RegistryStore):
             return
         if not _DECLARED:
             # Deletions come one by one: half a catalog must not become the manifest that everything reads.
+            changed = _specs(registry_proto) != _specs(self._read())
             self._commit(registry_proto)
-            print("Registry changed outside `feast apply`: the manifest stays as it was applied last.", file=sys.stderr)
+            if changed:  # and not merely what Feast notes of a `feast materialize`
+                said = "Registry changed outside `feast apply`: the manifest stays as it was applied last."
+                print(said, file=sys.stderr)
             return
         _as_declared(registry_proto, _DECLARED.pop())
         report = self._report(registry_proto)
@@ -167,6 +170,14 @@ def _project(registry: Registry) -> str:
             "Give each project its own COEVAL_HOME, or remove registry.db there and apply again.",
         )
     return str(names[0])
+
+
+def _specs(registry: Registry) -> set[bytes]:
+    """What the objects of a registry say, without what happened to them."""
+    views = (*registry.feature_views, *registry.stream_feature_views, *registry.on_demand_feature_views)
+    objects = (*views, *registry.entities, *registry.feature_services)
+    sources = {item.SerializeToString(deterministic=True) for item in registry.data_sources}
+    return sources | {item.spec.SerializeToString(deterministic=True) for item in objects}
 
 
 def _as_declared(registry: Registry, declared: Mapping[str, BaseFeatureView]) -> None:

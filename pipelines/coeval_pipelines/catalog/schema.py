@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coeval.spec.model import HEADER, KEY, Expected, Field
+from coeval.spec.model import HEADER, KEY, PII_CLASSES, Expected, Field
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType, Kind
 from coeval_pipelines.catalog.errors import DefinitionError, Problem, gather
 from coeval_pipelines.catalog.fields import expected_values
 from coeval_pipelines.catalog.names import check_names
-from coeval_pipelines.catalog.tags import PII
 
 _FORMS: dict[tuple[str, str], DataType] = {
     ("integer", "int64"): INT64,
@@ -73,8 +72,8 @@ def _column(
     except ValueError as error:
         known = ", ".join(kind for kind in Kind if kind is not Kind.DECIMAL)
         raise DefinitionError(where, f"{data_type!r} is no type", f"Use decimal(p,s), {known}.") from error
-    if pii not in PII:
-        raise DefinitionError(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII)}.")
+    if pii not in PII_CLASSES:
+        raise DefinitionError(where, f"{pii!r} is no PII class", f"Use one of {', '.join(PII_CLASSES)}.")
     expected = expected_values(where, parsed, values)
     _check_origin(where, origin)
     return Field(where.rpartition(" ")[2], parsed, not required, description, pii, expected, origin)
@@ -139,11 +138,11 @@ def _field(where: str, name: str, stated: Mapping[str, Any], nullable: bool, def
         raise DefinitionError(here, because.what, because.fix, because.location)
     data_type = _type(here, str(stated.get("type", "")), str(stated.get("format", "")))
     pii = str(stated.get("x-pii", default_pii))
-    if pii not in PII:
+    if pii not in PII_CLASSES:
         raise DefinitionError(
             here,
             "it has no PII class" if not pii else f"{pii!r} is no PII class",
-            f'Add "x-pii": one of {", ".join(PII)}.',
+            f'Add "x-pii": one of {", ".join(PII_CLASSES)}.',
         )
     expected = expected_values(here, data_type, dict(stated.get("x-expected", {})))
     origin = str(stated.get("x-origin", ""))

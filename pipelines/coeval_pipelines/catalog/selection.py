@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coeval.spec.expressions import Expression
-from coeval.spec.model import RESERVED, Computed, Field
+from coeval.spec.model import PII_CLASSES, RESERVED, Computed, Field
 from coeval.spec.operations import substituted
 from coeval.spec.signatures import ExpressionError
 from coeval_pipelines.catalog import tags
@@ -68,8 +68,8 @@ def _computed(
     _check_declaration(where, name, stated, known)
     expression = _parsed(parse_value, where, str(stated["sql"]), known, columns)
     pii = str(stated.get("pii", defaults.pii))
-    if pii not in tags.PII:
-        raise DefinitionError(where, "it has no PII class", f'Add "pii": one of {", ".join(tags.PII)}.')
+    if pii not in PII_CLASSES:
+        raise DefinitionError(where, "it has no PII class", f'Add "pii": one of {", ".join(PII_CLASSES)}.')
     expected = expected_values(where, expression.type, dict(stated.get("expected", {})))
     return Computed(Field(name, expression.type, True, str(stated.get("description", "")), pii, expected), expression)
 

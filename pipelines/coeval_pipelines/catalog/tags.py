@@ -10,15 +10,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coeval.spec.model import Sla
+from coeval.spec.model import PII_CLASSES, Sla
 from coeval.spec.time import DAY, duration, parse_duration
 from coeval.spec.types import DataType
 from coeval_pipelines.catalog.errors import DefinitionError, gather
 
 PREFIX = "coeval.io/"
-
-PII = ("none", "pseudonymous", "personal", "sensitive")
-"""Classes of a field: about nobody; about a person known by a key only; describing a person; a special category."""
 
 TENANT, DEFAULT_PII = f"{PREFIX}tenant", f"{PREFIX}default-pii"
 EVENT_ID, SKEW = f"{PREFIX}event-id", f"{PREFIX}max-future-skew"
@@ -33,8 +30,8 @@ REFUSED = f"{PREFIX}refused"
 
 
 def _pii(text: str) -> str:
-    if text not in PII:
-        raise ValueError(f"{text!r} is no PII class; the classes are {', '.join(PII)}")
+    if text not in PII_CLASSES:
+        raise ValueError(f"{text!r} is no PII class; the classes are {', '.join(PII_CLASSES)}")
     return text
 
 

@@ -21,8 +21,9 @@ from coeval.settings import Settings, load_settings
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import deploy
-from coeval_pipelines.coordination.fill import fill, load_in_session, unready
+from coeval_pipelines.coordination.fill import fill, unready
 from coeval_pipelines.coordination.handoff import is_streamed
+from coeval_pipelines.coordination.stagers import stage_in_session
 from coeval_pipelines.demo import data
 from coeval_pipelines.demo.console import Report, bar, clock
 from coeval_pipelines.demo.replay import messages, produce
@@ -117,7 +118,7 @@ def _anchor(settings: Settings) -> data.Anchor:
     if anchor is not None:
         print(f"The state in {settings.home} is of {anchor.day}: starting afresh.", file=sys.stderr)
         stack.down(settings)
-        for name in ("demo", "local", "delta", "spark", "reports"):
+        for name in ("backfill", "demo", "local", "delta", "spark", "reports"):
             shutil.rmtree(settings.home / name, ignore_errors=True)
         for name in ("control.db", "manifest.json", "registry.db"):
             (settings.home / name).unlink(missing_ok=True)
@@ -200,8 +201,8 @@ def _fill(job: Job, spark: SparkSession) -> str:
     views = unready(job.settings, job.manifest)
     written: dict[str, int] = {}
     if views:
-        load = load_in_session(spark, job.settings, job.manifest, job.control, written, _say)
-        fill(job.settings, job.manifest, job.control, views, load)
+        stage = stage_in_session(spark, job.settings, job.manifest, job.control, _say)
+        written = fill(job.settings, job.manifest, job.control, views, stage)
     job.report.document["written"] = {"by_batch": written, "by_stream": _streamed(job)}
     return f"batch {sum(written.values()):,} tiles and rows"
 

@@ -18,7 +18,7 @@ from coeval.spec.keys import bucket_of
 from coeval.spec.time import HOUR, MINUTE, SECOND
 from coeval.spec.types import instant
 from coeval_pipelines.demo.data import Anchor, Retail, cents
-from coeval_pipelines.kafka import client_options
+from coeval_pipelines.kafka import client_options, producer_options
 
 SEED = 20171231
 LATE_SHARE = 0.005
@@ -179,7 +179,7 @@ def produce(settings: Settings, records: list[Message], on_progress: Callable[[i
         ends = consumer.end_offsets([TopicPartition(*part) for part in parts])
         consumer.close()
         already = {part: ends[TopicPartition(*part)] for part in parts}
-        producer = KafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, linger_ms=20)
+        producer = KafkaProducer(**producer_options(settings.kafka), linger_ms=20)
         seen: Counter[tuple[str, int]] = Counter()
         failures: list[Exception] = []
         for record in records:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coeval.aggregations.partial import Finalised
 from coeval.aggregations.states import to_wide
+from coeval.arrow import arrow_type
 from coeval.spec.model import Field
 from coeval.spec.types import DataType, Kind, Physical
 from coeval_pipelines.arrow import wide_numpy
@@ -27,14 +28,6 @@ _SQL = {
     Kind.TIMESTAMP: "TIMESTAMP",
     Kind.DATE: "DATE",
 }
-_ARROW = {
-    Kind.INT64: pa.int64(),
-    Kind.FLOAT64: pa.float64(),
-    Kind.STRING: pa.string(),
-    Kind.BOOL: pa.bool_(),
-    Kind.TIMESTAMP: pa.timestamp("us", tz="UTC"),
-    Kind.DATE: pa.date32(),
-}
 
 
 def sql_type(data_type: DataType) -> str:
@@ -44,11 +37,26 @@ def sql_type(data_type: DataType) -> str:
     return _SQL[data_type.kind]
 
 
-def arrow_type(data_type: DataType) -> pa.DataType:
-    """The Arrow type of logical values."""
-    if data_type.kind is Kind.DECIMAL:
-        return pa.decimal128(data_type.precision, data_type.scale)
-    return _ARROW[data_type.kind]
+def sql_name(arrow: pa.DataType) -> str:
+    """What Spark calls the type of a column that Arrow read of the same file."""
+    if pa.types.is_timestamp(arrow):
+        return "timestamp" if arrow.tz else "timestamp_ntz"
+    if pa.types.is_decimal(arrow):
+        return f"decimal({arrow.precision},{arrow.scale})"
+    return _NAMES.get(arrow, str(arrow))
+
+
+_NAMES = {
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.large_string(): "string",
+    pa.bool_(): "boolean",
+    pa.date32(): "date",
+}
 
 
 def quoted(name: str) -> str:
@@ -102,6 +110,17 @@ def logical_array(data_type: DataType, values: Sequence[Physical]) -> pa.Array:
     if data_type.kind in (Kind.STRING, Kind.FLOAT64, Kind.INT64):
         return pa.array(values, arrow_type(data_type))
     return pa.array(values, pa.int64()).cast(_storage(data_type)).cast(arrow_type(data_type))
+
+
+def physical_array(data_type: DataType, column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A column of logical values as physical ones: int64, float64 or text; decimals stay as they are."""
+    match data_type.kind:
+        case Kind.DATE:
+            return column.cast(pa.int32()).cast(pa.int64())
+        case Kind.TIMESTAMP | Kind.BOOL:
+            return column.cast(pa.int64())
+        case _:
+            return column
 
 
 def finalised_array(data_type: DataType, finalised: Finalised) -> pa.Array:

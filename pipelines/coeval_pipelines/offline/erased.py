@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ERASED = "__erased"
 """Of a marked frame: whether the event does not exist any more."""
+REMOVED = "__removed"
+"""Of what stands in the place of a removed event: the columns by whose subjects it was erased; null in an event."""
 
 
 def without_erased(events: DataFrame, source: EventSource | BatchSource, erasures: Iterable[Erasure]) -> DataFrame:
@@ -28,7 +30,7 @@ def marked_erased(events: DataFrame, source: EventSource | BatchSource, erasures
     from pyspark.sql import functions as F
 
     conditions: list[str] = []
-    for number, (column, limits) in enumerate(_limits(source, erasures).items()):
+    for number, (column, limits) in enumerate(limits_of(source, erasures).items()):
         field = subject_field(source, column)
         assert field is not None
         kind = "STRING" if field.type.kind is Kind.STRING else "BIGINT"
@@ -37,14 +39,16 @@ def marked_erased(events: DataFrame, source: EventSource | BatchSource, erasures
         same = F.expr(physical_sql(field, quoted(field.name))) == F.col(subject)
         events = events.join(F.broadcast(table), same, "left").drop(subject)
         conditions.append(f"COALESCE(available_at <= {until}, FALSE)")
+        if REMOVED in events.columns:
+            conditions.append(f"COALESCE(ARRAY_CONTAINS({REMOVED}, '{column}'), FALSE)")
     if not conditions:
         return events
     marked = events.withColumn(ERASED, F.expr(" OR ".join(conditions)))
-    return marked.drop(*(f"__until{number}" for number in range(len(conditions))))
+    return marked.drop(*(name for name in marked.columns if name.startswith("__until")))
 
 
-def _limits(source: EventSource | BatchSource, erasures: Iterable[Erasure]) -> Mapping[str, Mapping[Physical, int]]:
-    """By column of the source, the latest instant of each subject's erasures."""
+def limits_of(source: EventSource | BatchSource, erasures: Iterable[Erasure]) -> Mapping[str, Mapping[Physical, int]]:
+    """By column of the source, the latest instant of each subject's erasures (microseconds UTC)."""
     found: dict[str, dict[Physical, int]] = {}
     for item in erasures:
         if subject_field(source, item.column):

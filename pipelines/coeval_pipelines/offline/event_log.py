@@ -36,9 +36,10 @@ from coeval_pipelines.offline.tables import (
     payload,
     read_batch_source,
     read_files,
+    read_kept_log,
     read_log,
+    read_removed,
     read_table,
-    read_whole_log,
     table_path,
     typed_reason,
 )
@@ -219,10 +220,13 @@ def _ingest(
 ) -> IngestReport:
     """Sort a parsed batch, cheap to read again, and append it to its three tables, the log last."""
     earlier: DataFrame | None = None
+    removed: DataFrame | None = None
+    # Leaving out the batch's own rows makes running it again give the same result.
     if latest_version(table_path(settings, manifest, "log", source.name)) is not None:
-        # Leaving out the batch's own rows makes running it again give the same result.
-        earlier = read_whole_log(spark, settings, manifest, source).where(f"batch <> {batch}")
-    sorted_out = sort_out(source, parsed, earlier, keep)
+        earlier = read_kept_log(spark, settings, manifest, source).where(f"batch <> {batch}")
+    if latest_version(table_path(settings, manifest, "removed", source.name)) is not None:
+        removed = read_removed(spark, settings, manifest, source).where(f"batch <> {batch}")
+    sorted_out = sort_out(source, parsed, earlier, keep, removed)
     report = count(manifest, source, sorted_out, offsets)
     _append_all(settings, manifest, source, sorted_out, batch, report)
     return report

@@ -68,7 +68,7 @@ class Spine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """Spine rows in (key, q) order. A time becomes its rank among the distinct q, so (key, rank) fits one int64."""
 
     order: NDArray[np.intp]
@@ -76,11 +76,12 @@ class _Grid:
     cells: Ints
 
     @staticmethod
-    def of(spine: Spine) -> _Grid:
+    def of(spine: Spine) -> Grid:
+        """The grid of a spine."""
         instants, rank = np.unique(spine.q, return_inverse=True)
         cells = spine.key * (len(instants) + 1) + rank
         order = np.argsort(cells, kind="stable")
-        return _Grid(order, instants, cells[order])
+        return Grid(order, instants, cells[order])
 
     def first_row(self, key: Ints, time: Ints) -> NDArray[np.intp]:
         """Per event, the first row of its key with q >= time (one past the key's rows where there is none)."""
@@ -93,7 +94,7 @@ class _Kernel:
     """One run: states are shared by the aggregates that need the same component over the same window."""
 
     events: Events
-    grid: _Grid
+    grid: Grid
     start: NDArray[np.intp]
     _ranges: dict[tuple[int, int], Ranges] = field(default_factory=dict)
     _states: dict[tuple[int, int, str], Any] = field(default_factory=dict)
@@ -137,7 +138,7 @@ def window_values(view: WindowedView, source: EventSource, events: Events, spine
 
     Exact: sums that leave int64 become Python integers, as the online reader's do.
     """
-    grid = _Grid.of(spine)
+    grid = Grid.of(spine)
     kernel = _Kernel(events, grid, grid.first_row(events.key, events.available_at + 1))
     back = np.empty_like(grid.order)
     back[grid.order] = np.arange(len(grid.order))

@@ -1,15 +1,18 @@
-"""The online load: batch tiles and latest rows into Redis, through the same guarded writes as the stream's.
+"""The online load: what was staged into Redis, unit by unit, through the same guarded writes as the stream's.
 
-It knows Spark and the online writer. Writes are idempotent and commute with the stream's, so a load may be repeated,
-interrupted, or run beside the stream.
+It knows Parquet and the online writer, not Spark. Writes are idempotent and commute with the stream's, so a load may be
+repeated, interrupted, or run beside the stream: a unit that was half written is written again, and changes nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -19,133 +22,196 @@ from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import tile_plan
 from coeval.client import open_redis
+from coeval.errors import StoreError
 from coeval.online.erase import OnlineEraser
 from coeval.online.layout import TileColumns, Update, encode_tiles
 from coeval.online.rows import RowColumns, encode_rows
-from coeval.online.writer import OnlineWriter
+from coeval.online.writer import Call, OnlineWriter
 from coeval.settings import Settings
-from coeval.spec.erasure import concerning, place_in_key
 from coeval.spec.keys import bucket_of
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy, stored_states
-from coeval_pipelines.control import BatchLoad, ControlPlane
-from coeval_pipelines.erasures import ErasureTable
-from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erased
-from coeval_pipelines.offline.point_in_time import source_events
-from coeval_pipelines.offline.seen import seen_by
-from coeval_pipelines.offline.tables import read_batch_source, read_whole_log
-from coeval_pipelines.offline.tiles import KEY, batch_tiles, latest_rows, overtaken
+from coeval_pipelines.control.loads import LoadBook, LoadRun
+from coeval_pipelines.offline.staging import OVERTAKEN, ROWS, parts, staged_at
+from coeval_pipelines.offline.throttle import Throttle
+from coeval_pipelines.offline.tiles import KEY
 
 if TYPE_CHECKING:
     import redis
-    from pyspark.sql import DataFrame, SparkSession
 
-CALL_SIZE = 1000
-"""Updates per call of the store: a few large calls, each short enough not to hold the others up."""
+BATCH_ROWS = 5_000
+"""Rows that are encoded at a time."""
+BEAT_SECONDS = 0.5
+"""How often a load says how far it is, and looks whether it was cancelled."""
 
 _LOG = structlog.get_logger()
 
 Encoder: TypeAlias = Callable[[pa.RecordBatch], list[Update]]
-Counted: TypeAlias = Callable[[pa.RecordBatch], tuple[int, int]]
-"""Does something with a batch, and gives two counts of it."""
+Beat: TypeAlias = Callable[[int, float], None]
+"""Told the rows that are written and how many were in a second; raises where the load is to stop."""
 
 
-def load_view(
-    spark: SparkSession,
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A staged file: its name in the load (part/file) and its rows."""
+
+    name: str
+    path: Path
+    rows: int
+
+    @property
+    def part(self) -> str:
+        """The part that it is of."""
+        return self.name.partition("/")[0]
+
+
+def staged_units(settings: Settings, manifest: Manifest, run: LoadRun) -> list[Unit]:
+    """The units of a load that is staged, in the order in which they are written."""
+    from pyarrow.parquet import read_metadata
+
+    home = staged_at(settings, run.run)
+    found = []
+    for part in parts(manifest, manifest.views[run.view]):
+        for path in sorted((home / part).glob("*.parquet")):
+            rows = int(read_metadata(path).num_rows)
+            if rows:
+                found.append(Unit(f"{part}/{path.name}", path, rows))
+    return found
+
+
+def write_units(
     settings: Settings,
     manifest: Manifest,
-    control: ControlPlane,
-    view: View,
-    cut: int,
-    now: int | None = None,
-) -> BatchLoad:
-    """Write what the log says of a view at `cut` (microseconds UTC), under a new epoch, and record the load.
-
-    Windowed views: tiles that are final at the cut. Row views: the latest row of every key that is visible `now`
-    (default: the clock); a row that the stream has meanwhile replaced is refused, as it should be. Every partition of
-    the source must have been ingested up to the cut.
+    book: LoadBook,
+    run: LoadRun,
+    life: str,
+    throttle: Throttle,
+    beat: Beat = lambda *_: None,
+) -> int:
+    """Write the units of a staged load that are not whole in this life of the store; returns what was written in all.
 
     Raises:
-        StoreError: the online store does not answer.
+        StoreError: the online store refused or does not answer; the units that are left may be written again.
     """
-    now = time.time_ns() // 1000 if now is None else now
-    with closing(open_redis(settings)):
-        run = control.start_load(view.name, view.version, cut)
-    events = seen_by(view, manifest.sources[view.source], _events(spark, settings, manifest, view))
-    if isinstance(view, RowView) and ERASED in events.columns:
-        _erase_rows(settings, manifest, view, events, now, run)
-        events = events.where(f"NOT {ERASED}")
-    written = 0
-    for frame, encoder in _parts(manifest, view, events, cut, now, run):
-        written += _write(settings, manifest, view, frame, encoder)
-    finished = time.time_ns() // 1000
-    control.finish_load(run, written, finished)
-    return BatchLoad(run, view.name, view.version, cut, written, finished)
+    import redis
+
+    units = staged_units(settings, manifest, run)
+    done = book.units_done(run.run, life)
+    book.stage(run.run, len(units), sum(unit.rows for unit in units), life)
+    progress = _Progress(book, run.run, sum(unit.rows for unit in units if unit.name in done), beat)
+    progress.say()
+    try:
+        with closing(open_redis(settings)) as client:
+            writer, view = OnlineWriter(client, manifest.tenant), manifest.views[run.view]
+            sink = _Sink(client, writer, manifest, view, run.run, throttle, progress)
+            for unit in units:
+                if unit.name not in done:
+                    done[unit.name] = _write_unit(sink, unit)
+                    book.unit_done(run.run, unit.name, life, unit.rows, done[unit.name], time.time_ns() // 1000)
+    except redis.RedisError as error:
+        raise StoreError(
+            f"The online store failed while {run.view} was loaded: {error}.",
+            f"Once it answers (coeval status): coeval backfill resume {run.run}",
+        ) from error
+    progress.say()
+    written = sum(done.values())
+    _LOG.info("batch load", view=run.view, run=run.run, rows=progress.rows, written=written)
+    return written
 
 
-def _events(spark: SparkSession, settings: Settings, manifest: Manifest, view: View) -> DataFrame:
-    """What a view is computed from. Where the store cannot tell by its keys what was erased, that is marked."""
-    source = manifest.sources[view.source]
-    erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
-    elsewhere = [item for item in erasures if place_in_key(view, item.column) is None]
-    if not elsewhere:
-        return source_events(spark, settings, manifest, view)
-    if isinstance(source, EventSource):
-        every = read_whole_log(spark, settings, manifest, source)
-    else:
-        every = read_batch_source(spark, settings, source)
-    left = without_erased(every, source, [item for item in erasures if item not in elsewhere])
-    return marked_erased(left, source, elsewhere)
+class _Progress:
+    """Counts rows, and says so twice a second."""
+
+    def __init__(self, book: LoadBook, run: int, rows: int, beat: Beat) -> None:
+        self._book, self._run, self._beat = book, run, beat
+        self.rows = rows
+        self._since = self._said = time.monotonic()
+        self._first = rows
+
+    def add(self, rows: int) -> None:
+        self.rows += rows
+        if time.monotonic() - self._said >= BEAT_SECONDS:
+            self.say()
+
+    def say(self) -> None:
+        self._said = time.monotonic()
+        per_second = (self.rows - self._first) / max(self._said - self._since, 1e-3)
+        self._book.beat(self._run, self.rows, per_second, time.time_ns() // 1000)
+        self._beat(self.rows, per_second)
 
 
-def _erase_rows(settings: Settings, manifest: Manifest, view: RowView, events: DataFrame, now: int, run: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Where the rows of one load go, and what goes along with every call."""
+
+    client: redis.Redis
+    writer: OnlineWriter
+    manifest: Manifest
+    view: View
+    epoch: int
+    throttle: Throttle
+    progress: _Progress
+
+
+def _write_unit(sink: _Sink, unit: Unit) -> int:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(unit.path) as file:
+        batches = file.iter_batches(BATCH_ROWS)
+        if unit.part == OVERTAKEN:
+            return sum(_refuse_erased(sink, batch) for batch in batches)
+        encode = _encoder(sink.manifest, sink.view, unit.part, sink.epoch)
+        return sum(_write(sink, encode(batch)) for batch in batches)
+
+
+def _refuse_erased(sink: _Sink, batch: pa.RecordBatch) -> int:
     """Let the store refuse what the stream has of an erased subject, in a view that is not keyed by it.
 
     That is so for keys of which an erased row is newer than the one that is left, which this load then writes.
     """
-
-    def start(client: redis.Redis) -> Counted:
-        eraser = OnlineEraser(client, manifest.tenant)
-
-        def erase(batch: pa.RecordBatch) -> tuple[int, int]:
-            floors = list(zip(batch.column(KEY).to_pylist(), _ints(batch, "event_ts").tolist(), strict=True))
-            return len(floors), eraser.erase_rows(view, floors, run - 1)
-
-        return erase
-
-    keys, taken = _on_workers(settings, overtaken(view, events, now), start)
-    _LOG.info("rows of erased subjects", view=view.name, keys=keys, taken=taken)
+    assert isinstance(sink.view, RowView)
+    floors = list(zip(batch.column(KEY).to_pylist(), _ints(batch, "event_ts").tolist(), strict=True))
+    OnlineEraser(sink.client, sink.manifest.tenant).erase_rows(sink.view, floors, sink.epoch - 1)
+    sink.progress.add(len(floors))
+    return 0
 
 
-def _on_workers(settings: Settings, frame: DataFrame, start: Callable[[redis.Redis], Counted]) -> tuple[int, int]:
-    """Do something with every batch of a frame on Spark's workers, one connection each; gives the sums of its counts.
-
-    `start` is shipped to the workers, and makes what is done of a connection to the online store.
-    """
-
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with closing(open_redis(settings)) as client:
-            counted = start(client)
-            for batch in batches:
-                first, second = counted(batch)
-                yield pa.RecordBatch.from_pydict({"first": [first], "second": [second]})
-
-    counts = frame.mapInArrow(work, "first BIGINT, second BIGINT")
-    found = counts.selectExpr("COALESCE(SUM(first), 0)", "COALESCE(SUM(second), 0)").first()
-    assert found is not None
-    return int(found[0]), int(found[1])
+def _write(sink: _Sink, updates: Sequence[Update]) -> int:
+    written = 0
+    calls = _calls(sink.view, updates, sink.throttle)
+    while some := list(islice(calls, sink.throttle.flow.calls)):
+        count = sum(len(call.updates) for call in some)
+        sink.throttle.before(count)
+        began = time.monotonic()
+        for applied in sink.writer.apply_all(some):
+            assert not isinstance(applied, Exception), "a call without a fence is never fenced off"
+            written += applied.written
+        sink.throttle.after(count, time.monotonic() - began)
+        sink.progress.add(count)
+    return written
 
 
-def _parts(
-    manifest: Manifest, view: View, events: DataFrame, cut: int, now: int, epoch: int
-) -> Iterator[tuple[DataFrame, Encoder]]:
+def _calls(view: View, updates: Sequence[Update], throttle: Throttle) -> Iterator[Call]:
+    """Calls of one bucket each, as large as the throttle lets them be when each is made."""
+    buckets: dict[int, list[Update]] = defaultdict(list)
+    for update in updates:
+        buckets[bucket_of(update.key, view.partitions)].append(update)
+    for bucket, mine in buckets.items():
+        start = 0
+        while start < len(mine):
+            size = throttle.flow.call_size
+            yield Call(view, bucket, mine[start : start + size])
+            start += size
+
+
+def _encoder(manifest: Manifest, view: View, part: str, epoch: int) -> Encoder:
     if isinstance(view, RowView):
-        yield latest_rows(view, events, now), row_encoder(view, epoch)
-        return
+        assert part == ROWS
+        return row_encoder(view, epoch)
     source = manifest.event_source(view)
-    for granularity in tile_plan(view, source).granularities:
-        yield batch_tiles(view, source, granularity, events, cut), tile_encoder(view, source, granularity.hop, epoch)
+    hop = next(item.hop for item in tile_plan(view, source).granularities if item.name == part)
+    return tile_encoder(view, source, hop, epoch)
 
 
 def tile_encoder(view: WindowedView, source: EventSource, hop: int, epoch: int) -> Encoder:
@@ -187,30 +253,3 @@ def row_encoder(view: RowView, epoch: int) -> Encoder:
 
 def _ints(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
     return physical_numpy(batch.column(name))[0]
-
-
-def _write(settings: Settings, manifest: Manifest, view: View, frame: DataFrame, encoder: Encoder) -> int:
-    def start(client: redis.Redis) -> Counted:
-        writer = OnlineWriter(client, manifest.tenant)
-        return lambda batch: _apply(writer, view, encoder(batch))
-
-    written, refused = _on_workers(settings, frame, start)
-    _LOG.info("batch load", view=view.name, written=written, refused=refused)
-    return written
-
-
-def _apply(writer: OnlineWriter, view: View, updates: list[Update]) -> tuple[int, int]:
-    written = refused = 0
-    for bucket, mine in _by_bucket(view, updates).items():
-        for start in range(0, len(mine), CALL_SIZE):
-            applied = writer.apply(view, bucket, mine[start : start + CALL_SIZE])
-            written += applied.written
-            refused += applied.refused
-    return written, refused
-
-
-def _by_bucket(view: View, updates: list[Update]) -> Mapping[int, list[Update]]:
-    buckets: dict[int, list[Update]] = defaultdict(list)
-    for update in updates:
-        buckets[bucket_of(update.key, view.partitions)].append(update)
-    return buckets

@@ -1,24 +1,31 @@
-"""The Spark session: one per process, with Delta and Kafka, UTC and quiet; leaves no JVM behind. It knows Spark."""
+"""The Spark session: one per process, with Delta and Kafka, UTC and quiet; leaves no JVM behind. It knows Spark.
+
+Whether Spark runs in this process, on a cluster, or is called over the net is decided by the settings alone.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.resources import files
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coeval.errors import EngineError, MissingExtraError
 from coeval.settings import Settings
+from coeval_pipelines.offline.session_config import DATABRICKS, is_local, is_remote, remote_config, session_config
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _JVM_GRACE_SECONDS = 20.0
+_LASTING = ExitStack()
+"""Ends the session of this process that nobody closes."""
 
 
 @contextmanager
@@ -30,26 +37,50 @@ def spark_session(settings: Settings) -> Iterator[SparkSession]:
         EngineError: Java, the Java artefacts or Spark itself is missing or fails.
     """
     try:
+        from pyspark import SparkContext
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError("Spark is not installed.", "pip install 'coeval[offline]'") from error
-    from pyspark import SparkContext
 
     if SparkContext._active_spark_context is not None:  # noqa: SLF001 - there is no public way to ask
         yield SparkSession.builder.getOrCreate()
         return
+    start, stop = (_connect, _disconnect) if is_remote(settings.spark) else (_start, _stop)
+    session = start(settings)
+    try:
+        with spark_errors(settings):
+            yield session
+    finally:
+        stop(session)
+
+
+def lasting_session(settings: Settings) -> SparkSession:
+    """The session of this process, which is left open until the process ends: for a notebook that asks again.
+
+    Raises:
+        MissingExtraError, EngineError: as `spark_session`.
+    """
+    session = _LASTING.enter_context(spark_session(settings))
+    atexit.register(_LASTING.close)
+    return session
+
+
+@contextmanager
+def spark_errors(settings: Settings) -> Iterator[None]:
+    """Say in one line what Spark fails at.
+
+    Raises:
+        EngineError: it failed.
+    """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    session = _start(settings)
     try:
-        yield session
+        yield
     except (PySparkException, Py4JError) as error:
         raise EngineError(
             f"Spark failed: {_first_line(error)}", f"Read {settings.home.resolve() / 'spark' / 'spark.log'}"
         ) from error
-    finally:
-        _stop(session)
 
 
 def _first_line(error: Exception) -> str:
@@ -60,14 +91,17 @@ def _first_line(error: Exception) -> str:
 
 
 def _start(settings: Settings) -> SparkSession:
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # The property of that name is read by spark-submit only.
-    os.environ["PYSPARK_PYTHON"] = sys.executable
+    if is_local(settings.spark):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # The properties of those names are read by spark-submit only.
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ["PYSPARK_PYTHON"] = settings.spark.python or sys.executable
     config = {"spark.app.name": "coeval", "spark.master": settings.spark.master, **session_config(settings)}
     conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
     log = settings.home.resolve() / "spark" / "spark.log"
@@ -77,72 +111,40 @@ def _start(settings: Settings) -> SparkSession:
             gateway: Any = launch_gateway(conf, popen_kwargs={"stderr": stderr})
         SparkContext._ensure_initialized(gateway=gateway)  # noqa: SLF001
         return SparkSession.builder.config(conf=conf).getOrCreate()
-    except (PySparkException, OSError) as error:
-        raise EngineError(
-            f"Spark does not start: {error}.", f"Check that Java 17 runs (java -version), and read {log}"
-        ) from error
+    except (PySparkException, Py4JError, OSError) as error:
+        reason = f"Spark does not start on {settings.spark.master}: {_first_line(error)}."
+        raise EngineError(reason, f"Check that Java 17 runs (java -version), and read {log}") from error
 
 
-def session_config(settings: Settings) -> dict[str, str]:
-    """Every Spark property that we set.
+def _connect(settings: Settings) -> SparkSession:
+    """A session of a cluster that is called over the net, with those of our properties that can be set there."""
+    from pyspark.errors import PySparkException
 
-    Raises:
-        EngineError: the Java artefacts are not in the cache.
-    """
-    home = settings.home.resolve() / "spark"
-    home.mkdir(parents=True, exist_ok=True)
-    log4j = files("coeval_pipelines.offline").joinpath("log4j2.properties")
-    return {
-        **_jars(settings),
-        "spark.driver.memory": settings.spark.driver_memory,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": " ".join(
-            (
-                f"-Dlog4j2.configurationFile=file:{log4j}",
-                f"-Dderby.system.home={home}",
-                "-Duser.timezone=UTC",
-                *_java_options(settings),
-            )
-        ),
-        "spark.local.dir": str(home / "scratch"),
-        "spark.sql.warehouse.dir": str(home / "warehouse"),
-        "spark.sql.catalogImplementation": "in-memory",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # The default plans 50 tasks for each snapshot of a table's log.
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.ansi.enabled": "true",
-        "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
-        "spark.default.parallelism": str(settings.spark.shuffle_partitions),
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        # Any instant that an event may carry is written as it is, also before the calendar's reform.
-        "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
-        "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
-    }
+    try:
+        session = _remote_builder(settings.spark.master).getOrCreate()
+        for name, value in remote_config(settings).items():
+            session.conf.set(name, value)
+    except PySparkException as error:
+        reason = f"{settings.spark.master} does not answer: {_first_line(error)}."
+        raise EngineError(reason, "Check COEVAL_SPARK__MASTER, and what it takes to be let in there.") from error
+    return session
 
 
-def _java_options(settings: Settings) -> tuple[str, ...]:
-    # A local session is short: the optimising compiler costs a third of its CPU and never pays it back.
-    local = settings.spark.master.startswith("local")
-    # That level also shrinks the code cache, which many small queries then fill.
-    options = ("-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m")
-    return options if local else ()
+def _remote_builder(master: str) -> Any:
+    try:
+        if master == DATABRICKS:
+            return import_module("databricks.connect").DatabricksSession.builder
+        import pyspark.sql.connect.session  # noqa: F401 - whether it is there
+        from pyspark.sql import SparkSession
+
+        return SparkSession.builder.remote(master)
+    except ImportError as error:
+        package = "databricks-connect" if master == DATABRICKS else "'pyspark[connect]==4.1.1'"
+        raise MissingExtraError(f"What calls {master} is not installed: {error}.", f"pip install {package}") from error
 
 
-def _jars(settings: Settings) -> dict[str, str]:
-    directory = settings.jars / "spark"
-    jars = sorted(str(path) for path in directory.glob("*.jar"))
-    if not jars:
-        raise EngineError(f"The Java artefacts of Spark are not in {directory}.", "Fetch them: coeval up")
-    if settings.spark.master.startswith("local"):
-        return {"spark.driver.extraClassPath": os.pathsep.join(jars)}
-    return {"spark.jars": ",".join(jars)}
+def _disconnect(session: SparkSession) -> None:
+    session.stop()
 
 
 def _stop(session: SparkSession) -> None:

@@ -15,6 +15,7 @@ from coeval.spec.model import EventSource
 from coeval.spec.time import duration
 from coeval_pipelines.journal import IngestReport
 from coeval_pipelines.offline.columns import quoted
+from coeval_pipelines.offline.erased import REMOVED
 from coeval_pipelines.offline.tables import ENVELOPE, Keep, ddl, log_schema, payload
 
 if TYPE_CHECKING:
@@ -48,15 +49,18 @@ def duplicates_schema(source: EventSource) -> str:
     return f"{log_schema(source)}, __conflict BOOLEAN"
 
 
-def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None, keep: Keep) -> DataFrame:
+def sort_out(
+    source: EventSource, parsed: DataFrame, log: DataFrame | None, keep: Keep, removed: DataFrame | None = None
+) -> DataFrame:
     """Add `__fate` (good, rejected, duplicate) and `__conflict` to a validated batch.
 
-    Of one identity, what the `log` holds counts, else the first by (available_at, partition, offset).
+    Of one identity, what the `log` holds counts, or held before it was `removed`, else the first by (available_at,
+    partition, offset).
     """
     from pyspark.sql import functions as F
 
     valid = parsed.where("__reason IS NULL").withColumn("__fresh", F.lit(True))
-    near = None if log is None else _near(log, valid).withColumn("__fresh", F.lit(False))
+    near = None if log is None else _near(_with_removed(log, removed, valid), valid).withColumn("__fresh", F.lit(False))
     repeated = _repeated(valid, near, keep)
     if repeated is None:
         return parsed.withColumn("__fate", F.expr("IF(__reason IS NULL, 'good', 'rejected')")).withColumn(
@@ -75,6 +79,20 @@ def sort_out(source: EventSource, parsed: DataFrame, log: DataFrame | None, keep
 
 _SAME = "XXHASH64(event_id, declared_ts)"
 """Equal for equal identities: finds the few rows that may repeat one, at the price of a number per row."""
+
+
+def identity_hash(event_id: str) -> str:
+    """The SQL of what is kept of an event id when the event is removed: enough to know it again."""
+    return f"SHA2({event_id}, 256)"
+
+
+def _with_removed(log: DataFrame, removed: DataFrame | None, valid: DataFrame) -> DataFrame:
+    """The log, and of what was removed from it that of which a batch brings another delivery, under its event id."""
+    if removed is None:
+        return log
+    known = valid.selectExpr("event_id AS __id", f"{identity_hash('event_id')} AS event_id", "declared_ts").distinct()
+    again = removed.join(known, ["event_id", "declared_ts"]).drop("event_id").withColumnRenamed("__id", "event_id")
+    return log.unionByName(again, allowMissingColumns=True)
 
 
 def _near(log: DataFrame, valid: DataFrame) -> DataFrame:
@@ -102,15 +120,20 @@ def _judge(source: EventSource, candidates: DataFrame) -> DataFrame:
 
     same = Window.partitionBy("event_id", "declared_ts").orderBy("__fresh", "available_at", "partition", "offset")
     content = F.struct(*(F.col(quoted(field.name)) for field in payload(source)))
+    # What was removed cannot be compared any more.
+    known = F.col(REMOVED).isNull() if REMOVED in candidates.columns else F.lit(True)
     ranked = (
         candidates.withColumn("__rank", F.row_number().over(same))
-        .withColumn("__original", F.first(F.struct(content.alias("content"), "partition")).over(same))
+        .withColumn(
+            "__original", F.first(F.struct(content.alias("content"), known.alias("known"), "partition")).over(same)
+        )
         .where("__fresh")
     )
     # A history file and the topic may overlap: that is no fault of a producer.
     moved = F.expr("partition <> __original.partition AND __original.partition >= 0")
+    differs = F.col("__original.known") & ~content.eqNullSafe(F.col("__original.content"))
     return ranked.withColumn("__fate", F.expr("IF(__rank = 1, 'good', 'duplicate')")).withColumn(
-        "__conflict", (F.col("__rank") > 1) & (~content.eqNullSafe(F.col("__original.content")) | moved)
+        "__conflict", (F.col("__rank") > 1) & (differs | moved)
     )
 
 

@@ -12,21 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.model import Field, View
-from coeval.spec.types import Kind
 from coeval_pipelines.offline.columns import quoted, sql_type
 from coeval_pipelines.offline.session import scratch
+from coeval_pipelines.offline.spine_rules import (
+    TIMESTAMP_COLUMN,
+    check_columns,
+    check_nulls,
+    is_select,
+    key_fields,
+    naive,
+    unknown_form,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ROW, Q = "__row", "__q"
 """The number of a spine row, and its instant in microseconds UTC."""
-TIMESTAMP_COLUMN = "event_timestamp"
-
-_INTEGERS = ("tinyint", "smallint", "int", "bigint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,15 @@ def staged(
     Raises:
         UsageError: a column is missing or of another type, an instant has no time zone, a key or an instant is null.
     """
-    keys = {field.name: field for view in views for field in view.key}
-    _check_columns(spine, list(keys.values()), request)
+    keys = key_fields(views)
+    check_columns(dict(spine.dtypes), keys, request)
     path = scratch(settings) / uuid.uuid4().hex
     instant = _instant_sql(spine)
     numbered = spine.selectExpr("*", f"MONOTONICALLY_INCREASING_ID() AS {ROW}", f"{instant} AS {Q}")
     try:
         numbered.write.parquet(str(path))
         frame = spark.read.parquet(str(path))
-        rows, earliest, latest = _check_rows(frame, list(keys))
+        rows, earliest, latest = _check_rows(frame, [field.name for field in keys])
         yield StagedSpine(frame, tuple(spine.columns), rows, earliest, latest)
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -82,16 +87,11 @@ def read_spine(spark: SparkSession, spine: object) -> DataFrame:
         return spine
     if type(spine).__module__.startswith("pandas."):
         return _from_pandas(spark, spine)
-    if isinstance(spine, Path) or (
-        isinstance(spine, str) and not spine.lstrip()[:6].upper().startswith(("SELECT", "WITH"))
-    ):
+    if isinstance(spine, Path) or (isinstance(spine, str) and not is_select(spine)):
         return _from_path(spark, Path(spine))
     if isinstance(spine, str):
         return spark.sql(spine)
-    raise UsageError(
-        f"A spine cannot be a {type(spine).__name__}.",
-        "Give a DataFrame, a path of Parquet or Delta files, or a SELECT.",
-    )
+    raise unknown_form(spine)
 
 
 def _from_path(spark: SparkSession, path: object) -> DataFrame:
@@ -104,7 +104,7 @@ def _from_path(spark: SparkSession, path: object) -> DataFrame:
     try:
         return spark.read.format(kind).load(str(path))
     except AnalysisException as error:
-        raise UsageError(f"The spine {path} cannot be read.", "Give Parquet files or a Delta table.") from error
+        raise unreadable(path) from error
 
 
 def _from_pandas(spark: SparkSession, frame: object) -> DataFrame:
@@ -114,51 +114,8 @@ def _from_pandas(spark: SparkSession, frame: object) -> DataFrame:
     assert isinstance(frame, pd.DataFrame)
     for name, kind in frame.dtypes.items():
         if pd.api.types.is_datetime64_dtype(kind):
-            raise _naive(str(name))
+            raise naive(str(name))
     return spark.createDataFrame(pa.Table.from_pandas(frame, preserve_index=False))
-
-
-def _naive(name: str) -> UsageError:
-    return UsageError(
-        f"The spine's {name} has no time zone.",
-        "Make it an instant in UTC, e.g. with .dt.tz_localize('UTC') in pandas.",
-    )
-
-
-def _check_columns(spine: DataFrame, keys: Sequence[Field], request: Sequence[Field]) -> None:
-    found = dict(spine.dtypes)
-    if TIMESTAMP_COLUMN not in found:
-        raise UsageError(
-            f"The spine has no column {TIMESTAMP_COLUMN}; it has {', '.join(found)}.",
-            f"Name the column of the instants {TIMESTAMP_COLUMN}.",
-        )
-    if found[TIMESTAMP_COLUMN] == "timestamp_ntz":
-        raise _naive(TIMESTAMP_COLUMN)
-    if found[TIMESTAMP_COLUMN] not in ("timestamp", "bigint"):
-        raise UsageError(
-            f"The spine's {TIMESTAMP_COLUMN} is a {found[TIMESTAMP_COLUMN]}.",
-            "Make it a timestamp in UTC, or an integer of microseconds since the epoch.",
-        )
-    for field, role in [*((key, "key") for key in keys), *((item, "request input") for item in request)]:
-        _check_column(field, role, found)
-
-
-def _check_column(field: Field, role: str, found: dict[str, str]) -> None:
-    if field.name not in found:
-        raise UsageError(
-            f"The spine has no column {field.name}, a {role} of this service; it has {', '.join(found)}.",
-            f"Add {field.name} ({field.type}).",
-        )
-    numeric = found[field.name] in (*_INTEGERS, "float", "double") or found[field.name].startswith("decimal")
-    wanted = sql_type(field.type).lower()
-    fits = found[field.name] in _INTEGERS if field.type.kind is Kind.INT64 else found[field.name] == wanted
-    if role == "request input" and field.type.kind in (Kind.INT64, Kind.FLOAT64, Kind.DECIMAL):
-        fits = numeric
-    if not fits:
-        raise UsageError(
-            f"The spine's {field.name} is a {found[field.name]}; this {role} is a {field.type}.",
-            f"Cast it to {wanted}.",
-        )
 
 
 def _instant_sql(spine: DataFrame) -> str:
@@ -171,7 +128,5 @@ def _check_rows(frame: DataFrame, keys: Sequence[str]) -> tuple[int, int, int]:
     nulls = [f"COUNT_IF({quoted(name)} IS NULL)" for name in (*keys, TIMESTAMP_COLUMN)]
     found = frame.selectExpr("COUNT(*)", f"MIN({Q})", f"MAX({Q})", *nulls).first()
     assert found is not None
-    for name, number in zip((*keys, TIMESTAMP_COLUMN), found[3:], strict=True):
-        if number:
-            raise UsageError(f"{number} rows of the spine have no {name}.", "Leave them out, or fill them in.")
+    check_nulls(dict(zip((*keys, TIMESTAMP_COLUMN), found[3:], strict=True)))
     return found[0], found[1] or 0, found[2] or 0

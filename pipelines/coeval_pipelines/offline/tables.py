@@ -9,8 +9,6 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import structlog
-
 from coeval.errors import CatalogError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -19,7 +17,7 @@ from coeval.spec.records import Reason
 from coeval.spec.types import Kind
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.columns import logical_sql, physical_sql, quoted, sql_type
-from coeval_pipelines.offline.erased import without_erased
+from coeval_pipelines.offline.erased import REMOVED, without_erased
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -37,8 +35,6 @@ ENVELOPE = {
 """Of every event: its identity, its times (microseconds UTC), its position in the log (files: '', partition -1)."""
 
 Keep: TypeAlias = "Callable[[DataFrame], DataFrame]"
-
-_LOG = structlog.get_logger()
 
 FILE_PARTITION = -1
 ORDER = ("event_ts", "available_at", "partition", "offset")
@@ -62,18 +58,18 @@ def payload(source: EventSource | BatchSource) -> tuple[Field, ...]:
     return tuple(field for field in source.fields if field.name not in ENVELOPE)
 
 
-_TIMES = {"event_ts": "declared_ts", "available_at": "available_at"}
+TIMES = {"event_ts": "declared_ts", "available_at": "available_at"}
 """Where the log keeps a time field that is named as the envelope names it: as declared, in microseconds."""
 
 
 def physical_of(field: Field) -> str:
     """The Spark SQL of a field's physical value in a log."""
-    return _TIMES[field.name] if field.name in _TIMES else physical_sql(field, quoted(field.name))
+    return TIMES[field.name] if field.name in TIMES else physical_sql(field, quoted(field.name))
 
 
 def logical_of(field: Field) -> str:
     """The Spark SQL of a field's logical value in a log."""
-    return logical_sql(field.type, _TIMES[field.name]) if field.name in _TIMES else quoted(field.name)
+    return logical_sql(field.type, TIMES[field.name]) if field.name in TIMES else quoted(field.name)
 
 
 def log_schema(source: EventSource | BatchSource) -> str:
@@ -88,7 +84,7 @@ def ddl(columns: Mapping[str, str]) -> str:
 
 
 def table_path(settings: Settings, manifest: Manifest, kind: str, name: str) -> Path:
-    """Where a table is: kind is log, rejects, duplicates, ingest or training_sets."""
+    """Where a table is: kind is log, rejects, duplicates, removed, ingest or training_sets."""
     return settings.delta / manifest.tenant / kind / name
 
 
@@ -107,9 +103,12 @@ def append(frame: DataFrame, path: Path, application: str, version: int) -> None
     Raises:
         UsageError: a column of the table has another type.
     """
-    if latest_version(path) is not None:
-        frame = _fitted(frame, path)
+    is_new = latest_version(path) is None
+    frame = frame if is_new else _fitted(frame, path)
     writer = frame.write.format("delta").mode("append").option("mergeSchema", "true")
+    if is_new:
+        # Training sets name versions: Delta forgets them after a month if it is not told otherwise.
+        writer = writer.option("delta.logRetentionDuration", "interval 3650 days")
     writer.option("txnAppId", application).option("txnVersion", version).save(str(path))
 
 
@@ -119,14 +118,14 @@ def _fitted(frame: DataFrame, path: Path) -> DataFrame:
     there = dict(spark.read.format("delta").load(str(path)).dtypes)
     differing = {name: kind for name, kind in frame.dtypes if there.get(name, kind) != kind}
     for name, kind in differing.items():
-        if not (_widens(there[name], kind) or _widens(kind, there[name])):
+        if not (widens(there[name], kind) or widens(kind, there[name])):
             raise UsageError(
                 f"The table {path} has the column {name} as {there[name]}, not as {kind}.",
                 "Declare what is new under a source name of its own, or move the table away and ingest anew.",
             )
-    if any(_widens(there[name], kind) for name, kind in differing.items()):
+    if any(widens(there[name], kind) for name, kind in differing.items()):
         spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
-    wider = {name: there[name] for name, kind in differing.items() if _widens(kind, there[name])}
+    wider = {name: there[name] for name, kind in differing.items() if widens(kind, there[name])}
     return frame.selectExpr(
         *(f"CAST({quoted(n)} AS {wider[n]}) AS {quoted(n)}" if n in wider else quoted(n) for n in frame.columns)
     )
@@ -135,7 +134,7 @@ def _fitted(frame: DataFrame, path: Path) -> DataFrame:
 _DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
-def _widens(narrow: str, wide: str) -> bool:
+def widens(narrow: str, wide: str) -> bool:
     """Whether a decimal type of Spark has the scale and fewer digits than another."""
     one, other = _DECIMAL.fullmatch(narrow), _DECIMAL.fullmatch(wide)
     return bool(one and other) and one[2] == other[2] and int(one[1]) < int(other[1])  # type: ignore[index]
@@ -154,6 +153,17 @@ def read_table(spark: SparkSession, path: Path, schema: str, version: int | None
     return _conform(reader.load(str(path)), schema)
 
 
+FILE = "__file"
+"""Of a physical read: the name of the file that a row stands in."""
+
+
+def read_physical(spark: SparkSession, path: Path, schema: str) -> DataFrame:
+    """Every row of every data file in a table's directory, also of those that no version names, with its `__file`."""
+    columns = spark.read.format("delta").load(str(path)).schema
+    files = spark.read.schema(columns).parquet(str(path)).selectExpr("*", f"_metadata.file_name AS {FILE}")
+    return _conform(files, f"{schema}, {FILE} STRING")
+
+
 def _conform(frame: DataFrame, schema: str) -> DataFrame:
     from pyspark.sql.types import StructType
 
@@ -163,7 +173,7 @@ def _conform(frame: DataFrame, schema: str) -> DataFrame:
 
     def column(name: str) -> str:
         kind = wanted[name].dataType.simpleString()
-        if name in present and not _widens(present[name], kind):
+        if name in present and not widens(present[name], kind):
             return quoted(name)
         return f"CAST({quoted(name) if name in present else 'NULL'} AS {kind}) AS {quoted(name)}"
 
@@ -183,7 +193,7 @@ def read_log(
 
     `version` pins the log, `erased` the version of the erasures (None: as they are now).
     """
-    frame = read_whole_log(spark, settings, manifest, source, up_to, version)
+    frame = read_kept_log(spark, settings, manifest, source, up_to, version)
     return without_erased(frame, source, ErasureTable(settings, manifest.tenant).erasures(erased))
 
 
@@ -195,14 +205,50 @@ def read_whole_log(
     up_to: Mapping[int, int] | None = None,
     version: int | None = None,
 ) -> DataFrame:
-    """The good events of a source, the erased ones too: what a duplicate is told by, and what is to be taken away."""
+    """The good events of a source, the erased ones too, which are to be taken away from what was made of them.
+
+    Of those that were removed from the log, what stands in their place: `read_removed`, with the column `__removed`.
+    """
+    kept = read_kept_log(spark, settings, manifest, source, up_to, version)
+    if latest_version(table_path(settings, manifest, "removed", source.name)) is None:
+        return kept
+    removed = _reached(read_removed(spark, settings, manifest, source), up_to)
+    return kept.unionByName(removed, allowMissingColumns=True)
+
+
+def read_kept_log(
+    spark: SparkSession,
+    settings: Settings,
+    manifest: Manifest,
+    source: EventSource,
+    up_to: Mapping[int, int] | None = None,
+    version: int | None = None,
+) -> DataFrame:
+    """The good events of a source that stand in its log, erased or not."""
+    path = table_path(settings, manifest, "log", source.name)
+    return _reached(read_table(spark, path, log_schema(source), version), up_to)
+
+
+def _reached(events: DataFrame, up_to: Mapping[int, int] | None) -> DataFrame:
     from pyspark.sql import functions as F
 
-    frame = read_table(spark, table_path(settings, manifest, "log", source.name), log_schema(source), version)
     if up_to is None:
-        return frame
+        return events
     reached = [(F.col("partition") == part) & (F.col("offset") < end) for part, end in up_to.items()]
-    return frame.where(reduce(lambda a, b: a | b, reached, F.col("partition") == FILE_PARTITION))
+    return events.where(reduce(lambda a, b: a | b, reached, F.col("partition") == FILE_PARTITION))
+
+
+def removed_schema(source: EventSource) -> str:
+    """What stands in the place of a removed event: the log's columns, and the columns by whose subjects it was erased.
+
+    Its event id is a hash, and of its payload there are the entity keys of others than the erased subject.
+    """
+    return f"{log_schema(source)}, {REMOVED} ARRAY<STRING>"
+
+
+def read_removed(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> DataFrame:
+    """What stands in the place of the events that were removed from a log because they were erased."""
+    return read_table(spark, table_path(settings, manifest, "removed", source.name), removed_schema(source))
 
 
 def read_files(
@@ -221,30 +267,45 @@ def read_files(
     try:
         frame = spark.read.format(file_format).load(place)
     except AnalysisException as error:
-        raise UsageError(f"The files of {name} cannot be read: {place}.", f"Are they {file_format} files?") from error
+        raise unreadable(name, place, file_format) from error
     found = dict(frame.dtypes)
     return frame.selectExpr(*(_typed_column(name, field, found) for field in fields))
+
+
+def unreadable(name: str, place: str, file_format: str) -> UsageError:
+    """The error of files that are not there, or are something else."""
+    return UsageError(f"The files of {name} cannot be read: {place}.", f"Are they {file_format} files?")
 
 
 _WIDENING = {"BIGINT": ("tinyint", "smallint", "int", "bigint"), "DOUBLE": ("float", "double")}
 
 
 def _typed_column(name: str, field: Field, found: Mapping[str, str]) -> str:
+    check_typed(name, field, found)
+    wanted = sql_type(field.type)
+    # There is one zero: what is read must not say which one a file held.
+    zero = " + 0D" if wanted == "DOUBLE" else ""
+    return f"CAST({quoted(field.name)} AS {wanted}){zero} AS {quoted(field.name)}"
+
+
+def check_typed(name: str, field: Field, found: Mapping[str, str]) -> None:
+    """See to it that files with these columns (name to type) hold a field in a type that loses nothing.
+
+    Raises:
+        UsageError: they do not.
+    """
     wanted, is_type = sql_type(field.type), found.get(field.name)
     if is_type is None:
         raise UsageError(
             f"The files of {name} have no column {field.name}; they have {', '.join(found)}.",
             f"Add {field.name} ({field.type}), or correct the source's schema.",
         )
-    if is_type not in _WIDENING.get(wanted, (wanted.lower(),)) and not _widens(is_type, wanted.lower()):
+    if is_type not in _WIDENING.get(wanted, (wanted.lower(),)) and not widens(is_type, wanted.lower()):
         hint = " An instant needs a time zone: write it as UTC." if is_type == "timestamp_ntz" else ""
         raise UsageError(
             f"{field.name} of {name} is declared {field.type}, but the files hold {is_type}.{hint}",
             "Write the files with the declared type, or correct the source's schema.",
         )
-    # There is one zero: what is read must not say which one a file held.
-    zero = " + 0D" if wanted == "DOUBLE" else ""
-    return f"CAST({quoted(field.name)} AS {wanted}){zero} AS {quoted(field.name)}"
 
 
 def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSource) -> DataFrame:
@@ -257,12 +318,7 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
     known = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in times)
     valid = f"({typed_reason(source)} IS NULL AND {known})"
     refused = frame.where(f"NOT {valid}").count()
-    if refused:
-        _LOG.warning(
-            "rows of a batch source are left out: a required value is null, or a number not finite",
-            source=source.name,
-            rows=refused,
-        )
+    warn_of_refused(source, refused)
     frame = frame.where(valid)
     # Only rows of one time are told apart by their ordinal, so it counts within that time.
     ties = Window.partitionBy(F.col(quoted(times[0]))).orderBy(*(F.col(quoted(field.name)) for field in source.fields))
@@ -280,6 +336,18 @@ def read_batch_source(spark: SparkSession, settings: Settings, source: BatchSour
         *(f"CAST({value} AS {ENVELOPE[name]}) {name}" for name, value in envelope.items()),
         *(quoted(field.name) for field in payload(source)),
     )
+
+
+def warn_of_refused(source: BatchSource, rows: int) -> None:
+    """Say how many rows of a batch source are no events."""
+    if rows:
+        import structlog  # takes a tenth of the time in which a spine is answered without Spark
+
+        structlog.get_logger().warning(
+            "rows of a batch source are left out: a required value is null, or a number not finite",
+            source=source.name,
+            rows=rows,
+        )
 
 
 def typed_reason(source: EventSource | BatchSource) -> str:

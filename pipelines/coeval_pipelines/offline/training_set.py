@@ -5,29 +5,27 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from coeval.derived import run_derived
-from coeval.errors import EngineError, UnknownFeatureError, UsageError
+from coeval.errors import EngineError, UsageError
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import BatchSource, DerivedView, EventSource, FeatureService, Field, WindowedView
+from coeval.spec.model import BatchSource, EventSource, WindowedView
 from coeval.spec.time import duration
 from coeval_pipelines.erasures import ErasureTable, Recorded
-from coeval_pipelines.offline.columns import derived_input, derived_output, quoted, sql_type
+from coeval_pipelines.offline.asked import Asked, Inputs
 from coeval_pipelines.offline.fingerprint import fingerprint
-from coeval_pipelines.offline.point_in_time import source_events, view_features
+from coeval_pipelines.offline.service_features import service_features
 from coeval_pipelines.offline.sorting import late_conditions
-from coeval_pipelines.offline.spine import ROW, StagedSpine, read_spine, staged
-from coeval_pipelines.offline.tables import ddl, latest_version, read_batch_source, read_log, table_path
+from coeval_pipelines.offline.spine import StagedSpine, read_spine, staged
+from coeval_pipelines.offline.spine_rules import check_names
+from coeval_pipelines.offline.tables import latest_version, read_batch_source, read_log, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -63,46 +61,37 @@ def build_training_set(
         UsageError: the spine lacks something, or `name` is not a file name.
         UnknownFeatureError: no such service.
     """
-    chosen = _service(manifest, service)
-    derived = [next(item for item in manifest.derived_views if item.name == used.view) for used in chosen.derived]
+    asked = Asked.of(manifest, service)
     _check(name, knowledge)
     path = table_path(settings, manifest, "training_sets", name)
-    with _spine(spark, settings, manifest, chosen, derived, spine) as asked:
-        versions = {used: _log_version(settings, manifest, used) for used in _sources(manifest, chosen, derived)}
+    with _spine(spark, settings, asked, spine) as rows:
         erasures = ErasureTable(settings, manifest.tenant)
-        gone = erasures.version
-        frame = _features(spark, settings, manifest, chosen, derived, asked, versions, gone, knowledge).persist()
+        logs = {source: _log_version(settings, manifest, source) for source in asked.sources}
+        inputs = Inputs(logs, erasures.version)
+        frame = service_features(spark, settings, asked, rows, inputs, knowledge).persist()
         try:
             content, rows_out = fingerprint(frame)
-            if rows_out != asked.rows:
-                raise EngineError(f"{asked.rows} spine rows became {rows_out}.", "This is a defect: please report it.")
+            if rows_out != rows.rows:
+                raise EngineError(f"{rows.rows} spine rows became {rows_out}.", "This is a defect: please report it.")
             lineage = {
                 "name": name,
                 "service": service,
                 "knowledge": knowledge,
                 "manifest": manifest.hash,
-                "sources": _inputs(spark, settings, manifest, versions),
-                "erasures": gone,
-                "erased": _erased_since(path, manifest, versions, erasures.entries(gone)),
-                "spine": {"rows": asked.rows, "fingerprint": fingerprint(asked.frame.select(*asked.columns))[0]},
-                "late_share": _late_shares(spark, settings, manifest, chosen, asked, versions, gone),
+                "sources": _inputs(spark, settings, manifest, inputs.logs),
+                "erasures": inputs.erasures,
+                "erased": _erased_since(path, manifest, asked.sources, erasures.entries(inputs.erasures)),
+                "spine": {"rows": rows.rows, "fingerprint": fingerprint(rows.frame.select(*rows.columns))[0]},
+                "late_share": _late_shares(spark, settings, asked, rows, inputs),
                 "engines": _engines(),
                 "rows": rows_out,
                 "content_hash": content,
                 "built_at": time.time_ns() // 1000,
             }
             _write(frame, path, lineage)
-            return TrainingSet(path, asked.rows, rows_out, lineage)
+            return TrainingSet(path, rows.rows, rows_out, lineage)
         finally:
             frame.unpersist()
-
-
-def _service(manifest: Manifest, name: str) -> FeatureService:
-    for service in manifest.services:
-        if service.name == name:
-            return service
-    known = ", ".join(item.name for item in manifest.services)
-    raise UnknownFeatureError(f"There is no feature service {name!r}.", f"Known: {known or 'none'}.")
 
 
 def _check(name: str, knowledge: str) -> None:
@@ -112,94 +101,17 @@ def _check(name: str, knowledge: str) -> None:
         raise UsageError(f"knowledge cannot be {knowledge!r}.", f"Choose one of: {', '.join(KNOWLEDGE)}.")
 
 
-def _spine(
-    spark: SparkSession,
-    settings: Settings,
-    manifest: Manifest,
-    service: FeatureService,
-    derived: Sequence[DerivedView],
-    spine: object,
-) -> Any:
+def _spine(spark: SparkSession, settings: Settings, asked: Asked, spine: object) -> AbstractContextManager[StagedSpine]:
     """The staged spine of a service."""
     frame = read_spine(spark, spine)
-    names = [*_outputs(service), *_needed(service, derived)]
-    taken = sorted({name for name in frame.columns if name in names or name.startswith("__")})
-    if taken:
-        raise UsageError(f"The spine already has columns named {', '.join(taken)}.", "Rename them.")
-    views = [manifest.views[name] for name in _view_names(service, derived)]
-    return staged(spark, settings, frame, views, [field for view in derived for field in view.request])
-
-
-def _view_names(service: FeatureService, derived: Iterable[DerivedView]) -> list[str]:
-    used = [item.view for item in service.views] + [ref.view for view in derived for ref in view.inputs]
-    return list(dict.fromkeys(used))
-
-
-def _outputs(service: FeatureService) -> list[str]:
-    return [f"{used.view}__{name}" for used in (*service.views, *service.derived) for name in used.features]
-
-
-def _needed(service: FeatureService, derived: Iterable[DerivedView]) -> list[str]:
-    """Stored features to compute: the service's own, and the inputs of its derived ones."""
-    own = [f"{used.view}__{name}" for used in service.views for name in used.features]
-    return list(dict.fromkeys([*own, *(ref.full_name for view in derived for ref in view.inputs)]))
-
-
-def _sources(manifest: Manifest, service: FeatureService, derived: Iterable[DerivedView]) -> list[str]:
-    return sorted({manifest.views[name].source for name in _view_names(service, derived)})
+    check_names(frame.columns, asked)
+    return staged(spark, settings, frame, asked.views, asked.request)
 
 
 def _log_version(settings: Settings, manifest: Manifest, source: str) -> int | None:
     if isinstance(manifest.sources[source], BatchSource):
         return None
     return latest_version(table_path(settings, manifest, "log", source))
-
-
-def _features(
-    spark: SparkSession,
-    settings: Settings,
-    manifest: Manifest,
-    service: FeatureService,
-    derived: Sequence[DerivedView],
-    asked: StagedSpine,
-    versions: Mapping[str, int | None],
-    erased: int,
-    knowledge: str,
-) -> DataFrame:
-    answers = [
-        view_features(
-            manifest, view, source_events(spark, settings, manifest, view, versions, erased), asked, knowledge
-        )
-        for view in (manifest.views[name] for name in _view_names(service, derived))
-    ]
-    wanted = [quoted(name) for name in _needed(service, derived)]
-    start = asked.frame.select(ROW, *map(quoted, asked.columns))
-    joined = reduce(lambda left, right: left.join(right, ROW), answers, start)
-    frame = joined.select(*map(quoted, asked.columns), *wanted)
-    for view in derived:
-        frame = with_derived(frame, view)
-    return frame.select(*map(quoted, asked.columns), *map(quoted, _outputs(service)))
-
-
-def with_derived(frame: DataFrame, view: DerivedView) -> DataFrame:
-    """Add the features of a derived view, computed by the function that also serves them."""
-    outputs = {f"{view.name}__{field.name}": field for field in view.features}
-    kinds = dict(frame.dtypes) | {name: sql_type(f.type) for name, f in outputs.items()}
-    return frame.mapInArrow(_derive(view, outputs), ddl(kinds))
-
-
-def _derive(
-    view: DerivedView, outputs: Mapping[str, Field]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    inputs = [*(ref.full_name for ref in view.inputs), *(field.name for field in view.request)]
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            computed = run_derived(view, {name: derived_input(batch.column(name)) for name in inputs})
-            added = [derived_output(field.type, computed[field.name]) for field in outputs.values()]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *added], [*batch.schema.names, *outputs])
-
-    return run
 
 
 def _inputs(
@@ -218,24 +130,17 @@ def _inputs(
 
 
 def _late_shares(
-    spark: SparkSession,
-    settings: Settings,
-    manifest: Manifest,
-    service: FeatureService,
-    asked: StagedSpine,
-    versions: Mapping[str, int | None],
-    erased: int,
+    spark: SparkSession, settings: Settings, asked: Asked, spine: StagedSpine, inputs: Inputs
 ) -> dict[str, float]:
     """Per windowed feature, the share of the events before the spine's end that came after their tile was final."""
     shares: dict[str, dict[str, float]] = {}
     result: dict[str, float] = {}
-    for used in service.views:
-        view = manifest.views[used.view]
+    for used in asked.service.views:
+        view = asked.manifest.views[used.view]
         if not isinstance(view, WindowedView):
             continue
         if view.source not in shares:
-            pinned = versions[view.source], erased
-            shares[view.source] = _source_late_shares(spark, settings, manifest, view, asked, *pinned)
+            shares[view.source] = _source_late_shares(spark, settings, asked.manifest, view, spine, inputs)
         hops = {aggregate.feature: duration(aggregate.hop) for aggregate in view.aggregates}
         result |= {f"{view.name}__{name}": shares[view.source][hops[name]] for name in used.features}
     return result
@@ -246,13 +151,13 @@ def _source_late_shares(
     settings: Settings,
     manifest: Manifest,
     view: WindowedView,
-    asked: StagedSpine,
-    log_version: int | None,
-    erased: int,
+    spine: StagedSpine,
+    inputs: Inputs,
 ) -> dict[str, float]:
     source = manifest.event_source(view)
     conditions = late_conditions(manifest, source)
-    log = read_log(spark, settings, manifest, source, None, log_version, erased).where(f"event_ts < {asked.latest}")
+    log = read_log(spark, settings, manifest, source, None, inputs.logs[source.name], inputs.erasures)
+    log = log.where(f"event_ts < {spine.latest}")
     found = log.selectExpr("COUNT(*)", *(f"COUNT_IF({condition})" for condition in conditions.values())).first()
     assert found is not None
     return {name: late / found[0] if found[0] else 0.0 for name, late in zip(conditions, found[1:], strict=True)}

@@ -32,6 +32,11 @@ def accounting_topic(manifest: Manifest, source: str) -> str:
     return f"{manifest.tenant}.accounting.{source}"
 
 
+def served_topic(tenant: str) -> str:
+    """The topic that carries what was served for a sample of entities."""
+    return f"{tenant}.served"
+
+
 def stream_views(manifest: Manifest, source: str) -> tuple[View, ...]:
     """The views that the stream fills from a source, by name."""
     views = [view for view in manifest.views.values() if view.source == source]

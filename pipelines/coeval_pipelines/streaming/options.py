@@ -91,12 +91,13 @@ def job_options(settings: Settings, run: Run, job: SourceJob, checkpoint: str) -
 
 
 def _checkpointing(flink: FlinkSettings, root: Path) -> Mapping[str, str]:
+    interval = f"{int(flink.checkpoint_seconds * 1000)} ms"
     return {
         "execution.checkpointing.dir": root.as_uri(),
         "execution.checkpointing.savepoint-dir": root.as_uri(),
-        "execution.checkpointing.interval": f"{int(flink.checkpoint_seconds * 1000)} ms",
+        "execution.checkpointing.interval": interval,
         # Where one takes long, the job gets as much time to itself before the next.
-        "execution.checkpointing.min-pause": f"{int(flink.checkpoint_seconds * 1000)} ms",
+        "execution.checkpointing.min-pause": interval,
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.incremental": "true",
         # A checkpoint that fails (a full disk) costs nothing but time after a later failure; the next one may succeed.

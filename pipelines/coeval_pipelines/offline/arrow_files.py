@@ -1,0 +1,114 @@
+"""Parquet files and Delta tables as Arrow datasets, and which of them only Spark reads. It knows deltalake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from coeval.errors import MissingExtraError, NeedsSparkError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+INSTANT = pa.timestamp("us", tz="UTC")
+_SPARK = "Use Spark for it (pip install 'coeval[offline]')."
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Columns in files. `instants` are those that Parquet keeps as INT96, whose time zone Arrow does not know: UTC."""
+
+    data: ds.Dataset
+    instants: frozenset[str] = frozenset()
+    recorded: int | None = None
+    """How many rows the table's own log says there are; None: it does not say."""
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """The columns and their types."""
+        return {field.name: INSTANT if field.name in self.instants else field.type for field in self.data.schema}
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, from what is written about the files."""
+        return self.data.count_rows() if self.recorded is None else self.recorded
+
+    def read(self, columns: list[str], where: ds.Expression | None = None) -> pa.Table:
+        """Some columns of the rows that a condition holds for; statistics spare files and row groups."""
+        table = self.data.to_table(columns=columns, filter=where)
+        for name in self.instants.intersection(columns):
+            table = table.set_column(columns.index(name), name, table.column(name).cast(INSTANT))
+        return table
+
+
+def delta_files(path: Path | str, version: int | None = None) -> Files:
+    """A version of a Delta table (None: the newest).
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        NeedsSparkError: deltalake does not read it: a column was widened, its deletions are vectors, ...
+        MissingExtraError: deltalake is not installed.
+    """
+    try:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+    except ImportError as error:
+        raise MissingExtraError("deltalake is not installed.", "pip install 'coeval[notebook]'") from error
+    try:
+        table = DeltaTable(str(path), version=version)
+        return Files(_dataset(table), recorded=_recorded(table))
+    except TableNotFoundError as error:
+        raise FileNotFoundError(str(path)) from error
+    except DeltaError as error:
+        raise NeedsSparkError(f"Without Spark the table {path} cannot be read: {_said(error)}", _SPARK) from error
+
+
+def _dataset(table: DeltaTable) -> ds.Dataset:
+    from deltalake.exceptions import DeltaProtocolError
+
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        raise DeltaProtocolError("its columns are mapped to other names.")
+    return table.to_pyarrow_dataset(parquet_read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+
+
+def _recorded(table: DeltaTable) -> int | None:
+    numbers = pa.table(table.get_add_actions(flatten=True)).column("num_records").to_pylist()
+    return None if None in numbers else sum(numbers)
+
+
+def _said(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+def parquet_files(place: str) -> Files:
+    """A Parquet file, or the files of a directory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: they are not Parquet files.
+        NeedsSparkError: they are not on this machine, or named by a pattern, or in directories of partitions.
+    """
+    _check_place(place)
+    files = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us")
+    data = ds.dataset(place, format=files)
+    return Files(data, _legacy(next(data.get_fragments(), None)))
+
+
+def _check_place(place: str) -> None:
+    path = Path(place)
+    partitions = path.is_dir() and any("=" in item.name and item.is_dir() for item in path.iterdir())
+    if "://" in place or partitions or (not path.exists() and set("*?[{") & set(place)):
+        raise NeedsSparkError(f"{place} is not a file or a directory of files on this machine.", _SPARK)
+
+
+def _legacy(fragment: Any) -> frozenset[str]:
+    if fragment is None:
+        return frozenset()
+    schema = fragment.metadata.schema
+    return frozenset(
+        schema.column(index).name for index in range(len(schema)) if schema.column(index).physical_type == "INT96"
+    )

@@ -1,0 +1,173 @@
+"""A spine as an Arrow table: read, checked, and its keys as small numbers. It knows Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from coeval.aggregations.states import Ints
+from coeval.arrow import arrow_type
+from coeval.errors import NeedsSparkError, UsageError
+from coeval.spec.model import Field
+from coeval_pipelines.offline.arrow_events import column_type
+from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_files
+from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.columns import physical_array, sql_name
+from coeval_pipelines.offline.spine_rules import (
+    TIMESTAMP_COLUMN,
+    check_columns,
+    check_names,
+    check_nulls,
+    is_select,
+    key_fields,
+    naive,
+    unknown_form,
+    unreadable,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSpine:
+    """A spine that has what a service needs: its columns as they will be given back, and `q`, microseconds UTC."""
+
+    table: pa.Table
+    q: Ints
+
+    @property
+    def earliest(self) -> int:
+        """The earliest instant; 0 where there are no rows."""
+        return int(self.q.min()) if len(self.q) else 0
+
+    @property
+    def latest(self) -> int:
+        """The latest instant; 0 where there are no rows."""
+        return int(self.q.max()) if len(self.q) else 0
+
+    def coded(self, key: Sequence[Field], column: Callable[[Field], pa.ChunkedArray]) -> tuple[Ints, Ints]:
+        """The keys of the spine's rows as numbers from 0, and those of other rows: -1 where the spine lacks the key.
+
+        `column` gives the physical values of a key's part in the other rows; null is no entity.
+        """
+        mine, others = self._codes(key[0], column(key[0]))
+        for field in key[1:]:
+            here, there = self._codes(field, column(field))
+            values = int(here.max(initial=0)) + 1
+            pairs, mine = np.unique(mine * values + here, return_inverse=True)
+            others = _matched(pairs, np.where((others < 0) | (there < 0), -1, others * values + there))
+        return mine, others
+
+    def _codes(self, field: Field, others: pa.ChunkedArray) -> tuple[Ints, Ints]:
+        mine = physical_array(field.type, self.table.column(field.name).cast(column_type(field.type)))
+        known = pc.unique(mine)
+        return _places(mine, known), _places(others, known)
+
+
+def _places(column: pa.ChunkedArray, known: pa.Array) -> Ints:
+    found = pc.index_in(column, value_set=known).fill_null(-1)
+    return found.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _matched(pairs: Ints, wanted: Ints) -> Ints:
+    """The places of values in a sorted array; -1 where it lacks them."""
+    at = np.searchsorted(pairs, wanted)
+    return np.where(np.append(pairs, -2)[at] == wanted, at, -1)
+
+
+def checked(spine: pa.Table, asked: Asked) -> CheckedSpine:
+    """A spine that has what a service needs.
+
+    Raises:
+        UsageError: a column is missing, of another type or has a name of the answer's; an instant has no time zone; a
+            key or an instant is null.
+    """
+    spine = _normalised(spine)
+    check_names(spine.column_names, asked)
+    keys = key_fields(asked.views)
+    check_columns({field.name: sql_name(field.type) for field in spine.schema}, keys, asked.request)
+    check_nulls({name: spine.column(name).null_count for name in (*(k.name for k in keys), TIMESTAMP_COLUMN)})
+    return CheckedSpine(spine, spine.column(TIMESTAMP_COLUMN).cast(pa.int64()).to_numpy())
+
+
+def _normalised(spine: pa.Table) -> pa.Table:
+    """The columns in the types that Spark would give them back in."""
+    twice = sorted({name for name in spine.column_names if spine.column_names.count(name) > 1})
+    if twice:
+        raise UsageError(f"The spine has several columns named {', '.join(twice)}.", "Rename them.")
+    columns = {field.name: _as_given(spine.column(field.name), field.type) for field in spine.schema}
+    return pa.table(columns) if columns else spine
+
+
+def _as_given(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(kind):
+        return _as_given(column.cast(kind.value_type), kind.value_type)
+    if pa.types.is_timestamp(kind):
+        # Finer instants than microseconds are cut, as Spark does.
+        return column.cast(INSTANT if kind.tz else pa.timestamp("us"), safe=False)
+    return column.cast(_GIVEN[kind]) if kind in _GIVEN else column
+
+
+_GIVEN: dict[pa.DataType, pa.DataType] = {
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.date64(): pa.date32(),
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+}
+
+
+def read_table(spine: object, asked: Asked) -> pa.Table:
+    """A spine given as a table, a pandas or polars frame, or the path of Parquet files, a CSV file or a Delta table.
+
+    Raises:
+        UsageError: it is none of these, cannot be read, or has instants without a time zone.
+        NeedsSparkError: it is a query, a frame of Spark's, or a path that only Spark reads.
+    """
+    room = type(spine).__module__.partition(".")[0]
+    if isinstance(spine, pa.Table):
+        return spine
+    if room == "pandas":
+        return _from_pandas(spine)
+    if room == "polars" and hasattr(spine, "to_arrow"):
+        return spine.to_arrow()
+    if room == "pyspark" or (isinstance(spine, str) and is_select(spine)):
+        raise NeedsSparkError("A query, or a frame of Spark's, is a spine for Spark only.", "Use Spark for it.")
+    if isinstance(spine, str | Path):
+        return _from_path(Path(spine), asked)
+    raise unknown_form(spine)
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for field in table.schema:
+        if pa.types.is_timestamp(field.type) and not field.type.tz:
+            raise naive(field.name)
+    return table.replace_schema_metadata(None)
+
+
+def _from_path(path: Path, asked: Asked) -> pa.Table:
+    try:
+        if path.suffix == ".csv":
+            return _from_csv(path, asked)
+        files = delta_files(path) if (path / "_delta_log").is_dir() else parquet_files(str(path))
+    except (OSError, ValueError) as error:
+        raise unreadable(path) from error
+    return files.read(list(files.types))
+
+
+def _from_csv(path: Path, asked: Asked) -> pa.Table:
+    """Keys and request inputs as they are declared, the other columns as they look."""
+    from pyarrow import csv
+
+    declared = {field.name: arrow_type(field.type) for field in (*asked.request, *key_fields(asked.views))}
+    try:
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=declared))
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"The spine {path} cannot be read: {error}.", "Correct the file.") from error

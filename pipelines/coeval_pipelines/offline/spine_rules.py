@@ -1,0 +1,112 @@
+"""What a spine must have, said once for every engine: columns, types, instants, keys. Pure; it knows no engine.
+
+Types are named as Spark names them: that is what a person is told, whichever engine reads the spine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from coeval.errors import UsageError
+from coeval.spec.model import Field, View
+from coeval.spec.types import Kind
+from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.columns import sql_type
+
+TIMESTAMP_COLUMN = "event_timestamp"
+
+_INTEGERS = ("tinyint", "smallint", "int", "bigint")
+
+
+def key_fields(views: Iterable[View]) -> list[Field]:
+    """The key columns that a spine of these views has, each once."""
+    return list({field.name: field for view in views for field in view.key}.values())
+
+
+def check_names(columns: Iterable[str], asked: Asked) -> None:
+    """See to it that no column of a spine has the name of a column of the answer.
+
+    Raises:
+        UsageError: one has.
+    """
+    names = [*asked.outputs, *asked.stored]
+    taken = sorted({name for name in columns if name in names or name.startswith("__")})
+    if taken:
+        raise UsageError(f"The spine already has columns named {', '.join(taken)}.", "Rename them.")
+
+
+def check_columns(found: Mapping[str, str], keys: Sequence[Field], request: Sequence[Field]) -> None:
+    """See to it that a spine with these columns (name to type) has what is needed, as it is needed.
+
+    Raises:
+        UsageError: a column is missing or of another type, or an instant has no time zone.
+    """
+    if TIMESTAMP_COLUMN not in found:
+        raise UsageError(
+            f"The spine has no column {TIMESTAMP_COLUMN}; it has {', '.join(found)}.",
+            f"Name the column of the instants {TIMESTAMP_COLUMN}.",
+        )
+    if found[TIMESTAMP_COLUMN] == "timestamp_ntz":
+        raise naive(TIMESTAMP_COLUMN)
+    if found[TIMESTAMP_COLUMN] not in ("timestamp", "bigint"):
+        raise UsageError(
+            f"The spine's {TIMESTAMP_COLUMN} is a {found[TIMESTAMP_COLUMN]}.",
+            "Make it a timestamp in UTC, or an integer of microseconds since the epoch.",
+        )
+    for field, role in [*((key, "key") for key in keys), *((item, "request input") for item in request)]:
+        _check_column(field, role, found)
+
+
+def _check_column(field: Field, role: str, found: Mapping[str, str]) -> None:
+    if field.name not in found:
+        raise UsageError(
+            f"The spine has no column {field.name}, a {role} of this service; it has {', '.join(found)}.",
+            f"Add {field.name} ({field.type}).",
+        )
+    numeric = found[field.name] in (*_INTEGERS, "float", "double") or found[field.name].startswith("decimal")
+    wanted = sql_type(field.type).lower()
+    fits = found[field.name] in _INTEGERS if field.type.kind is Kind.INT64 else found[field.name] == wanted
+    if role == "request input" and field.type.kind in (Kind.INT64, Kind.FLOAT64, Kind.DECIMAL):
+        fits = numeric
+    if not fits:
+        raise UsageError(
+            f"The spine's {field.name} is a {found[field.name]}; this {role} is a {field.type}.",
+            f"Cast it to {wanted}.",
+        )
+
+
+def check_nulls(nulls: Mapping[str, int]) -> None:
+    """See to it that keys and instants are there: the number of rows without, by column.
+
+    Raises:
+        UsageError: one is missing in some rows.
+    """
+    for name, number in nulls.items():
+        if number:
+            raise UsageError(f"{number} rows of the spine have no {name}.", "Leave them out, or fill them in.")
+
+
+def naive(name: str) -> UsageError:
+    """The error of an instant without a time zone."""
+    return UsageError(
+        f"The spine's {name} has no time zone.",
+        "Make it an instant in UTC, e.g. with .dt.tz_localize('UTC') in pandas.",
+    )
+
+
+def unknown_form(spine: object) -> UsageError:
+    """The error of a spine in a form that nobody reads."""
+    return UsageError(
+        f"A spine cannot be a {type(spine).__name__}.",
+        "Give a DataFrame, a path of Parquet or Delta files, or a SELECT.",
+    )
+
+
+def unreadable(path: object) -> UsageError:
+    """The error of a spine that is not there, or is something else."""
+    return UsageError(f"The spine {path} cannot be read.", "Give Parquet files or a Delta table.")
+
+
+def is_select(spine: str) -> bool:
+    """Whether a text is a query, not a path."""
+    return spine.lstrip()[:6].upper().startswith(("SELECT", "WITH"))
