@@ -5,7 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations chaos bench-catalog bench-stream bench-online bench-freshness soak
+.PHONY: help setup demo test mutations exactness chaos bench-catalog bench-stream bench-online bench-offline bench-freshness
+.PHONY: soak soak-online
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -27,6 +28,9 @@ test: setup ## Run every test
 mutations: setup ## Break every rule of the contract in every engine and show that the suite sees it
 	@$(BIN)/python -m tests.support.contract
 
+exactness: setup ## Compare two thousand generated training sets with the oracle, in both engines
+	@COEVAL_TRAINING_SETS=$(or $(SETS),2000) $(BIN)/pytest tests/integration/test_training_exactness.py --durations=5 -o timeout=3600
+
 chaos: setup ## Kill, wipe, pause and change a whole stack while a million records flow, and compare every value
 	@$(BIN)/python -m tests.chaos
 
@@ -36,8 +40,15 @@ bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside 
 bench-stream: setup ## Measure the stream's throughput and growth, beside Flink alone, Feast and plain Python
 	@$(BIN)/python -m benchmarks.bench_stream
 
-bench-online: setup ## Measure online reads beside redis-py's bare MGET, Feast and Feast with precomputed vectors
+bench-online: setup ## Measure reads and the feature server beside redis-py's bare MGET and Feast
 	@$(BIN)/python -m benchmarks.bench_online
+	@$(BIN)/python -m benchmarks.bench_server
+
+soak-online: setup ## Read for MINUTES=30 while Redis is killed, stopped and cut off
+	@$(BIN)/python -m benchmarks.soak_online
+
+bench-offline: setup ## Measure as-of joins and windows beside Feast, Spark's and DuckDB's own, and bare numpy
+	@$(BIN)/python -m benchmarks.bench_offline
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import prometheus_client  # noqa: F401 - before Feast, whose import has metrics kept for several processes
 import pytest
 import structlog
+from xdist.scheduler import LoadFileScheduling
 
 from coeval.settings import Settings
 from coeval_pipelines.local import stack as local
@@ -17,6 +19,23 @@ from coeval_pipelines.local.prepare import free_settings
 # A rule holds or not; how long one example takes says something about the machine alone.
 hypothesis.settings.register_profile("coeval", deadline=None)
 hypothesis.settings.load_profile("coeval")
+
+
+_ONE_STREAM = ("test_contract.py", "test_engines.py", "test_mutations.py")
+"""They ask one stream, which takes a minute to come up."""
+
+
+class _Files(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests run in one process, and so do those of the files that share what is expensive."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "stream" if file.rpartition("/")[2] in _ONE_STREAM else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
+    """How tests are spread over processes."""
+    return _Files(config, log)
 
 
 @pytest.fixture(autouse=True)

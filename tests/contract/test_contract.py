@@ -18,6 +18,7 @@ from tests.support.contract.adapters.flink import Streamed
 from tests.support.contract.adapters.kernel import Kernel
 from tests.support.contract.adapters.online import Masked, Online
 from tests.support.contract.adapters.reference import Reference
+from tests.support.contract.adapters.small import Small
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
 from tests.support.contract.cases import Case
@@ -74,6 +75,10 @@ def test_a_reader_beside_floors_alone(cases: list[Case], client: redis.Redis) ->
 
 def test_spark(cases: list[Case], spark: SparkSession, spark_home: Settings) -> None:
     _check(Spark(spark, spark_home), cases)
+
+
+def test_the_offline_path_without_spark(cases: list[Case]) -> None:
+    _check(Small(), cases)
 
 
 def test_the_batch_load(cases: list[Case], spark: SparkSession, client: redis.Redis) -> None:

@@ -16,7 +16,8 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import WindowedView
 from coeval.spec.records import Event, Ingested, ingest
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.fill import fill, load_in_session
+from coeval_pipelines.coordination.fill import Asked, fill
+from coeval_pipelines.coordination.stagers import stage_in_session
 from coeval_pipelines.offline.event_log import ingest_topic, read_log, totals
 from coeval_pipelines.streaming.accounting import read_accounting
 from tests.support.contract import catalog
@@ -83,8 +84,9 @@ def test_a_batch_correction_brings_the_late_events_online(streamed: Streamed, lo
     manifest = catalog.manifest()
     cases = [case for case in streamed.cases if case.view in CORRECTED]
     with closing(ControlPlane.open(streamed.settings)) as control, closing(open_redis(streamed.settings)) as client:
-        load = load_in_session(log, streamed.settings, manifest, control, {})
-        fill(streamed.settings, manifest, control, [manifest.views[name] for name in CORRECTED], load, cut=CUT)
+        stage = stage_in_session(log, streamed.settings, manifest, control)
+        views = [manifest.views[name] for name in CORRECTED]
+        fill(streamed.settings, manifest, control, views, stage, Asked(cut=CUT))
         found = read_at_instants(client, manifest, cases)
     wrong = differences(cases, [{name: (value, None) for name, (value, _) in item.items()} for item in found], _loaded)
     assert not wrong, report("stream and batch", wrong, len(cases))

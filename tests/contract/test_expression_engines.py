@@ -17,7 +17,7 @@ from coeval.spec.signatures import RULES
 from coeval.spec.types import BOOL, Physical
 from coeval_pipelines.local.artefacts import ensure_jars
 from coeval_pipelines.local.prepare import free_settings
-from tests.support.expression_engines import Columns, Rows, run_duckdb, run_flink, run_spark
+from tests.support.expression_engines import Columns, Rows, run_columns, run_duckdb, run_flink, run_spark
 from tests.support.expressions import CASTS, Generator, differences, operations, rows
 
 SEED = 20260320
@@ -79,6 +79,10 @@ def test_every_operation_and_every_cast_is_among_them(world: World) -> None:
 
 def test_duckdb_gives_what_the_reference_gives(world: World) -> None:
     assert world.wrong(run_duckdb(world.texts("duckdb"), world.rows)) == []
+
+
+def test_columns_without_an_engine_give_what_the_reference_gives(world: World) -> None:
+    assert world.wrong(run_columns(world.expressions, world.rows)) == []
 
 
 def test_spark_gives_what_the_reference_gives(world: World, tmp_path: Path) -> None:

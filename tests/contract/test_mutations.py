@@ -14,11 +14,23 @@ from coeval.settings import Settings
 from tests.support.contract.adapters.flink import Streamed
 from tests.support.contract.adapters.kernel import Kernel
 from tests.support.contract.adapters.online import online_adapters
+from tests.support.contract.adapters.small import Small
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
 from tests.support.contract.breaking import caught, caught_by_flink
 from tests.support.contract.cases import Case
-from tests.support.contract.mutations import KERNEL, LOAD, MUTATIONS, ONLINE, SPARK, STREAM, Mutation, table
+from tests.support.contract.mutations import (
+    KERNEL,
+    LOAD,
+    LUA,
+    MUTATIONS,
+    ONLINE,
+    SMALL,
+    SPARK,
+    STREAM,
+    Mutation,
+    table,
+)
 from tests.support.contract.patching import changed
 
 if TYPE_CHECKING:
@@ -40,6 +52,11 @@ def test_the_kernel_broken(mutation: Mutation, cases: list[Case]) -> None:
     assert caught(mutation, [Kernel()], cases)
 
 
+@_cheap(SMALL)
+def test_the_offline_path_without_spark_broken(mutation: Mutation, cases: list[Case]) -> None:
+    assert caught(mutation, [Small()], cases)
+
+
 @_cheap(SPARK)
 def test_spark_broken(mutation: Mutation, spark: SparkSession, spark_home: Settings, cases: list[Case]) -> None:
     assert caught(mutation, [Spark(spark, spark_home)], cases)
@@ -56,9 +73,15 @@ def test_the_stream_broken(streamed: Streamed) -> None:
     assert all(numbers), table(list(zip(chosen, numbers, strict=True)))
 
 
+@pytest.mark.parametrize("mutation", [item for item in (*ONLINE, *KERNEL, *SMALL, *SPARK, *LOAD) if item.module != LUA])
+def test_a_mutation_finds_the_words_that_it_breaks(mutation: Mutation) -> None:
+    with changed(mutation.module, mutation.old, mutation.new):
+        pass
+
+
 def test_every_engine_has_its_rules_broken_and_mended_again() -> None:
     assert len({(mutation.engine, mutation.rule) for mutation in MUTATIONS}) == len(MUTATIONS)
-    assert {mutation.engine for mutation in MUTATIONS} == {"online", "kernel", "spark", "spark-load", "flink"}
+    assert {mutation.engine for mutation in MUTATIONS} == {"online", "kernel", "small", "spark", "spark-load", "flink"}
     from coeval.spec import keys
 
     with changed("coeval.spec.keys", "% partitions", "% partitions + 1"):

@@ -37,12 +37,12 @@ from coeval_pipelines.coordination import erasure as erasing
 from coeval_pipelines.coordination.deploy import switch
 from coeval_pipelines.erasures import ErasureTable, Recorded
 from coeval_pipelines.offline.columns import logical_array
-from coeval_pipelines.offline.online_load import load_view
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path
 from coeval_pipelines.offline.training_set import build_training_set
 from tests.support import catalog
 from tests.support.events import records
+from tests.support.loads import begin_load, load_view
 from tests.support.offline import event_frame
 from tests.support.online import read, updates, write
 
@@ -148,7 +148,7 @@ def test_erasing_twice_is_erasing_once_and_a_floor_only_rises(
     first = erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW - DAY), NOW)
     state = {name: client.dump(name) for name in client.scan_iter()}
     # A batch run that knew of the erasure has written since: doing it again takes nothing of it away.
-    control.start_load("card_spend", "v", NOW)
+    begin_load(control, "card_spend", "v", NOW)
     for at in (NOW - DAY, NOW - 2 * DAY):
         again = erasing.erase(settings, manifest, control, Erasure("card_id", 3, at), NOW)
         assert (again.is_new, again.entry) == (False, first.entry)

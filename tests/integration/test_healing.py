@@ -20,8 +20,9 @@ from coeval.spec.records import ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import Physical, micros
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.coordination.backfills import backfill
 from coeval_pipelines.coordination.deploy import deploy
-from coeval_pipelines.coordination.fill import backfill, unready
+from coeval_pipelines.coordination.fill import unready
 from coeval_pipelines.local import stack as local
 from coeval_pipelines.local.prepare import free_settings
 from tests.support import catalog
@@ -72,7 +73,7 @@ def test_a_wiped_store_is_unavailable_until_it_has_healed(whole: Settings) -> No
                 producer.send("payments", value=record.value, partition=record.partition, timestamp_ms=at)
             producer.flush()
         assert {view.name for view in unready(whole, manifest)} == manifest.views.keys()
-        written = backfill(whole, manifest, control, list(manifest.views))
+        written = backfill(whole, manifest, control, list(manifest.views.values()))
         assert all(count > 0 for name, count in written.items() if name != "latest_payment")
         before = _values(whole, keys)
 

@@ -167,6 +167,10 @@ def _check_flink(settings: Settings) -> None:
 
 
 def _check_status(settings: Settings, control: ControlPlane) -> None:
+    def timed() -> bool:
+        return all(view.p50 is not None for view in stream_status(settings, control).views)
+
+    _await(timed, lambda: stream_status(settings, control))  # it is written less often than the metrics are
     status = stream_status(settings, control)
     (run,) = status.runs
     assert (run.source, run.state, run.running_tasks, run.tasks > 0) == ("payments", HEALTHY, run.tasks, True)

@@ -21,6 +21,8 @@ from coeval.spec.model import RowView, View
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import instant, micros
+from coeval_pipelines.offline import groups, windows
+from coeval_pipelines.offline.groups import grouping
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path
 from coeval_pipelines.offline.training_set import build_training_set
@@ -107,6 +109,20 @@ def test_every_value_equals_the_oracle(
     for number, row in enumerate(rows):
         expected = {n: v.value for n, v in value_at(view, source, facts, _key(view, row), row[2]).items()}
         assert found[number] == expected, (SEED, row, instant(row[2]))
+
+
+def test_keys_that_are_cut_by_time_give_the_same_values(
+    spark: SparkSession, world: Settings, events: list[Event], limits: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = MANIFEST.views["card_merchant"]
+    rows = _spine(events, limits)
+    whole = answers(view, point_in_time(spark, world, MANIFEST, view, _frame(spark, rows)))
+    brackets = []
+    monkeypatch.setattr(groups, "ROWS", 50)
+    monkeypatch.setattr(groups, "_SMALL", 0)
+    monkeypatch.setattr(windows, "grouping", lambda *args: brackets.append(grouping(*args)) or brackets[-1])
+    assert answers(view, point_in_time(spark, world, MANIFEST, view, _frame(spark, rows))) == whole
+    assert brackets[0].brackets
 
 
 def test_a_value_can_be_asked_for_without_some_events(

@@ -24,10 +24,10 @@ from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import Physical, micros
 from coeval_pipelines.control import BatchLoad, ControlPlane
-from coeval_pipelines.offline.online_load import load_view
 from coeval_pipelines.offline.tables import append, table_path
 from tests.support import catalog
 from tests.support.events import records
+from tests.support.loads import load_view
 from tests.support.offline import event_frame, limit_rows, manifest, write_limits
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval_pipelines.local.artefacts import ensure_jars
-from coeval_pipelines.offline.session import session_config
+from coeval_pipelines.offline.session_config import session_config
 
 SCRIPT = """
 import json, psutil

@@ -33,10 +33,10 @@ from coeval_parity.document import from_document, to_document
 from coeval_parity.result import Cause, ParityResult, Symptom
 from coeval_parity.run import run_parity
 from coeval_pipelines.control import Certificate, ControlPlane
-from coeval_pipelines.offline.online_load import load_view
 from coeval_pipelines.offline.tables import append, table_path
 from tests.support import catalog
 from tests.support.events import records
+from tests.support.loads import load_view
 from tests.support.offline import event_frame, limit_rows, manifest, write_limits
 from tests.support.online import updates, write
 

@@ -14,7 +14,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.records import Record
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.coordination.fill import fill
+from coeval_pipelines.coordination.fill import Asked, fill
 from coeval_pipelines.coordination.runs import now
 from coeval_pipelines.streaming.broker import Broker, ensure_topics
 from coeval_pipelines.streaming.names import changelog_topic
@@ -94,6 +94,6 @@ def test_a_view_whose_changelog_lost_what_batch_does_not_write_is_not_filled(bro
         client.delete_records({TopicPartition(topic, 0): 2})
         client.close()
         with pytest.raises(EngineError, match="changelogs of latest_payment have lost records") as caught:
-            fill(settings, manifest, control, [view], loaded.append, cut=now() - DAY)
+            fill(settings, manifest, control, [view], loaded.append, Asked(cut=now() - DAY))
     assert "coeval backfill run latest_payment --correct" in caught.value.instruction
     assert not loaded

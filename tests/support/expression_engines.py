@@ -1,14 +1,21 @@
-"""SQL texts through real engines: rows of physical values in, one list of physical values per text out."""
+"""Expressions through real engines: rows of physical values in, one list of physical values per expression out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from coeval.settings import Settings
-from coeval.spec.types import Kind, Physical
+from coeval.spec.expressions import Expression
+from coeval.spec.model import Computed, Field, RowView
+from coeval.spec.types import BOOL, Kind, Physical, to_physical
+from coeval_pipelines.offline.columns import logical_array, physical_array
+from coeval_pipelines.offline.evaluated import SEEN, seen_rows
 from tests.support import flink_batch
 from tests.support.expressions import COLUMNS
 
@@ -34,6 +41,28 @@ def run_duckdb(texts: Sequence[str], rows: Rows) -> Columns:
         )
         found = [connection.execute(f"SELECT {text} FROM events ORDER BY number").fetchall() for text in texts]
     return [[_plain(row[0]) for row in column] for column in found]
+
+
+def run_columns(expressions: Sequence[Expression], rows: Rows) -> Columns:
+    """Without an engine: each as a column that a view computes, then those of type bool as its condition."""
+    logical = {name: logical_array(kind, [row[name] for row in rows]) for name, kind in COLUMNS.items()}
+    inputs = {name: physical_array(COLUMNS[name], column) for name, column in logical.items()}
+    view = RowView("asked", (), (), "events", (), stream=True)
+    found: Columns = []
+    for item in expressions:
+        columns = (Computed(Field("r", item.type), item),)
+        computed = seen_rows(replace(view, columns=columns), _read(inputs, item), len(rows)).column("r")
+        values = physical_array(item.type, computed).to_pylist()
+        found.append([to_physical(item.type, value) if isinstance(value, Decimal) else value for value in values])
+    for item in expressions:
+        if item.type == BOOL:
+            seen = seen_rows(replace(view, where=item), _read(inputs, item), len(rows)).column(SEEN)
+            found.append([int(value) for value in seen.to_pylist()])
+    return found
+
+
+def _read(inputs: Mapping[str, pa.Array], expression: Expression) -> dict[str, pa.Array]:
+    return {name: inputs[name] for name in sorted(expression.columns)}
 
 
 def run_spark(settings: Settings, texts: Sequence[str], rows: Rows) -> Columns:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,28 @@ def main(directory: Path) -> None:
     columns = ", ".join(f"`{name}` {kind}" for name, kind in work["schema"].items())
     options = f"'connector' = 'filesystem', 'path' = '{directory / 'rows.json'}', 'format' = 'json'"
     environment.execute_sql(f"CREATE TEMPORARY TABLE `{work['table']}` ({columns}) WITH ({options})")
-    found: list[list[Row]] = []
-    for query in work["queries"]:
-        with environment.execute_sql(query).collect() as result:
-            found.append([tuple(_plain(value) for value in row) for row in result])
-    (directory / "found.json").write_text(json.dumps(found))
+    answers = [directory / f"answer{number}" for number in range(len(work["queries"]))]
+    # By files: a row that PyFlink fetches costs it a thousand times more. In one job: to start one costs a second.
+    together = environment.create_statement_set()
+    for query, answer in zip(work["queries"], answers, strict=True):
+        table = environment.sql_query(query)
+        together.add_insert(_sink(table, answer), table)
+    together.execute().wait()
+    (directory / "found.json").write_text(json.dumps([list(_rows(answer)) for answer in answers]))
 
 
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, Decimal) else value
+def _sink(table: Any, directory: Path) -> Any:
+    from pyflink.table import Schema, TableDescriptor
+
+    schema = Schema.new_builder().from_resolved_schema(table.get_resolved_schema()).build()
+    files = TableDescriptor.for_connector("filesystem").schema(schema).option("path", str(directory)).format("json")
+    return files.option("json.encode.decimal-as-plain-number", "true").build()
+
+
+def _rows(directory: Path) -> Iterator[list[Any]]:
+    for path in sorted(directory.glob("part-*")):
+        for line in filter(None, path.read_bytes().split(b"\n")):
+            yield list(json.loads(line).values())
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from coeval.settings import Settings
 from coeval.spec.model import WindowedView
 from coeval.spec.time import DAY, HOUR
 from coeval_pipelines.control import Certificate, ControlPlane
-from coeval_pipelines.coordination.fill import fill
+from coeval_pipelines.coordination.fill import Asked, fill
 from coeval_pipelines.coordination.handoff import required_cut
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.coordination.runs import now
 from tests.support import catalog
+from tests.support.loads import begin_load
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_view_is_not_filled_before_its_handoff_is_over(settings: Settings, con
     with pytest.raises(EngineError, match="cannot be filled yet"):
         fill(settings, manifest, control, [view], loaded.append)
     with pytest.raises(EngineError, match="cannot be filled yet"):
-        fill(settings, manifest, control, [view], loaded.append, cut=now())
+        fill(settings, manifest, control, [view], loaded.append, Asked(cut=now()))
     assert not loaded
 
 
@@ -89,13 +90,13 @@ def test_a_deployed_version_keeps_its_instant(control: ControlPlane) -> None:
 
 
 def test_a_load_counts_when_it_is_finished(control: ControlPlane) -> None:
-    run = control.start_load("card_spend", "abc", 7)
+    run = begin_load(control, "card_spend", "abc", 7)
     assert control.last_load("card_spend", "abc") is None
     control.finish_load(run, 3, 9)
     found = control.last_load("card_spend", "abc")
     assert found is not None
     assert (found.run, found.cut, found.written) == (run, 7, 3)
-    assert control.start_load("card_spend", "abc", 8) > run
+    assert begin_load(control, "card_spend", "abc", 8) > run
 
 
 def test_only_one_process_fills_at_a_time(settings: Settings) -> None:

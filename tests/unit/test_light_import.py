@@ -29,5 +29,10 @@ def test_importing_coeval_loads_no_engine() -> None:
     assert _loaded("import coeval").isdisjoint({*HEAVY, "numpy", "redis"})
 
 
+def test_features_without_spark_load_no_engine() -> None:
+    loaded = _loaded("import coeval_pipelines.offline.small; import coeval_pipelines.offline.choice")
+    assert loaded.isdisjoint({"pyspark", "py4j", "delta", "feast", "pyflink", "kafka", "sqlalchemy", "polars", "rich"})
+
+
 def test_the_client_loads_no_engine_and_no_settings_library() -> None:
     assert _loaded("import coeval; coeval.FeatureStore").isdisjoint(HEAVY)

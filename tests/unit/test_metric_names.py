@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from coeval.server.meters import Meters as ServerMeters
 from coeval_pipelines.coordination.exporter import OF_ALL, OF_RUNS, OF_VIEWS, RUN_LABELS, VIEW_LABELS
 from coeval_pipelines.coordination.stream_model import FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED
 from coeval_pipelines.streaming.canary import CanaryMetrics
@@ -38,15 +39,16 @@ def _used() -> set[str]:
 
 def _registered(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]]:
     for collector in registry._collector_to_names:
-        (metric,) = collector.describe()
-        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        yield name, tuple(collector._labelnames)
+        for metric in collector.describe():
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            yield name, tuple((collector if hasattr(collector, "_labelnames") else metric)._labelnames)
 
 
 def _served() -> dict[str, tuple[str, ...]]:
     canaries = CollectorRegistry()
     CanaryMetrics(canaries)
-    found = dict([*_registered(canaries), *_registered(Meters().registry)])
+    server = ServerMeters(lambda: ()).registry
+    found = dict([*_registered(canaries), *_registered(Meters().registry), *_registered(server)])
     for shown, labels in [*((item, RUN_LABELS) for item in OF_RUNS), *((item, VIEW_LABELS) for item in OF_VIEWS)]:
         found[f"{shown.name}_total" if shown.counter else shown.name] = (*labels, *shown.labels)
     return found | {name: ("component",) if name.endswith("_up") else () for name in OF_ALL}
@@ -82,7 +84,7 @@ def test_runbooks_that_the_status_names_exist_and_type_only_commands_that_exist(
 
     _register()
     known = _commands(get_command(APP), ())
-    for path in (FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED):
+    for path in (FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED, "docs/runbooks/serving.md"):
         text = (ROOT / path).read_text()
         typed = {tuple(line.split()) for line in re.findall(r"\bcoeval ((?:[a-z]+ ?){1,2})", text)}
         assert typed

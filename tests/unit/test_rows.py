@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coeval.online.layout import LAYOUT, NO_FLOOR
 from coeval.online.result import Block, Status
-from coeval.online.rows import FEW, ROW_HEADER, FewRows, ManyRows, RowCodec, read_rows
+from coeval.online.rows import FEW, ROW_HEADER, FewRows, ManyRows, RowCodec
 from coeval.spec.model import Field
 from coeval.spec.types import DataType, Kind, Physical
 
@@ -79,6 +79,6 @@ def test_few_and_many_rows_are_decoded_alike(case: tuple[RowCodec, list[bytes | 
 def test_a_row_of_another_layout_is_unavailable_and_never_a_value(rows: int) -> None:
     codec = RowCodec([Field("amount", DataType.parse("int64"))])
     blob = ROW_HEADER.pack((LAYOUT + 1) << 24, 0, Q, Q, 7, NO_FLOOR) + codec.encode([5])
-    block = read_rows(codec, [blob] * rows, (), Q)
+    block = codec.read([blob] * rows, codec.names, (), Q)
     assert set(block.codes(codec.names)[:, 0].tolist()) == {Status.UNAVAILABLE}
     assert block.logical("amount") == [None] * rows

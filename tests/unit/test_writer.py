@@ -32,6 +32,7 @@ from coeval_pipelines.streaming.sql import state_ttl
 from coeval_pipelines.streaming.writing import Writer
 from tests.support import catalog
 from tests.support.changelog import await_true
+from tests.support.loads import begin_load
 from tests.support.memory_log import MemoryConsumer, MemoryLog, writing
 from tests.support.redis_nodes import nodes, pointed_at
 
@@ -108,7 +109,7 @@ def test_a_message_that_cannot_be_read_holds_its_partition_alone(rig: Rig, bad: 
 
 
 def _loaded(rig: Rig, cut: int) -> None:
-    rig.control.finish_load(rig.control.start_load(VIEW.name, VIEW.version, cut), 1, cut)
+    rig.control.finish_load(begin_load(rig.control, VIEW.name, VIEW.version, cut), 1, cut)
 
 
 def _filled(rig: Rig) -> int:
@@ -126,7 +127,8 @@ def test_an_empty_store_is_filled_from_where_the_last_batch_load_leaves_off(rig:
     with writing(rig.settings, rig.control, rig.log, rig.meters) as consumer, capture_logs() as logs:
         # Also where nothing is left to read: what the load holds counts as covered.
         await_true(lambda: set(rig.stored().values()) == {60})
-        assert {offset for _, offset in consumer.sought} == {60 - read}
+        await_true(lambda: len(consumer.sought) == VIEW.partitions)
+    assert {offset for _, offset in consumer.sought} == {60 - read}
     labels = {"tenant": rig.manifest.tenant, "view": VIEW.name, "version": VIEW.version}
     assert (rig.meters.registry.get_sample_value("coeval_writer_messages_total", labels) or 0) == 4 * read
     assert "the changelog was cut" not in [entry["event"] for entry in logs]

@@ -19,11 +19,12 @@ from tests.support.contract import generate
 from tests.support.contract.adapters.flink import Flink, deliver
 from tests.support.contract.adapters.kernel import Kernel
 from tests.support.contract.adapters.online import online_adapters
+from tests.support.contract.adapters.small import Small
 from tests.support.contract.adapters.spark import Spark
 from tests.support.contract.adapters.spark_load import SparkLoad
 from tests.support.contract.breaking import caught, caught_by_flink
 from tests.support.contract.cases import Case, read_cases
-from tests.support.contract.mutations import KERNEL, LOAD, ONLINE, SPARK, STREAM, Mutation, table
+from tests.support.contract.mutations import KERNEL, LOAD, ONLINE, SMALL, SPARK, STREAM, Mutation, table
 
 CASES = Path(__file__).parents[2] / "contract" / "cases"
 Caught = tuple[Mutation, int]
@@ -55,6 +56,8 @@ def _all(settings: Settings, cases: list[Case]) -> Iterator[Caught]:
             yield _said(mutation, caught(mutation, online_adapters(client), cases))
         for mutation in KERNEL:
             yield _said(mutation, caught(mutation, [Kernel()], cases))
+        for mutation in SMALL:
+            yield _said(mutation, caught(mutation, [Small()], cases))
         with spark_session(settings) as spark:
             for mutation in SPARK:
                 yield _said(mutation, caught(mutation, [Spark(spark, settings)], cases))

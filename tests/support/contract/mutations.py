@@ -34,6 +34,9 @@ _MERGE, _STORED, _KERNEL = "coeval.online.merge", "coeval.online.rows", "coeval_
 _KEYS, _OPS, _STATES = "coeval.spec.keys", "coeval.aggregations.ops", "coeval.aggregations.states"
 _PARTIAL = "coeval.aggregations.partial"
 _ASOF, _WINDOWS, _TILES = (f"coeval_pipelines.offline.{name}" for name in ("asof", "windows", "tiles"))
+_SMALL, _ASOF_KERNEL, _EVALUATED, _ARROW_EVENTS, _ARROW_SPINE = (
+    f"coeval_pipelines.offline.{name}" for name in ("small", "asof_kernel", "evaluated", "arrow_events", "arrow_spine")
+)
 _COLUMNS, _INTERVALS = "coeval_pipelines.offline.columns", "coeval_pipelines.offline.intervals"
 _TYPED = ("of_whole", "of_money", "of_fee", "of_huge")
 _SEEN = "coeval_pipelines.offline.seen"
@@ -49,6 +52,10 @@ def _online(rule: str, module: str, old: str, new: str, *views: str) -> Mutation
 
 def _kernel(rule: str, module: str, old: str, new: str, *views: str) -> Mutation:
     return Mutation(rule, "kernel", module, old, new, views, cheap=True)
+
+
+def _small(rule: str, module: str, old: str, new: str, *views: str) -> Mutation:
+    return Mutation(rule, "small", module, old, new, views, cheap=True)
 
 
 def _spark(rule: str, module: str, old: str, new: str, *views: str, cheap: bool = False) -> Mutation:
@@ -165,7 +172,7 @@ ONLINE = (
         "if p == 0 and",
         *_WINDOWS_OF_ALL,
     ),
-    _online("floor ignored by the reader", _MERGE, "if (tiles.floor != NO_FLOOR).any()", "if False", *_WINDOWS_OF_ALL),
+    _online("floor ignored by the reader", _MERGE, "if not self._nothing_erased:", "if False:", *_WINDOWS_OF_ALL),
     _online("floor of rows ignored by the reader", _STORED, "if available_at <= floor", "if False", *_ROWS),
     _online("floor (<= to <) in the reader", _STORED, "if available_at <= floor", "if available_at < floor", *_ROWS),
     _online("tiles at the floor seen", _MERGE, "index <= (tiles", "index < (tiles", *_WINDOWS_OF_ALL),
@@ -231,14 +238,43 @@ KERNEL = (
         "of_fee",
     ),
 )
+SMALL = (
+    _small("visibility (< to <=)", _ASOF_KERNEL, "+ int(strict)", "+ 0", "latest", "recent", "pair_latest"),
+    _small("batch visibility (<= to <)", _ASOF_KERNEL, "+ int(strict)", "+ 1", "fact", "fresh_fact"),
+    _small(
+        "availability filter dropped",
+        _ASOF_KERNEL,
+        "np.maximum(events.event_ts, known_at)",
+        "events.event_ts",
+        "latest",
+        "fact",
+    ),
+    _small("seen before it happened", _ASOF_KERNEL, "np.maximum(events.event_ts, known_at)", "known_at", "fact"),
+    _small("ttl ignored", _ASOF_KERNEL, "& bool(ttl)", "& False", "recent", "fresh_fact"),
+    _small("ttl boundary (< to <=)", _ASOF_KERNEL, "+ ttl < spine.q", "+ ttl <= spine.q", "recent", "fresh_fact"),
+    _small("ties by offset alone", _KERNEL, "np.lexsort((offset, partition, ", "np.lexsort((offset, ", "latest"),
+    _small(
+        "windows: availability filter dropped",
+        _SMALL,
+        'facts.available_at if knowledge == "available" else facts.event_ts',
+        "facts.event_ts",
+        "spans",
+    ),
+    _small(
+        "events before the window cut off", _SMALL, "spine.earliest - view.reach", "spine.latest - view.reach", "spans"
+    ),
+    _small("parts of keys mixed up", _ARROW_SPINE, "values + there", "values + there * 0", "by_pair", "pair_latest"),
+    _small("erasures dropped", _ARROW_EVENTS, "facts.where(~erased)", "facts", *_ROWS, "spans"),
+    _small("erasure (<= to <)", _ARROW_EVENTS, "facts.available_at <= until", "facts.available_at < until", *_ROWS),
+    _small("condition dropped", _EVALUATED, "if view.where:", "if view.where and False:", *_CHOSEN),
+    _small("a condition of null holds", _EVALUATED, "[value == 1 for", "[value != 0 for", *_CHOSEN),
+)
 SPARK = (
     _spark("erasures dropped", _ERASED, 'marked.where(f"NOT {ERASED}")', "marked", *_ROWS, "spans", cheap=True),
     _spark("erasure (<= to <)", _ERASED, "available_at <= ", "available_at < ", *_ROWS, "spans", cheap=True),
     _spark("condition dropped", _SEEN, "if view.where:", "if view.where and False:", *_CHOSEN),
-    _spark(
-        "visibility (< to <=)", _ASOF, "(1, 0) if view.stream else (0, 1)", "(0, 1)", "latest", "recent", cheap=True
-    ),
-    _spark("batch visibility (<= to <)", _ASOF, "(1, 0) if view.stream else (0, 1)", "(1, 0)", "fact", "fresh_fact"),
+    _spark("visibility (< to <=)", _ASOF, "{_STREAM if", "{_BATCH if", "latest", "recent", cheap=True),
+    _spark("batch visibility (<= to <)", _ASOF, "else _BATCH}", "else _STREAM}", "fact", "fresh_fact"),
     _spark(
         "availability filter dropped",
         _ASOF,
@@ -257,16 +293,16 @@ SPARK = (
         cheap=True,
     ),
     _spark("ttl ignored", _ASOF, 'if view.ttl else "TRUE"', 'if False else "TRUE"', "recent", "fresh_fact"),
-    _spark("ttl boundary (>= to >)", _ASOF, "latest.event_ts >= at", "latest.event_ts > at", "recent", "fresh_fact"),
+    _spark("ttl boundary (>= to >)", _ASOF, "{latest}.o0 >= __at", "{latest}.o0 > __at", "recent", "fresh_fact"),
     _spark(
         "tie order reversed",
         _ASOF,
-        "map(quoted, ORDER)",
-        "map(quoted, ('event_ts', 'offset', 'partition', 'available_at'))",
+        "enumerate(ORDER)",
+        "enumerate(('event_ts', 'offset', 'partition', 'available_at'))",
         "latest",
         "fact",
     ),
-    _spark("min for max", _ASOF, 'F.max("latest")', 'F.min("latest")', "latest"),
+    _spark("min for max", _ASOF, "F.max(name)", "F.min(name)", "latest"),
     _spark(
         "ties in windows by offset alone",
         _WINDOWS,
@@ -278,8 +314,8 @@ SPARK = (
     _spark(
         "events before the window cut off",
         _WINDOWS,
-        "event_ts >= {spine.earliest - _reach(view)}",
-        "event_ts >= {spine.latest - _reach(view)}",
+        "event_ts >= {spine.earliest - reach}",
+        "event_ts >= {spine.latest - reach}",
         "spans",
     ),
     _spark("null counted", _WINDOWS, "IF({column} IS NULL, NULL, 1L)", "1L", "by_pair", "spans"),
@@ -402,7 +438,7 @@ STREAM = (
     ),
     _flink("key escaping dropped", "REPLACE(REPLACE(`f:a`, '%', '%25'), '|', '%7C')", "`f:a`", "by_pair"),
 )
-MUTATIONS = (*ONLINE, *KERNEL, *SPARK, *LOAD, *STREAM)
+MUTATIONS = (*ONLINE, *KERNEL, *SMALL, *SPARK, *LOAD, *STREAM)
 
 
 def of_engine(engine: str, among: Iterable[Mutation] = MUTATIONS) -> list[Mutation]:
