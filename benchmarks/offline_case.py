@@ -7,6 +7,7 @@ both from when its engine had started.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,22 @@ def coeval_spark(work: Mapping[str, Any], report: dict[str, float]) -> None:
         with staged(spark, settings, frame, asked.views) as rows:
             found = service_features(spark, settings, asked, rows, Inputs({"payments": 0}, 0), "available")
             found.write.parquet(work["out"])
+
+
+def coeval_local(work: Mapping[str, Any], report: dict[str, float]) -> None:
+    """The same in this process, without Spark."""
+    import pyarrow.parquet as pq
+
+    from coeval_pipelines.offline.arrow_spine import read_table
+    from coeval_pipelines.offline.asked import Asked, Inputs
+    from coeval_pipelines.offline.small import small_features
+
+    settings = Settings(home=Path(work["home"]))
+    asked = Asked.of(manifest(), work["view"])
+    with _measured(report):
+        spine = read_table(str(Path(work["home"]) / "spine.parquet"), asked)
+        pq.write_table(small_features(settings, asked, spine, Inputs({"payments": 0}, 0)), work["out"])
+    report["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def numpy_kernel(work: Mapping[str, Any], report: dict[str, float]) -> None:
@@ -165,7 +182,7 @@ FROM spine s ASOF LEFT JOIN events e ON s.card_id = e.card_id AND epoch_us(s.eve
 """
 
 
-_CALLS = {
+_CALLS: Mapping[str, str] = {
     "count": "COUNT(e.event_ts)",
     "mean": "AVG(CAST(e.amount AS DOUBLE))",
     "stddev": "STDDEV_POP(CAST(e.amount AS DOUBLE))",
@@ -180,11 +197,7 @@ def _spend(dialect: str) -> str:
         hop = hop_of(window)
         inside = f"e.event_ts >= {q} - {window} - ({q} - {window}) % {hop}"
         for name in FUNCTIONS:
-            call = {"count": "COUNT(e.event_ts)", "mean": "AVG(CAST(e.amount AS DOUBLE))"}.get(
-                name, f"{name}(e.amount)"
-            )
-            if name == "stddev":
-                call = "STDDEV_POP(CAST(e.amount AS DOUBLE))"
+            call = _CALLS.get(name, f"{name}(e.amount)")
             columns.append(f"{call} FILTER (WHERE {inside}) AS spend__{name}_{duration(window)}")
     longest, hop = max(WINDOWS), hop_of(max(WINDOWS))
     return f"""
@@ -197,6 +210,7 @@ GROUP BY ALL
 
 SYSTEMS: Mapping[str, Callable[[Mapping[str, Any], dict[str, float]], None]] = {
     "coeval on spark": coeval_spark,
+    "coeval locally": coeval_local,
     "numpy kernel": numpy_kernel,
     "duckdb": duckdb,
     "duckdb asof": duckdb_asof,
