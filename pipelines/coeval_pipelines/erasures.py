@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from coeval.files import write_whole
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
 
@@ -86,14 +86,7 @@ class ErasureTable:
         return sorted(self._directory.glob("*.json"))
 
     def _write(self, entry: Recorded) -> None:
-        path = self._directory / f"{entry.number:09d}.json"
-        partial = path.with_suffix(".partial")
-        with partial.open("w") as handle:
-            handle.write(json.dumps(asdict(entry)) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-        _sync(self._directory)
+        write_whole(self._directory / f"{entry.number:09d}.json", json.dumps(asdict(entry)) + "\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -101,15 +94,6 @@ class ErasureTable:
         with (self._directory / "lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def _sync(directory: Path) -> None:
-    """See to it that what was renamed in a directory is found there after a power cut, too."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _covers(known: Erasure, erasure: Erasure) -> bool:

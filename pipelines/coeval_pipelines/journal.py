@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coeval.files import write_whole
 from coeval.settings import Settings
 
 UPKEEP = "upkeep.lock"
@@ -179,10 +179,4 @@ class Journal:
             return None
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        partial = self._directory / f"{name}.partial"
-        with partial.open("w") as handle:
-            json.dump(document, handle, sort_keys=True)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(self._directory / name)
+        write_whole(self._directory / name, json.dumps(document, sort_keys=True))

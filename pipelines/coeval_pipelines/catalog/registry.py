@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from coeval.derived import load_function
 from coeval.errors import CatalogError, CoevalError
+from coeval.files import write_whole
 from coeval.spec.manifest import Manifest
 from coeval_pipelines.catalog.baseline import registered, released, settings_of
 from coeval_pipelines.catalog.compile import compile_project
@@ -104,20 +105,20 @@ class CoevalRegistryStore(RegistryStore):
         _as_declared(registry_proto, _DECLARED.pop())
         report = self._report(registry_proto)
         if REPORT in os.environ:
-            _write(Path(os.environ[REPORT]), report.to_json().encode())
+            write_whole(Path(os.environ[REPORT]), report.to_json())
         if DRY_RUN in os.environ:
             return
         if report.problems:
             raise BrokenCatalogError(report.problems)
         self._commit(registry_proto)
-        _write(self._home / "manifest.json", report.manifest.to_json().encode())
+        write_whole(self._home / "manifest.json", report.manifest.to_json().encode())
         print(f"Manifest {report.manifest.hash[:12]} compiled: {self._home / 'manifest.json'}")
         for note in report.notes:
             print(f"  note: {note}")
 
     def _commit(self, registry: Registry) -> None:
         registry.last_updated.GetCurrentTime()
-        _write(self._path, registry.SerializeToString())
+        write_whole(self._path, registry.SerializeToString())
         self._draft = None
 
     def teardown(self) -> None:
@@ -186,13 +187,3 @@ def _as_declared(registry: Registry, declared: Mapping[str, BaseFeatureView]) ->
             project = item.spec.project
             item.spec.CopyFrom(declared[item.spec.name].to_proto().spec)
             item.spec.project = project
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

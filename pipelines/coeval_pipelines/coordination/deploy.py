@@ -11,6 +11,7 @@ from contextlib import closing
 
 from coeval.client import open_redis
 from coeval.errors import CheckFailedError, UsageError
+from coeval.files import write_whole
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -108,12 +109,9 @@ def release(settings: Settings, control: ControlPlane, manifest: Manifest) -> No
     released = control.released()
     if released is None or released.hash != manifest.hash:
         control.release(manifest.hash, now())
-    settings.manifests.mkdir(parents=True, exist_ok=True)
     # The one that a model may be pinned to before the one that says it is there.
     for path in (settings.manifests / f"{manifest.hash}.json", settings.released_path):
-        partial = path.with_suffix(".partial")
-        partial.write_text(manifest.to_json())
-        partial.replace(path)
+        write_whole(path, manifest.to_json())
 
 
 def switch(settings: Settings, manifest: Manifest, control: ControlPlane) -> None:

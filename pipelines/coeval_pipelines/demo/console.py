@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from coeval.files import write_whole
+
 FIRST_STEP, STEPS = 3, 8
 """Steps 1 and 2, environment and Java artefacts, are make's."""
 
@@ -28,10 +30,7 @@ class Report:
 
     def save(self) -> None:
         """Write it, at once or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.document, indent=2, default=str) + "\n")
-        partial.replace(self.path)
+        write_whole(self.path, json.dumps(self.document, indent=2, default=str) + "\n")
 
     @contextmanager
     def timed(self, name: str) -> Iterator[list[str]]:

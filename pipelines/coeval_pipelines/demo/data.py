@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coeval.errors import UsageError
+from coeval.files import write_whole
 from coeval.spec.time import DAY, SECOND
 
 REPLAY_DAYS = 28
@@ -43,10 +44,7 @@ class Anchor:
 
     def save(self, path: Path) -> None:
         """Write it, at once or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
+        write_whole(path, json.dumps(asdict(self)))
 
     @staticmethod
     def load(path: Path) -> Anchor | None:

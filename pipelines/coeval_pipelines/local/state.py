@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from coeval.files import write_whole
 from coeval.settings import Settings
 from coeval_pipelines.local.components import root
 
@@ -90,10 +91,7 @@ def state_path(settings: Settings) -> Path:
 
 def write_state(settings: Settings, status: StackStatus) -> None:
     """Write the state, at once or not at all."""
-    path = state_path(settings)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(status), indent=1))
-    partial.replace(path)
+    write_whole(state_path(settings), json.dumps(asdict(status), indent=1))
 
 
 def read_state(settings: Settings) -> StackStatus:

@@ -6,8 +6,6 @@ comes from the credential that a caller shows, never from what the caller asks f
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from coeval.errors import UsageError
+from coeval.files import write_whole
 from coeval.spec.model import PII_CLASSES
 
 PERSONAL = PII_CLASSES[1:]
@@ -146,12 +145,7 @@ def edited(path: Path) -> Iterator[list[Tenants]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         box = [read_tenants(path)]
         yield box
-        text = box[0].model_dump_json(indent=2, exclude_defaults=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        write_whole(path, box[0].model_dump_json(indent=2, exclude_defaults=True), mode=0o600)
 
 
 def utc_now() -> datetime:
