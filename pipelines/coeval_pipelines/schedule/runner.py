@@ -1,0 +1,151 @@
+"""One run of a job: under its lock, in a process of its own, with an entry in the book; who is to be told is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from coeval.errors import CheckFailedError, EngineError
+from coeval.settings import Settings
+from coeval.spec.time import parse_duration
+from coeval_pipelines.coordination.locks import only_one
+from coeval_pipelines.schedule.book import DONE, ERROR, FAILED, KILLED, REFUSED, TIMEOUT, RunEntry, ScheduleBook
+from coeval_pipelines.schedule.jobs import Job
+from coeval_pipelines.schedule.notices import Notice, judged
+from coeval_pipelines.schedule.notify import tell
+
+_LAST_LINES = 8
+_LOOK_SECONDS = 0.2
+"""How often it is looked whether a run is over."""
+_KILL_SECONDS = 30.0
+"""How long a run that is told to end may take to do so."""
+_REPORT = re.compile(r"report (\S+)")
+
+
+def run_job(settings: Settings, job: Job, stop: threading.Event | None = None) -> RunEntry:
+    """Run a job once, unless another process is at it: then the run is refused. Blocks until it is over.
+
+    `stop` ends it, as Ctrl-C would. Being killed leaves an entry that the next run ends.
+    """
+    now = _now()
+    with closing(ScheduleBook.open(settings)) as book:
+        with only_one(settings, f"schedule-{job.name}", wait=False) as held:
+            if not held:
+                summary = "The run before it is not over."
+                return book.note(job.name, " ".join(job.command), now, REFUSED, summary, now)
+            for lost in book.lose(job.name, now):
+                _judge(settings, book, job, replace(lost, ended_at=now, outcome=KILLED))
+            entry = _run(settings, book, job, stop or threading.Event())
+        _judge(settings, book, job, entry)
+        return entry
+
+
+def record(settings: Settings, job: Job, due_at: int, outcome: str, summary: str) -> RunEntry:
+    """Record a run that did not begin, and tell who is to be told."""
+    with closing(ScheduleBook.open(settings)) as book:
+        entry = book.note(job.name, " ".join(job.command), due_at, outcome, summary, _now())
+        _judge(settings, book, job, entry)
+        return entry
+
+
+def _run(settings: Settings, book: ScheduleBook, job: Job, stop: threading.Event) -> RunEntry:
+    entry = book.begin(job.name, " ".join(job.command), _now())
+    log = settings.home.resolve() / "local" / "schedule" / f"{job.name}-{entry.number}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        code, outcome = _ended(settings, job, output, stop)
+    entry = replace(entry, ended_at=_now(), outcome=outcome, exit_code=code, summary=_last_words(log), log=str(log))
+    book.end(entry)
+    return entry
+
+
+def _ended(settings: Settings, job: Job, output: IO[bytes], stop: threading.Event) -> tuple[int | None, str]:
+    """The exit code of the command, and what that means."""
+    deadline = time.monotonic() + job.timeout
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coeval.cli", *job.command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **settings.variables(), **settings.secrets()},
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and time.monotonic() < deadline and not stop.wait(_LOOK_SECONDS):
+            pass
+    finally:
+        ended = process.poll() is not None
+        _end(process)
+    code = process.returncode
+    if not ended:
+        return code, KILLED if stop.is_set() else TIMEOUT
+    return code, KILLED if code < 0 else {0: DONE, 1: FAILED}.get(code, ERROR)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all that it started: as Ctrl-C does, then for good."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_KILL_SECONDS)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _last_words(log: Path) -> str:
+    """The end of an output, without what draws bars."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-_LAST_LINES:])
+
+
+def _judge(settings: Settings, book: ScheduleBook, job: Job, entry: RunEntry) -> None:
+    """Keep what is wrong with the job now, and say so if it is time to."""
+    known = book.problems().get(job.name)
+    problem, say = judged(known, entry, parse_duration(settings.notify.repeat))
+    about = problem or known
+    if about is not None:
+        notice = Notice(entry, about, problem is None, job.runbook, _report(settings, entry))
+        told = tell(settings.notify, notice, webhooks=say)
+        if problem is None and not told:
+            return  # Its end is said by the next run that is well.
+        if problem is not None and say and told:
+            problem = replace(problem, said_at=entry.ended_at or entry.started_at)
+    book.set_problem(job.name, problem)
+
+
+def _report(settings: Settings, entry: RunEntry) -> str:
+    """Where the page is that the command says it wrote, as it is called from elsewhere."""
+    found = _REPORT.search(entry.summary)
+    if found is None or not settings.notify.link:
+        return found[1] if found else ""
+    return f"{settings.notify.link.rstrip('/')}/{Path(found[1]).name}"
+
+
+def check(entry: RunEntry) -> None:
+    """See to it that a run went well.
+
+    Raises:
+        CheckFailedError: it made a check, which failed.
+        EngineError: anything else became of it; its last words are in the message.
+    """
+    kind = CheckFailedError if entry.outcome == FAILED else EngineError
+    if entry.outcome != DONE:
+        raise kind(f"{entry.job}: {entry.outcome}. {entry.summary}", f"Its whole output: {entry.log or 'none'}")
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
