@@ -173,29 +173,26 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _aims(cases: Sequence[Figures]) -> list[Figures]:
-    asof, small, large = "as-of 5,000,000", "windows 200,000", "windows 8,000,000"
-    return [
-        aim("as-of, CPU of Feast over ours as chosen, 100k x 20k", _feast(cases, "coeval locally"), 15, True),
-        aim("as-of, CPU of Feast over ours on Spark, 100k x 20k", _feast(cases, "coeval on spark"), 15, True),
-        aim("as-of, CPU of ours over exact DuckDB", _over(_ratio(cases, asof, "duckdb")), 0.7, False),
-        aim("windows, CPU of Spark's range join over ours", _ratio(cases, small, "spark range join"), 5, True),
-        aim("windows, CPU of ours over the bare kernel", _over(_ratio(cases, large, "numpy kernel")), 6, False),
-    ]
+    """Of ours as it is chosen for such sizes (without Spark, up to `choice.BOUND` rows), and of ours on Spark."""
+    few, asof, small, large = "as-of 100,000", "as-of 5,000,000", "windows 200,000", "windows 8,000,000"
+    found: list[Figures] = []
+    for ours, named in (("coeval locally", "as chosen"), ("coeval on spark", "on Spark")):
+        feast, duckdb = _ratio(cases, few, "feast", ours), _ratio(cases, asof, ours, "duckdb")
+        naive, bare = _ratio(cases, small, "spark range join", ours), _ratio(cases, large, ours, "numpy kernel")
+        found += [
+            aim(f"as-of 100k x 20k, CPU of Feast over ours {named}", feast, 15, True),
+            aim(f"as-of 5M x 1M, CPU of ours {named} over exact DuckDB", duckdb, 0.7, False),
+            aim(f"windows 200k x 50k, CPU of Spark's range join over ours {named}", naive, 5, True),
+            aim(f"windows 8M x 2M, CPU of ours {named} over the bare kernel", bare, 6, False),
+        ]
+    return found
 
 
-def _over(ratio: float | None) -> float | None:
-    return None if not ratio else round(1 / ratio, 2)
-
-
-def _feast(cases: Sequence[Figures], ours: str) -> float | None:
-    return _ratio(cases, "as-of 100,000", "feast", ours)
-
-
-def _ratio(cases: Sequence[Figures], case: str, system: str, ours: str = "coeval on spark") -> float | None:
-    """CPU seconds of a system over those of ours."""
+def _ratio(cases: Sequence[Figures], case: str, one: str, other: str) -> float | None:
+    """CPU seconds of one system over those of another."""
     used = {item["system"]: item.get("cpu_seconds") for item in cases if item["case"].startswith(case)}
-    mine, theirs = used.get(ours), used.get(system)
-    return round(theirs / mine, 2) if mine and theirs else None
+    mine, theirs = used.get(one), used.get(other)
+    return round(mine / theirs, 2) if mine and theirs else None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import latest_version, table_path
 
 LOCAL, SPARK, AUTO = "local", "spark", "auto"
-BOUND = 5_000_000
+BOUND = 10_000_000
 """Rows of sources and spine together, up to which this process is the better engine; see docs/offline-engines.md."""
 
 
