@@ -81,6 +81,7 @@ def _sized(what: str, events: int, spine: int) -> str:
 def _asof(bench: Bench) -> Iterator[Figures]:
     for events, spine, systems in (
         (100_000, 20_000, ("coeval on spark", "coeval locally", "feast")),
+        (500_000, 100_000, ("coeval on spark", "coeval locally", "feast")),
         (5_000_000, 1_000_000, ("coeval on spark", "coeval locally", "duckdb", "duckdb asof")),
     ):
         name, home = _sized("as-of", events, spine), bench.world(events, spine)
@@ -118,6 +119,7 @@ def _memory(bench: Bench) -> Iterator[Figures]:
                 yield {"case": name, "system": "coeval on spark", "failed": "no memory control group to be had here"}
                 continue
             home = bench.world(events, spine, hot=hot)
+            (group / "memory.max_usage_in_bytes").write_text("0")
             found = _told(bench.run(name, "coeval on spark", "spend", home, driver_memory="1g", group=group))
             yield found | {"peak_mb": int((group / "memory.max_usage_in_bytes").read_text()) >> 20}
 
