@@ -36,6 +36,7 @@ from coeval_pipelines.coordination import erase_commands, floors
 from coeval_pipelines.coordination import erasure as erasing
 from coeval_pipelines.coordination.deploy import switch
 from coeval_pipelines.erasures import ErasureTable, Recorded
+from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path

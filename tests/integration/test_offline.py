@@ -21,8 +21,8 @@ from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import instant, micros
 from coeval.training import TrainingSet
-from coeval_pipelines.offline import groups, windows
 from coeval_pipelines.offline import asked as services
+from coeval_pipelines.offline import groups, windows
 from coeval_pipelines.offline.groups import grouping
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path

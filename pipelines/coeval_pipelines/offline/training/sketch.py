@@ -31,6 +31,8 @@ _FINE, _COARSE = 45, 50
 """Bits of a double that buckets leave out: quantiles have 8 significant ones, histograms 3 (four buckets an octave)."""
 _SCALE = 1200
 """Binary digits after the point in which sums are kept: those of the smallest double, and room."""
+_GUARD = 64
+"""Binary digits more for a root."""
 _LIMB = 18
 _LONGEST = 100
 _DAY = 86_400_000_000
@@ -149,12 +151,13 @@ class Sketch:
         if not self.finite:
             return {"min": None, "max": None, "mean": None, "std": None, "quantiles": {}, "histogram": []}
         n = self.finite
-        variance = Fraction(n * self.squares - self.total**2, n * n << 2 * _SCALE)
         histogram: Counter[float] = Counter()
         for value, count in self.buckets.items():
             histogram[float(_cut(np.array([value]), _COARSE)[0])] += count
         found: dict[str, Any] = {"min": self.least, "max": self.greatest}
-        found |= {"mean": float(Fraction(self.total, n << _SCALE)), "std": math.sqrt(variance)}
+        deviation = math.isqrt((n * self.squares - self.total**2) << 2 * _GUARD)
+        found["mean"] = float(Fraction(self.total, n << _SCALE))
+        found["std"] = float(Fraction(deviation, n << _SCALE + _GUARD))
         return found | {
             "quantiles": self._quantiles(),
             "histogram": [[edge, histogram[edge]] for edge in sorted(histogram)],
