@@ -52,7 +52,7 @@ def coeval_spark(work: Mapping[str, Any], report: dict[str, float]) -> None:
     settings.spark.driver_memory = work.get("driver_memory", settings.spark.driver_memory)
     asked = Asked.of(manifest(), work["view"])
     with spark_session(settings) as spark, _measured(report):
-        frame = read_spine(spark, str(Path(work["home"]) / "spine.parquet"))
+        frame = read_spine(spark, str(Path(work["home"]) / "spine.parquet"), asked)
         with staged(spark, settings, frame, asked.views) as rows:
             found = service_features(spark, settings, asked, rows, Inputs({"payments": 0}, 0), "available")
             found.write.parquet(work["out"])

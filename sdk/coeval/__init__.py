@@ -1,7 +1,7 @@
 """Coeval: a feature store whose online and offline values cannot drift apart.
 
-`connect()` gives a store that serves `get_features` to models. Importing this module loads neither an engine nor
-Feast, pandas or pyarrow.
+`connect()` gives a store that serves `get_features` to models, and `get_training_set` to those who make them.
+Importing this module loads neither an engine nor Feast, pandas or pyarrow.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from coeval.client import FeatureStore, connect
     from coeval.online.result import FeatureResult, Status
+    from coeval.training import Labels, TrainingSet
 
 __version__ = "0.1.0"
-__all__ = ["FeatureResult", "FeatureStore", "Status", "connect"]
+__all__ = ["FeatureResult", "FeatureStore", "Labels", "Status", "TrainingSet", "connect"]
 
 _HOMES = {
     "FeatureStore": "coeval.client",
     "connect": "coeval.client",
     "FeatureResult": "coeval.online.result",
+    "Labels": "coeval.training",
     "Status": "coeval.online.result",
+    "TrainingSet": "coeval.training",
 }
 
 

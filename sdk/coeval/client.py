@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from coeval.engines import engine
 from coeval.entities import Columns, Entities, as_columns
-from coeval.errors import EntityKeyError, ManifestError, StoreError
+from coeval.errors import EntityKeyError, ManifestError, StoreError, UsageError
 from coeval.manifests import LEAST, PIN, Manifests, read_manifest
 from coeval.online import store
 from coeval.online.cache import ReadCache
@@ -19,11 +20,13 @@ from coeval.sla import SlaBook
 from coeval.spec.manifest import Manifest
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     import redis
 
     from coeval.settings import Settings
+    from coeval.training import Labels, TrainingSet
 
 __all__ = ["FeatureStore", "connect", "open_redis", "read_manifest"]
 
@@ -34,13 +37,15 @@ def connect(
     home: str | Path | None = None,
     redis_url: str | None = None,
     cache_seconds: float = 0.0,
+    online: bool = True,
 ) -> FeatureStore:
     """Open the feature store that the settings name (default: COEVAL_* variables over coeval.toml over defaults).
 
     `home` (where the manifests are) and `redis_url` go over the settings.
 
-    It follows what is released without being opened anew. With `cache_seconds` values may be that old, and keys that
-    were asked for within that time are not asked for again.
+    `online=False` opens it without the online store, for training sets alone. It follows what is released without being
+    opened anew. With `cache_seconds` values may be that old, and keys that were asked for within that time
+    are not asked for again.
 
     Raises:
         ManifestError: no catalog has been applied here.
@@ -50,7 +55,8 @@ def connect(
 
     settings = (settings or load_settings()).with_addresses(home, redis_url)
     cache = ReadCache(cache_seconds) if cache_seconds > 0 else None
-    return FeatureStore(Manifests(settings), open_redis(settings), cache=cache)
+    client = open_redis(settings) if online else None
+    return FeatureStore(Manifests(settings), client, cache=cache, settings=settings)
 
 
 def open_redis(settings: Settings) -> redis.Redis:
@@ -65,19 +71,22 @@ def open_redis(settings: Settings) -> redis.Redis:
 class FeatureStore:
     """Serves features. Safe to share between threads, and to be carried through a fork.
 
-    `manifests` is what it follows: the manifests of a home directory, or one manifest for good.
+    `manifests` is what it follows: the manifests of a home directory, or one manifest for good. Without a client it
+    serves no online features, without settings no training sets.
     """
 
     def __init__(
         self,
         manifests: Manifests | Manifest,
-        client: redis.Redis,
+        client: redis.Redis | None,
         clock: Callable[[], int] = wall_clock,
         cache: ReadCache | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self._versions = Versions(manifests)
-        self._reader = OnlineReader(client, clock, cache)
+        self._reader = None if client is None else OnlineReader(client, clock, cache)
         self._client = client
+        self._settings = settings
         self.slas = SlaBook()
         """What its services promised and kept, measured here."""
 
@@ -89,8 +98,9 @@ class FeatureStore:
 
     def close(self) -> None:
         """Close the connections."""
-        self._reader.close()
-        self._client.close()
+        if self._reader is not None and self._client is not None:
+            self._reader.close()
+            self._client.close()
 
     @property
     def manifest(self) -> Manifest:
@@ -141,10 +151,67 @@ class FeatureStore:
     def _read(self, plan: ServicePlan, columns: Columns, deadline: float | None) -> StoredFeatures:
         import redis
 
+        if self._reader is None:
+            raise StoreError("This store was opened without the online store.", "Open it with coeval.connect().")
         try:
             return self._reader.read(plan.planner, columns, deadline)
         except redis.RedisError as error:
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
+
+    def get_training_set(
+        self,
+        service: str,
+        spine: object,
+        *,
+        labels: Labels | None = None,
+        knowledge: str = "available",
+        name: str | None = None,
+        engine: str = "auto",
+    ) -> TrainingSet:
+        """Every row of a spine with the features of a service that were known at its `event_timestamp`.
+
+        `service` is one of the catalog that was applied last, or `service@hash` of one that was released. `spine` is a
+        DataFrame (pandas, polars, Arrow, Spark), the path of Parquet files, a CSV file or a Delta table, or a SELECT of
+        Spark's. `knowledge="final"` uses all that is known now, whenever it became available. With a `name` it is kept,
+        in place of an earlier one of that name. `engine` is "auto", by size, "local" (this process) or "spark".
+
+        Raises:
+            UnknownFeatureError: no such service.
+            ManifestError: no catalog was applied, or none of that hash was released.
+            UsageError: the spine or the labels lack something.
+            NeedsSparkError: "local" was asked for, and cannot be.
+            MissingExtraError: the engine is not installed.
+            EngineError: Spark fails.
+        """
+        found: TrainingSet = self._offline("training_set")(
+            *self._asked_offline(service), spine, labels=labels, knowledge=knowledge, name=name, engine=engine
+        )
+        return found
+
+    def get_batch_features(
+        self, service: str, entities: object, at: datetime | None = None, *, engine: str = "auto"
+    ) -> TrainingSet:
+        """The features of many entities at one instant (with a time zone; default: now), by the code of training sets.
+
+        `entities` is a spine without `event_timestamp`, in any of its forms. Nothing is kept.
+
+        Raises:
+            UnknownFeatureError, ManifestError, UsageError, NeedsSparkError, MissingExtraError, EngineError: as
+                `get_training_set`.
+        """
+        found: TrainingSet = self._offline("batch_features")(
+            *self._asked_offline(service), entities, at=at, engine=engine
+        )
+        return found
+
+    @staticmethod
+    def _offline(name: str) -> Any:
+        return engine(name, "notebook|offline")
+
+    def _asked_offline(self, service: str) -> tuple[Settings, Manifest, str]:
+        if self._settings is None:
+            raise UsageError("This store does not know where the event log is.", "Open it with coeval.connect().")
+        return self._settings, *self._versions.offline(service)
 
 
 class Versions:
@@ -162,6 +229,17 @@ class Versions:
         if current is None or current.manifest is not manifest:
             current = self._current = Services(manifest)
         return current
+
+    def offline(self, service: str) -> tuple[Manifest, str]:
+        """The manifest that a training set of `service`, or of `service@hash`, is of, and the service's name.
+
+        Raises:
+            ManifestError: none was applied, or none of that hash was released.
+        """
+        if isinstance(self._manifests, Manifest):
+            services, name = self.of(service)
+            return services.manifest, str(name)
+        return self._manifests.offline(service)
 
     def of(self, asked: Asked) -> tuple[Services, Asked]:
         """The services that a request means, and what it asks of them.

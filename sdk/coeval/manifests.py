@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,23 @@ class Manifests:
                 f"{what} with {text!r}.", f"Give at least {LEAST} letters of one of: {', '.join(known) or 'none'}."
             )
         return read_manifest(found[0])
+
+    def offline(self, service: str) -> tuple[Manifest, str]:
+        """The manifest that a training set of `service`, or of `service@hash`, is of, and the service's name.
+
+        It is the one that was applied last, released or not: what is trained comes before what is served.
+
+        Raises:
+            ManifestError: none was applied, or none of that hash was released.
+        """
+        name, _, text = service.partition(PIN)
+        if text:
+            with contextlib.suppress(ManifestError):
+                applied = read_manifest(self._settings.manifest_path)
+                if len(text) >= LEAST and applied.hash.startswith(text):
+                    return applied, name
+            return self.pinned(text), name
+        return read_manifest(self._settings.manifest_path), name
 
     def _path(self) -> Path:
         # Readers follow what was released; what is merely applied may still be filling.

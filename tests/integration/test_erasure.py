@@ -36,10 +36,11 @@ from coeval_pipelines.coordination import erase_commands, floors
 from coeval_pipelines.coordination import erasure as erasing
 from coeval_pipelines.coordination.deploy import switch
 from coeval_pipelines.erasures import ErasureTable, Recorded
+from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path
-from coeval_pipelines.offline.training_set import build_training_set
+from coeval_pipelines.offline.training.build import Wanted, build
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.loads import begin_load, load_view
@@ -472,7 +473,7 @@ def test_a_training_set_names_the_erasures_that_it_knew_and_says_when_it_lost_so
     spine = spark.createDataFrame(pa.table({**key, "event_timestamp": pa.array([NOW], pa.int64())}))
 
     def built() -> Mapping[str, Any]:
-        return build_training_set(spark, settings, manifest, "risk", spine, "one").lineage
+        return build(settings, Wanted(Asked.of(manifest, "risk"), spine), "one").lineage
 
     before = built()
     erasing.erase(settings, manifest, control, Erasure("card_id", 3, NOW), NOW)

@@ -24,8 +24,9 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.types import micros
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.event_log import ingest_history
-from coeval_pipelines.offline.training_set import build_training_set
+from coeval_pipelines.offline.training.build import Wanted, build
 from coeval_pipelines.streaming.broker import Broker
 from tests.support.fast_feast import import_feast
 from tests.support.feast_server import ROOT, feast_server
@@ -126,7 +127,7 @@ def _entities() -> pd.DataFrame:
     )
 
 
-def test_a_service_is_had_as_its_training_set_has_it(world: World, spark: SparkSession) -> None:
+def test_a_service_is_had_as_its_training_set_has_it(world: World) -> None:
     service = world.store.get_feature_service("coupon_propensity")
     job = world.store.get_historical_features(_entities(), service, full_feature_names=True)
     table = job.to_arrow()
@@ -136,10 +137,8 @@ def test_a_service_is_had_as_its_training_set_has_it(world: World, spark: SparkS
     assert table.column("latest_basket__amount").to_pylist() == [Decimal("12.50"), None, Decimal("20.00")]
     assert table.column("household_profile__age").to_pylist() == ["age!", None, "age!"]
     assert table.column("spend_vs_usual__basket_in_usual_lines").to_pylist() == [25 / 16.25, None, 25 / 20.0]
-    built = build_training_set(
-        spark, world.settings, world.manifest, "coupon_propensity", _entities(), "same", "available"
-    )
-    ours = spark.read.format("delta").load(str(built.path)).toArrow()
+    built = build(world.settings, Wanted(Asked.of(world.manifest, "coupon_propensity"), _entities(), engine="spark"))
+    ours = built.to_arrow()
     assert set(ours.column_names) <= {*table.column_names}
     by_label = [("label", "ascending")]
     same = table.select(ours.column_names).sort_by(by_label).to_pylist()

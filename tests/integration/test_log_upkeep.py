@@ -43,7 +43,7 @@ from coeval_pipelines.offline.seen import seen_by
 from coeval_pipelines.offline.small import small_features
 from coeval_pipelines.offline.tables import append, read_whole_log, table_path
 from coeval_pipelines.offline.tiles import batch_tiles, overtaken
-from coeval_pipelines.offline.training_set import build_training_set
+from coeval_pipelines.offline.training.build import Wanted, build
 from coeval_pipelines.streaming.broker import Broker
 from tests.support import catalog
 from tests.support.events import records
@@ -209,7 +209,7 @@ def test_few_files_hold_the_same_and_pinned_versions_stay(
         append(event_frame(spark, part).repartition(3), path, "test", number)
         if number == 2:
             spine = spark.createDataFrame(_spine(START + SPAN))
-            build_training_set(spark, settings, manifest, "small", spine, "pinned")
+            build(settings, Wanted(Asked.of(manifest, "small"), spine, engine="spark"), "pinned")
     before = _values(read_log(spark, settings, manifest, catalog.PAYMENTS))
     old = data_files(path)
     for options in ((), ("--by-key",)):
@@ -278,7 +278,7 @@ def test_old_events_are_let_go_unless_something_needs_them(
     # A spine that would need them is refused; one that does not is answered as before.
     early, late = done["before"] + DAY, START + SPAN
     with pytest.raises(UsageError, match="card_merchant would need them"):
-        build_training_set(spark, settings, manifest, "small", spark.createDataFrame(_spine(early)), "early")
+        build(settings, Wanted(Asked.of(manifest, "small"), spark.createDataFrame(_spine(early))), "early")
     with pytest.raises(UsageError, match="card_merchant would need them"):  # without Spark, too
         small_features(settings, Asked.of(manifest, "small"), _spine(early), Inputs({"payments": 1}, 0))
     check_begins(settings, manifest, [catalog.PAIR], done["before"] + 9 * DAY)

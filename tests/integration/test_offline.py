@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +20,13 @@ from coeval.spec.model import RowView, View
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import instant, micros
+from coeval.training import TrainingSet
+from coeval_pipelines.offline import asked as services
 from coeval_pipelines.offline import groups, windows
 from coeval_pipelines.offline.groups import grouping
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.tables import append, table_path
-from coeval_pipelines.offline.training_set import build_training_set
+from coeval_pipelines.offline.training.build import Wanted, build
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.offline import answers, event_frame, limit_rows, manifest, spine_path, write_limits
@@ -148,13 +149,18 @@ def _training_spine(rows: Sequence[Asked]) -> pa.Table:
     )
 
 
+def _built(settings: Settings, spine: object, name: str, service: str = "risk") -> TrainingSet:
+    return build(settings, Wanted(services.Asked.of(MANIFEST, service), spine, engine="spark"), name)
+
+
 def test_a_training_set_has_every_spine_row_once_and_says_what_it_is_made_of(
     spark: SparkSession, world: Settings, events: list[Event], limits: list[Event], tmp_path: Path
 ) -> None:
     spine = _training_spine(_spine(events, limits, 60))
-    built = build_training_set(spark, world, MANIFEST, "risk", spine_path(tmp_path, spine), "one")
+    built = _built(world, spine_path(tmp_path, spine), "one")
+    assert built.path
     frame = spark.read.format("delta").load(str(built.path))
-    assert built.rows_in == built.rows_out == frame.count() == spine.num_rows
+    assert built.rows == frame.count() == spine.num_rows
     assert frame.columns[:5] == spine.column_names
     assert frame.columns[-1] == "against_usual__ratio"
     assert sorted(map(str, frame.select(spine.column_names).toArrow().to_pylist())) == sorted(
@@ -163,11 +169,11 @@ def test_a_training_set_has_every_spine_row_once_and_says_what_it_is_made_of(
     for row in frame.where("card_spend__mean_amount_30d > 0").limit(5).collect():
         usual = row["card_spend__mean_amount_30d"]
         assert row["against_usual__ratio"] == row["payment_amount"] / usual
-    beside = json.loads(built.path.with_name("one.lineage.json").read_text())
-    assert beside == built.lineage
-    assert beside["manifest"] == MANIFEST.hash
-    assert beside["sources"]["payments"]["version"] == 0
-    assert 0 < beside["late_share"]["card_spend__count_1h"] < 0.2
+    (part,) = built.lineage["parts"]
+    assert built.lineage["manifest"] == MANIFEST.hash
+    assert part["sources"]["payments"]["version"] == 0
+    assert part["engine"]["name"] == "spark"
+    assert 0 < built.report["late_share"]["card_spend__count_1h"] < 0.2
 
 
 def test_the_content_hash_does_not_depend_on_order_or_partitioning(
@@ -176,7 +182,7 @@ def test_the_content_hash_does_not_depend_on_order_or_partitioning(
     rows = _spine(events, limits, 60)
     spine = spark.createDataFrame(_training_spine(rows))
     hashes = [
-        build_training_set(spark, world, MANIFEST, "risk", frame, "two").lineage["content_hash"]
+        _built(world, frame, "two").lineage["content_hash"]
         for frame in (spine, spine.repartition(7, "card_id"), spine.where("label <> 1"))
     ]
     assert hashes[0] == hashes[1]
@@ -218,16 +224,16 @@ def test_a_wrong_spine_is_refused_with_its_reason(
     spine = spark.createDataFrame(_training_spine([(1, "m-1", START)]))
     wrong = spine.drop(column) if becomes is None else spine.withColumn(column, expr(becomes))
     with pytest.raises(UsageError, match=says):
-        build_training_set(spark, world, MANIFEST, "risk", wrong, "wrong")
+        _built(world, wrong, "wrong")
 
 
 def test_a_naive_pandas_spine_is_refused(spark: SparkSession, world: Settings) -> None:
     spine = _training_spine([(1, "m-1", START)]).to_pandas()
     spine["event_timestamp"] = spine["event_timestamp"].dt.tz_localize(None)
     with pytest.raises(UsageError, match="no time zone"):
-        build_training_set(spark, world, MANIFEST, "risk", spine, "wrong")
+        _built(world, spine, "wrong")
 
 
 def test_an_unknown_service_is_refused(spark: SparkSession, world: Settings) -> None:
     with pytest.raises(UnknownFeatureError, match="no feature service 'rsik'"):
-        build_training_set(spark, world, MANIFEST, "rsik", "nowhere", "wrong")
+        _built(world, "nowhere", "wrong", "rsik")

@@ -111,13 +111,13 @@ def test_a_cluster_builds_a_training_set(cluster: str, spark: SparkSession, tmp_
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     path = spine_path(tmp_path, pa.table(spine))
-    command = ["training-set", "build", "small", "--spine", str(path), "--name", "far", "--json"]
+    command = ["training-set", "build", "small", "--spine", str(path), "--name", "far", "--engine", "spark", "--json"]
     code = "from coeval.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *command], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows_out"] == 3
+    assert json.loads(done.stdout)["lineage"]["rows"] == 3
     rows = spark.read.format("delta").load(json.loads(done.stdout)["path"]).toArrow().to_pylist()
     for row in rows:
         expected = value_at(view, catalog.PAYMENTS, events, (row["card_id"], "m-1"), at)

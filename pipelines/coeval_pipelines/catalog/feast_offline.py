@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from feast.infra.common.materialization_job import MaterializationJob, Materiali
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
-from coeval.errors import CoevalError, MissingExtraError, RequestError, UsageError
+from coeval.engines import engine
+from coeval.errors import CoevalError, RequestError, UsageError
 from coeval_pipelines.catalog.baseline import settings_of
 
 _TIMESTAMP = "event_timestamp"
+_EXTRAS = "offline,streaming"
 
 
 class MaterializeError(UsageError, click.ClickException):
@@ -31,21 +32,6 @@ class MaterializeError(UsageError, click.ClickException):
     def format_message(self) -> str:
         """The text that the feast CLI prints after `Error: `."""
         return str(self)
-
-
-def engine(name: str) -> Any:
-    """A function of another room, by its entry point.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    found = list(entry_points(group="coeval.engines", name=name))
-    try:
-        if found:
-            return found[0].load()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed.", "pip install 'coeval[offline,streaming]'") from error
-    raise MissingExtraError(f"The engine {name} is not installed.", "pip install 'coeval[offline,streaming]'")
 
 
 class Retrieved(RetrievalJob):
@@ -99,7 +85,7 @@ class Retrieved(RetrievalJob):
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         if self._found is None:
             spine, instant = _spine(self._entities)
-            table = engine("historical")(settings_of(self._repository), list(self._columns), spine)
+            table = engine("historical", _EXTRAS)(settings_of(self._repository), list(self._columns), spine)
             names = {reference.replace(":", "__", 1): column for reference, column in self._columns.items()}
             self._found = table.rename_columns([{_TIMESTAMP: instant, **names}.get(n, n) for n in table.column_names])
         return self._found
@@ -160,7 +146,7 @@ class BackfillEngine:
         tasks = [tasks] if isinstance(tasks, MaterializationTask) else list(tasks)
         names = [task.feature_view.name for task in tasks]
         try:
-            written = engine("backfill")(settings_of(self._repository), names, say=click.echo)
+            written = engine("backfill", _EXTRAS)(settings_of(self._repository), names, say=click.echo)
         except CoevalError as error:
             raise MaterializeError(error.reason, error.instruction) from error
         for name in names:

@@ -96,7 +96,7 @@ def run(settings: Settings, report: Report) -> bool:
             said.append(_replay(job))
         with spark_session(settings) as spark:
             with report.timed("training set") as said:
-                said += [_ingest(job, spark), _fill(job, spark), _train(job, spark)]
+                said += [_ingest(job, spark), _fill(job, spark), _train(job)]
             with report.timed("get_features") as said:
                 result, milliseconds = _serve(job)
                 said.append(f"{len(result)} households, {len(result.names)} features, {milliseconds:.1f} ms")
@@ -215,23 +215,24 @@ def _streamed(job: Job) -> dict[str, int]:
         return {view.name: sum(offset or 0 for offset in writer.offsets(view).values()) for view in views}
 
 
-def _train(job: Job, spark: SparkSession) -> str:
+def _train(job: Job) -> str:
     """Join the spine with what was known at each of its instants."""
-    from coeval_pipelines.offline.training_set import build_training_set
+    from coeval_pipelines.offline.asked import Asked
+    from coeval_pipelines.offline.training.build import Wanted, build
 
-    _say("training set: joining the spine with what was known at each instant")
     path = job.settings.home.resolve() / "demo" / "spine.parquet"
     data.write_parquet(path, data.spine_table(job.retail, job.anchor))
-    built = build_training_set(spark, job.settings, job.manifest, SERVICE, str(path), SERVICE)
+    wanted = Wanted(Asked.of(job.manifest, SERVICE), str(path))
+    built = build(job.settings, wanted, SERVICE, lambda text: _say(f"training set: {text}"))
     job.report.document["training_set"] = {
         "path": str(built.path),
-        "spine_rows_in": built.rows_in,
-        "rows_out": built.rows_out,
+        "spine_rows_in": built.lineage["parts"][0]["spine"]["rows"],
+        "rows_out": built.rows,
         "lineage": dict(built.lineage),
+        "report": dict(built.report),
     }
-    service = next(item for item in job.manifest.services if item.name == SERVICE)
-    features = sum(len(item.features) for item in (*service.views, *service.derived))
-    return f"{built.rows_out:,} rows x {features} features"
+    features = len(built.lineage["columns"]["features"])
+    return f"{built.rows:,} rows x {features} features, {built.report['future_leaks']} from the future"
 
 
 def _serve(job: Job) -> tuple[FeatureResult, float]:

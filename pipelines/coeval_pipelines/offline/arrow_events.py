@@ -180,7 +180,7 @@ def _batch_files(settings: Settings, source: BatchSource) -> Files:
 
 def _batch_facts(settings: Settings, source: BatchSource, fields: list[Field]) -> Facts:
     """Every row that is an event; ties are ordered by the fields as declared, so all of them are read."""
-    rows = _typed(source, _batch_files(settings, source))
+    rows = batch_rows(settings, source)
     good = _good(source, rows)
     warn_of_refused(source, int(len(good) - good.sum()))
     rows = rows.filter(pa.array(good))
@@ -194,7 +194,14 @@ def _batch_facts(settings: Settings, source: BatchSource, fields: list[Field]) -
     return Facts(event_ts, available_at, partition, offsets, rows.select([field.name for field in fields]))
 
 
-def _typed(source: BatchSource, files: Files) -> pa.Table:
+def batch_rows(settings: Settings, source: BatchSource) -> pa.Table:
+    """The declared columns of a batch source's files, with their declared types.
+
+    Raises:
+        UsageError: the files are not there, or not of the declared types.
+        NeedsSparkError: only Spark can read them.
+    """
+    files = _batch_files(settings, source)
     found = {name: sql_name(kind) for name, kind in files.types.items()}
     for field in source.fields:
         check_typed(source.name, field, found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 
 from coeval.errors import MissingExtraError, NeedsSparkError
 
@@ -60,19 +61,22 @@ def delta_files(path: Path | str, version: int | None = None) -> Files:
         raise MissingExtraError("deltalake is not installed.", "pip install 'coeval[notebook]'") from error
     try:
         table = DeltaTable(str(path), version=version)
-        return Files(_dataset(table), recorded=_recorded(table))
+        return Files(_dataset(table, str(path)), recorded=_recorded(table))
     except TableNotFoundError as error:
         raise FileNotFoundError(str(path)) from error
     except DeltaError as error:
         raise NeedsSparkError(f"Without Spark the table {path} cannot be read: {_said(error)}", _SPARK) from error
 
 
-def _dataset(table: DeltaTable) -> ds.Dataset:
+def _dataset(table: DeltaTable, place: str) -> ds.Dataset:
     from deltalake.exceptions import DeltaProtocolError
 
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         raise DeltaProtocolError("its columns are mapped to other names.")
-    return table.to_pyarrow_dataset(parquet_read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+    # Through deltalake's own file system a process that has read something aborts when it ends.
+    here = None if "://" in place else pafs.SubTreeFileSystem(str(Path(place).resolve()), pafs.LocalFileSystem())
+    options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
+    return table.to_pyarrow_dataset(filesystem=here, parquet_read_options=options)
 
 
 def _recorded(table: DeltaTable) -> int | None:
@@ -84,15 +88,16 @@ def _said(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
 
 
-def parquet_files(place: str) -> Files:
-    """A Parquet file, or the files of a directory.
+def parquet_files(place: str | list[str]) -> Files:
+    """A Parquet file, the files of a directory, or these files.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: they are not Parquet files.
         NeedsSparkError: they are not on this machine, or named by a pattern, or in directories of partitions.
     """
-    _check_place(place)
+    if isinstance(place, str):
+        _check_place(place)
     files = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us")
     data = ds.dataset(place, format=files)
     return Files(data, _legacy(next(data.get_fragments(), None)))

@@ -16,7 +16,7 @@ from coeval.arrow import arrow_type
 from coeval.errors import NeedsSparkError, UsageError
 from coeval.spec.model import Field
 from coeval_pipelines.offline.arrow_events import column_type
-from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_files
+from coeval_pipelines.offline.arrow_files import INSTANT, Files, delta_files, parquet_files
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import physical_array, sql_name
 from coeval_pipelines.offline.spine_rules import (
@@ -86,7 +86,7 @@ def checked(spine: pa.Table, asked: Asked) -> CheckedSpine:
         UsageError: a column is missing, of another type or has a name of the answer's; an instant has no time zone; a
             key or an instant is null.
     """
-    spine = _normalised(spine)
+    spine = normalised(spine)
     check_names(spine.column_names, asked)
     keys = key_fields(asked.views)
     check_columns({field.name: sql_name(field.type) for field in spine.schema}, keys, asked.request)
@@ -94,8 +94,12 @@ def checked(spine: pa.Table, asked: Asked) -> CheckedSpine:
     return CheckedSpine(spine, spine.column(TIMESTAMP_COLUMN).cast(pa.int64()).to_numpy())
 
 
-def _normalised(spine: pa.Table) -> pa.Table:
-    """The columns in the types that Spark would give them back in."""
+def normalised(spine: pa.Table) -> pa.Table:
+    """The columns in the types that Spark would give them back in.
+
+    Raises:
+        UsageError: several have one name.
+    """
     twice = sorted({name for name in spine.column_names if spine.column_names.count(name) > 1})
     if twice:
         raise UsageError(f"The spine has several columns named {', '.join(twice)}.", "Rename them.")
@@ -123,6 +127,39 @@ _GIVEN: dict[pa.DataType, pa.DataType] = {
 }
 
 
+def count_rows(spine: object) -> int:
+    """How many rows a spine has, without reading it where it is a path.
+
+    Raises:
+        UsageError, NeedsSparkError: as `read_table`.
+    """
+    check_readable(spine)
+    if not isinstance(spine, str | Path):
+        return len(spine)  # type: ignore[arg-type]
+    path = Path(spine)
+    try:
+        if path.suffix == ".csv":
+            with path.open("rb") as lines:
+                return sum(1 for _ in lines) - 1
+        return _files(path).rows
+    except (OSError, ValueError) as error:
+        raise unreadable(path) from error
+
+
+def check_readable(spine: object) -> None:
+    """See to it that a spine is in a form that needs no Spark.
+
+    Raises:
+        UsageError: it is in no form that anybody reads.
+        NeedsSparkError: it is a query, or a frame of Spark's.
+    """
+    room = type(spine).__module__.partition(".")[0]
+    if room == "pyspark" or (isinstance(spine, str) and is_select(spine)):
+        raise NeedsSparkError("A query, or a frame of Spark's, is a spine for Spark only.", "Use Spark for it.")
+    if not isinstance(spine, pa.Table | str | Path) and room not in ("pandas", "polars"):
+        raise unknown_form(spine)
+
+
 def read_table(spine: object, asked: Asked) -> pa.Table:
     """A spine given as a table, a pandas or polars frame, or the path of Parquet files, a CSV file or a Delta table.
 
@@ -130,18 +167,14 @@ def read_table(spine: object, asked: Asked) -> pa.Table:
         UsageError: it is none of these, cannot be read, or has instants without a time zone.
         NeedsSparkError: it is a query, a frame of Spark's, or a path that only Spark reads.
     """
-    room = type(spine).__module__.partition(".")[0]
+    check_readable(spine)
     if isinstance(spine, pa.Table):
         return spine
-    if room == "pandas":
-        return _from_pandas(spine)
-    if room == "polars" and hasattr(spine, "to_arrow"):
-        return spine.to_arrow()
-    if room == "pyspark" or (isinstance(spine, str) and is_select(spine)):
-        raise NeedsSparkError("A query, or a frame of Spark's, is a spine for Spark only.", "Use Spark for it.")
     if isinstance(spine, str | Path):
         return _from_path(Path(spine), asked)
-    raise unknown_form(spine)
+    if hasattr(spine, "to_arrow"):  # of polars
+        return spine.to_arrow()
+    return _from_pandas(spine)
 
 
 def _from_pandas(frame: Any) -> pa.Table:
@@ -156,10 +189,14 @@ def _from_path(path: Path, asked: Asked) -> pa.Table:
     try:
         if path.suffix == ".csv":
             return _from_csv(path, asked)
-        files = delta_files(path) if (path / "_delta_log").is_dir() else parquet_files(str(path))
+        files = _files(path)
     except (OSError, ValueError) as error:
         raise unreadable(path) from error
     return files.read(list(files.types))
+
+
+def _files(path: Path) -> Files:
+    return delta_files(path) if (path / "_delta_log").is_dir() else parquet_files(str(path))
 
 
 def _from_csv(path: Path, asked: Asked) -> pa.Table:

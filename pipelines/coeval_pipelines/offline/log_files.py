@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from coeval.errors import MissingExtraError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval_pipelines.offline.tables import latest_version, table_path
+from coeval_pipelines.offline.tables import latest_version
+from coeval_pipelines.offline.training.registry import kept_sets
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -94,12 +94,11 @@ def live_files(path: Path, version: int | None = None) -> set[str]:
 def pins(settings: Settings, manifest: Manifest, source: EventSource) -> Mapping[int, Sequence[str]]:
     """The versions of a source's log that training sets were made of, and their names."""
     found: dict[int, list[str]] = defaultdict(list)
-    directory = table_path(settings, manifest, "training_sets", "-").parent
-    for path in sorted(directory.glob("*.lineage.json")):
-        lineage = json.loads(path.read_text())
-        version = lineage["sources"].get(source.name, {}).get("version")
-        if version is not None:
-            found[version].append(lineage["name"])
+    for kept in kept_sets(settings, manifest.tenant):
+        parts = kept.document.lineage["parts"]
+        versions = {part["sources"].get(source.name, {}).get("version") for part in parts}
+        for version in sorted(versions - {None}):
+            found[version].append(kept.name)
     return found
 
 

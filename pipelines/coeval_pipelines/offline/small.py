@@ -16,6 +16,7 @@ from coeval.aggregations.tiles import tile_plan
 from coeval.arrow import arrow_type
 from coeval.derived import run_derived
 from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
 from coeval.spec.model import (
     BatchSource,
     DerivedView,
@@ -61,7 +62,8 @@ def small_features(
     views = [_narrowed(view, asked.stored) for view in asked.views]
     columns = {name: rows.table.column(name) for name in rows.table.column_names}
     for name in asked.sources:
-        columns |= _source_features(settings, asked, [v for v in views if v.source == name], rows, inputs, knowledge)
+        mine = [view for view in views if view.source == name]
+        columns |= source_features(settings, asked.manifest, mine, rows, inputs, knowledge)
     table = pa.table(columns)
     for derived in asked.derived:
         table = _with_derived(table, derived)
@@ -77,14 +79,18 @@ def _narrowed(view: View, stored: Sequence[str]) -> View:
     return replace(view, features=features, aggregates=tuple(a for a in view.aggregates if a.feature in names))
 
 
-def _source_features(
-    settings: Settings, asked: Asked, views: Sequence[View], spine: CheckedSpine, inputs: Inputs, knowledge: str
+def source_features(
+    settings: Settings, manifest: Manifest, views: Sequence[View], spine: CheckedSpine, inputs: Inputs, knowledge: str
 ) -> dict[str, pa.ChunkedArray]:
-    """The features of the views of one source, which is read once."""
-    source = asked.manifest.sources[views[0].source]
+    """The features of the views of one source, which is read once.
+
+    Raises:
+        UsageError, NeedsSparkError: as `small_features`.
+    """
+    source = manifest.sources[views[0].source]
     columns = frozenset[str]().union(*map(columns_read, views))
     span = Span(min(_since(view, spine) for view in views), spine.latest, knowledge)
-    facts = source_facts(settings, asked.manifest, source, columns, inputs, span)
+    facts = source_facts(settings, manifest, source, columns, inputs, span)
     found: dict[str, pa.ChunkedArray] = {}
     for view in views:
         values = _view_features(view, with_columns(source, view), facts, spine, knowledge)

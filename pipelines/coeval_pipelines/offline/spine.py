@@ -10,10 +10,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coeval.settings import Settings
 from coeval.spec.model import Field, View
+from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import quoted, sql_type
 from coeval_pipelines.offline.session import scratch
 from coeval_pipelines.offline.spine_rules import (
@@ -22,8 +24,6 @@ from coeval_pipelines.offline.spine_rules import (
     check_nulls,
     is_select,
     key_fields,
-    naive,
-    unknown_form,
     unreadable,
 )
 
@@ -73,49 +73,33 @@ def staged(
         shutil.rmtree(path, ignore_errors=True)
 
 
-def read_spine(spark: SparkSession, spine: object) -> DataFrame:
-    """A spine given as a Spark or pandas DataFrame, a path of Parquet files or a Delta table, or a SELECT.
+def read_spine(spark: SparkSession, spine: object, asked: Asked) -> DataFrame:
+    """A spine in any form: what Spark reads by itself is left to it, all else is read as without Spark.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is in no form that anybody reads, or cannot be read.
     """
-    from pathlib import Path
-
     from pyspark.sql import DataFrame
+
+    from coeval_pipelines.offline.arrow_spine import normalised, read_table
 
     if isinstance(spine, DataFrame):
         return spine
-    if type(spine).__module__.startswith("pandas."):
-        return _from_pandas(spark, spine)
-    if isinstance(spine, Path) or (isinstance(spine, str) and not is_select(spine)):
-        return _from_path(spark, Path(spine))
-    if isinstance(spine, str):
+    if isinstance(spine, str) and is_select(spine):
         return spark.sql(spine)
-    raise unknown_form(spine)
+    if isinstance(spine, str | Path) and Path(spine).suffix != ".csv":
+        return _from_path(spark, Path(spine))
+    return spark.createDataFrame(normalised(read_table(spine, asked)))
 
 
-def _from_path(spark: SparkSession, path: object) -> DataFrame:
-    from pathlib import Path
-
+def _from_path(spark: SparkSession, path: Path) -> DataFrame:
     from pyspark.errors import AnalysisException
 
-    assert isinstance(path, Path)
     kind = "delta" if (path / "_delta_log").is_dir() else "parquet"
     try:
         return spark.read.format(kind).load(str(path))
     except AnalysisException as error:
         raise unreadable(path) from error
-
-
-def _from_pandas(spark: SparkSession, frame: object) -> DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-
-    assert isinstance(frame, pd.DataFrame)
-    for name, kind in frame.dtypes.items():
-        if pd.api.types.is_datetime64_dtype(kind):
-            raise naive(str(name))
-    return spark.createDataFrame(pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def _instant_sql(spine: DataFrame) -> str:

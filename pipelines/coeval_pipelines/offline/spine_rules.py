@@ -98,13 +98,13 @@ def unknown_form(spine: object) -> UsageError:
     """The error of a spine in a form that nobody reads."""
     return UsageError(
         f"A spine cannot be a {type(spine).__name__}.",
-        "Give a DataFrame, a path of Parquet or Delta files, or a SELECT.",
+        "Give a DataFrame, the path of Parquet, CSV or Delta files, or a SELECT.",
     )
 
 
 def unreadable(path: object) -> UsageError:
     """The error of a spine that is not there, or is something else."""
-    return UsageError(f"The spine {path} cannot be read.", "Give Parquet files or a Delta table.")
+    return UsageError(f"The spine {path} cannot be read.", "Give Parquet files, a CSV file or a Delta table.")
 
 
 def is_select(spine: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coeval.access.tenants import Grant
+from coeval.engines import engine
 from coeval.errors import EventError, MissingExtraError, RequestError, UnknownFeatureError
 from coeval.server.problems import TooLargeError
 from coeval.spec.model import EventSource
@@ -44,11 +44,8 @@ def open_engine(name: str, settings: Settings) -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    found = list(entry_points(group="coeval.engines", name=name))
-    if not found:
-        raise MissingExtraError(f"The engine {name} is not installed.", "pip install 'coeval[streaming]'")
     try:
-        return found[0].load()(settings)
+        return engine(name, "streaming")(settings)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed.", "pip install 'coeval[streaming]'") from error
 

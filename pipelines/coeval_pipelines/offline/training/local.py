@@ -1,0 +1,145 @@
+"""The engine that is this process. It knows Arrow and deltalake."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coeval.errors import EngineError, UsageError
+from coeval.settings import Settings
+from coeval.spec.model import BatchSource, EventSource
+from coeval.spec.time import duration
+from coeval.training import Labels
+from coeval_pipelines.offline.arrow_events import Span, batch_rows, source_facts
+from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_files
+from coeval_pipelines.offline.arrow_spine import CheckedSpine, checked, normalised, read_table
+from coeval_pipelines.offline.asked import Asked, Inputs
+from coeval_pipelines.offline.session import scratch
+from coeval_pipelines.offline.small import small_features, source_features
+from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
+from coeval_pipelines.offline.tables import latest_version
+from coeval_pipelines.offline.training.digest import row_digests
+from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
+from coeval_pipelines.offline.training.labels import delay_of, label_rule
+from coeval_pipelines.offline.training.summary import Summary
+
+_BEGINNING = -(2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """See `engines.Engine`."""
+
+    settings: Settings
+
+    def read(self, spine: object, asked: Asked, at: int | None = None) -> pa.Table:
+        """A spine in any form that needs no Spark."""
+        table = normalised(read_table(spine, asked))
+        if at is not None:
+            if TIMESTAMP_COLUMN in table.column_names:
+                raise instants_given()
+            table = table.append_column(TIMESTAMP_COLUMN, pa.repeat(pa.scalar(at, INSTANT), table.num_rows))
+        check_names(table.column_names, asked)
+        return table
+
+    def labelled(self, spine: pa.Table, asked: Asked, labels: Labels, now: int, inputs: Inputs) -> pa.Table:
+        """The rows whose labels can be known by now, with their labels."""
+        table = normalised(read_table(labels.table, asked))
+        rows = checked(spine, asked)
+        delay = delay_of(labels)
+        rows = CheckedSpine(rows.table.filter(pa.array(rows.q + delay <= now)), rows.q[rows.q + delay <= now] + delay)
+        with _parquet(self.settings, table) as path:
+            rule = label_rule(asked, labels, path, types_of(table.schema), spine.column_names)
+            found = source_features(self.settings, rule.manifest, [rule.view], rows, inputs, "available")
+        labelled = rows.table
+        for name in rule.columns:
+            labelled = labelled.append_column(name, found[rule.column(name)])
+        return labelled
+
+    def features(self, asked: Asked, spine: pa.Table, inputs: Inputs, knowledge: str) -> pa.Table:
+        """The spine with the service's features."""
+        return small_features(self.settings, asked, spine, inputs, knowledge)
+
+    in_order = features
+
+    def summary(self, table: pa.Table, columns: Sequence[str] | None = None, *, profiled: bool = True) -> Summary:
+        """The summary of some columns, or of all."""
+        table = table if columns is None else table.select(list(columns))
+        return Summary.of(table.schema, table.to_batches(), profiled)
+
+    def sample(self, table: pa.Table, columns: Sequence[str], below: int | None) -> pa.Table:
+        """The rows whose digest of these columns begins below a number (None: every row)."""
+        if below is None:
+            return table
+        masks = [row_digests(batch, columns)[:, 0] < np.uint64(below) for batch in table.to_batches(50_000)]
+        return table.filter(pa.array(np.concatenate(masks)))
+
+    def table(self, rows: pa.Table) -> pa.Table:
+        """The rows themselves."""
+        return rows
+
+    def late(self, asked: Asked, source: EventSource, inputs: Inputs, until: int) -> tuple[int, dict[str, int]]:
+        """The events of a source before an instant, and by granularity those that came after their tile was final."""
+        span = Span(_BEGINNING, until - 1, "final")
+        facts = source_facts(self.settings, asked.manifest, source, (), inputs, span)
+        views = [view for view in asked.manifest.windowed_views if view.source == source.name]
+        late = {}
+        for hop in sorted({aggregate.hop for view in views for aggregate in view.aggregates}):
+            final = facts.event_ts - facts.event_ts % hop + hop + source.allowed_lateness
+            late[duration(hop)] = int((facts.available_at >= final).sum())
+        return len(facts.event_ts), late
+
+    def file_rows(self, source: BatchSource) -> pa.Table:
+        """What the files of a batch source hold."""
+        return batch_rows(self.settings, source)
+
+    def stored(self, path: Path, version: int, files: Sequence[str] | None = None) -> pa.Table:
+        """A version of a training set, or only some of its files."""
+        found = delta_files(path, version) if files is None else parquet_files([str(path / name) for name in files])
+        return normalised(found.read(list(found.types)))
+
+    def commit(self, table: pa.Table, path: Path, document: str, *, append: bool = False) -> None:
+        """Put rows in the place of what the table holds, or beside it, together with a document: one commit."""
+        from deltalake import CommitProperties, write_deltalake
+        from deltalake.exceptions import DeltaError
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options: dict[str, Any] = {"mode": "append"} if append else {"mode": "overwrite", "schema_mode": "overwrite"}
+        if latest_version(path) is None:
+            options["configuration"] = TABLE
+        try:
+            said = CommitProperties(custom_metadata={COMMIT: document})
+            write_deltalake(str(path), table, commit_properties=said, **options)
+        except DeltaError as error:
+            raise EngineError(f"{path} cannot be written: {error}.", "Ask for Spark: --engine spark.") from error
+
+    def only(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a table."""
+        return table.select(list(columns))
+
+    def rows(self, table: pa.Table) -> pa.Table:
+        """The rows themselves."""
+        return table
+
+
+def instants_given() -> UsageError:
+    """The error of entities that bring instants of their own."""
+    return UsageError(f"The entities have a column {TIMESTAMP_COLUMN}.", "Leave it out, or ask for a training set.")
+
+
+@contextmanager
+def _parquet(settings: Settings, table: pa.Table) -> Iterator[Path]:
+    path = scratch(settings) / f"{uuid.uuid4().hex}.parquet"
+    try:
+        pq.write_table(table, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Building a training set again from its lineage: the same versions of everything give the same rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coeval.errors import EngineError
+from coeval.settings import Settings
+from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.choice import Choice, choose
+from coeval_pipelines.offline.log_files import live_files
+from coeval_pipelines.offline.training import registry
+from coeval_pipelines.offline.training.build import Part, Say, compute_given, describe, merged, quiet, replace_set
+from coeval_pipelines.offline.training.engines import Engine, T, opened
+from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, inputs_of
+from coeval_pipelines.offline.training.registry import Kept
+from coeval_pipelines.offline.training.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild found: the content hash that was, the one that is, and what differs, in words.
+
+    `erased`: something that the set may have held was erased, and it was replaced by what is left, from the logs as
+    they are now. Without, nothing is written.
+    """
+
+    name: str
+    engine: Choice
+    before: str
+    after: str
+    differences: tuple[str, ...]
+    erased: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether it is what it was, or what an erasure left of it."""
+        return self.erased or not self.differences
+
+
+def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Rebuilt:
+    """Compute the features of a training set again, each part from the versions that it was made of.
+
+    Raises:
+        EngineError: a version of a log cannot be read any more, or Spark fails.
+        NeedsSparkError: the engine is to be this process, and cannot be.
+    """
+    lineage = kept.document.lineage
+    asked = Asked.of(kept.manifest, lineage["service"])
+    choice = choose(settings, asked, lineage["rows"], engine)
+    say(f"{choice.engine}: {choice.why}")
+    with opened(settings, choice) as worker:
+        if erased_since(settings, asked, lineage):
+            after = _replaced(worker, settings, asked, kept, choice, say)
+            return Rebuilt(kept.name, choice, lineage["content_hash"], after, (), erased=True)
+        try:
+            content, differences = _again(worker, settings, asked, kept, choice, say)
+        except OSError as error:
+            reason = f"A version that {kept.name} was made of cannot be read: {error}."
+            raise EngineError(reason, "Its files were removed; build it anew.") from error
+    if content.hash != lineage["content_hash"]:
+        differences.append(f"content {lineage['content_hash'][:16]} -> {content.hash[:16]}")
+    return Rebuilt(kept.name, choice, lineage["content_hash"], content.hash, tuple(differences), erased=False)
+
+
+def _again(
+    engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, choice: Choice, say: Say
+) -> tuple[Summary, list[str]]:
+    """The content of all parts, computed again, and what of their inputs is not as it was."""
+    lineage = kept.document.lineage
+    found, differences, before = [], [], set[str]()
+    for number, (part, version) in enumerate(zip(lineage["parts"], registry.part_versions(kept), strict=True), start=1):
+        say(f"part {number} of {len(lineage['parts'])}")
+        there = live_files(kept.path, version)
+        given = engine.only(engine.stored(kept.path, version, sorted(there - before)), _given(lineage))
+        table, now = compute_given(engine, settings, asked, given, inputs_of(part), lineage["knowledge"], choice, say)
+        differences += [f"part {number}: {text}" for text in _differing(part, now)]
+        found.append(engine.summary(table, profiled=False))
+        before = there
+    return merged(found), differences
+
+
+def _replaced(engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, choice: Choice, say: Say) -> str:
+    """Put in its place what is left of a training set after an erasure, as one part; gives the content hash."""
+    say("something of it was erased: building what is left from the logs as they are now")
+    lineage = kept.document.lineage
+    given = engine.only(engine.stored(kept.path, kept.version), _given(lineage))
+    inputs = inputs_now(settings, asked)
+    table, now = compute_given(engine, settings, asked, given, inputs, lineage["knowledge"], choice, say)
+    now |= {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
+    part = Part(table, lineage["columns"], inputs, now)
+    document = describe(engine, asked, [table], part, lineage["knowledge"], kept.name, [now], erased=True, say=say)
+    return str(
+        replace_set(engine, settings, kept.manifest, kept.name, table, document, say).document.lineage["content_hash"]
+    )
+
+
+def _given(lineage: Mapping[str, Any]) -> list[str]:
+    return [*lineage["columns"]["spine"], *lineage["columns"]["labels"]]
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    found = []
+    if before["spine"] != after["spine"]:
+        found.append("the spine in the table is not the one that it was built from")
+    for name, source in before["sources"].items():
+        if source.get("content_hash") != after["sources"][name].get("content_hash"):
+            found.append(f"the files of {name} have changed")
+    return found

@@ -1,0 +1,152 @@
+"""The training sets that are kept: each a Delta table whose commits say what they are of. It knows the file system.
+
+Table and document are one commit, so whoever reads sees both or neither.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coeval.errors import UsageError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval_pipelines.offline.training.engines import COMMIT
+
+FORMAT = 1
+"""Of the document; one of another is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a commit says: lineage, profile and report of all rows, and the manifest that they were computed by."""
+
+    lineage: Mapping[str, Any]
+    profile: Mapping[str, Any]
+    report: Mapping[str, Any]
+    manifest: str
+
+    def to_json(self) -> str:
+        """As a commit holds it."""
+        parts = {"lineage": self.lineage, "profile": self.profile, "report": self.report, "manifest": self.manifest}
+        return json.dumps({"training_set": FORMAT, **parts})
+
+    @staticmethod
+    def of(text: str) -> Document | None:
+        """The document in a text; None where it is something else."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return None
+        if not isinstance(found, dict) or found.get("training_set") != FORMAT:
+            return None
+        return Document(found["lineage"], found["profile"], found["report"], found["manifest"])
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A training set: its name, its table, and the version of it that the document is of."""
+
+    name: str
+    path: Path
+    version: int
+    document: Document
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest that its features were computed by."""
+        return Manifest.from_json(self.document.manifest)
+
+
+def directory(settings: Settings, tenant: str) -> Path:
+    """Where the training sets of a tenant are."""
+    return settings.delta / tenant / "training_sets"
+
+
+def set_path(settings: Settings, tenant: str, name: str) -> Path:
+    """The table of a training set.
+
+    Raises:
+        UsageError: there cannot be one of that name.
+    """
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not plain.isalnum() or name.startswith((".", "_")):
+        raise UsageError(f"{name!r} cannot name a training set.", "Use letters, digits, '-', '_' and '.'.")
+    return directory(settings, tenant) / name
+
+
+def kept_sets(settings: Settings, tenant: str) -> list[Kept]:
+    """Every training set of a tenant, by name."""
+    found = (_newest(path) for path in sorted(directory(settings, tenant).glob("*/")) if path.name[0] != ".")
+    return [item for item in found if item is not None]
+
+
+def kept_set(settings: Settings, tenant: str, name: str) -> Kept:
+    """The training set of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = find(settings, tenant, name)
+    if found is None:
+        known = ", ".join(item.name for item in kept_sets(settings, tenant))
+        raise UsageError(f"There is no training set {name!r}.", f"Known: {known or 'none'}.")
+    return found
+
+
+def find(settings: Settings, tenant: str, name: str) -> Kept | None:
+    """The training set of that name; None where there is none.
+
+    Raises:
+        UsageError: there cannot be one of that name.
+    """
+    return _newest(set_path(settings, tenant, name))
+
+
+def part_versions(kept: Kept) -> list[int]:
+    """The version of the table that brought each part, in their order."""
+    found: dict[int, int] = {}
+    for version, document in _documents(kept.path):
+        parts = len(document.lineage["parts"])
+        found.setdefault(parts, version)
+        if parts == 1:
+            break
+    return [found[number] for number in sorted(found)]
+
+
+def remove(kept: Kept) -> None:
+    """Remove a training set with every version of it; at once, as readers see it."""
+    gone = kept.path.with_name(f".{kept.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    kept.path.rename(gone)
+    shutil.rmtree(gone)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let nobody else write the training set for so long; waits for who does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _newest(path: Path) -> Kept | None:
+    return next((Kept(path.name, path, version, document) for version, document in _documents(path)), None)
+
+
+def _documents(path: Path) -> Iterator[tuple[int, Document]]:
+    """Versions of a table with the documents of their commits, newest first; others may have made some without."""
+    commits = {int(item.stem): item for item in (path / "_delta_log").glob("*.json") if item.stem.isdigit()}
+    for version in sorted(commits, reverse=True):
+        for line in commits[version].read_text().splitlines():
+            said = json.loads(line).get("commitInfo", {}).get(COMMIT)
+            document = Document.of(said) if said else None
+            if document:
+                yield version, document
