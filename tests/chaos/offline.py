@@ -1,4 +1,4 @@
-"""`make chaos-offline`: twenty kills of what runs on Spark; prints the table, and exits with 1 where anything differs."""
+"""`make chaos-offline`: twenty kills of what runs on Spark; prints the table, exits with 1 where anything differs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _report(found: list[Kill], seed: int) -> int:
 
 def _figures(kill: Kill) -> dict[str, object]:
     document = asdict(kill)
-    return {name: value for name, value in document.items() if name not in ("phase", "killed") and value not in ("", None)}
+    return {
+        name: value for name, value in document.items() if name not in ("phase", "killed") and value not in ("", None)
+    }
 
 
 if __name__ == "__main__":

@@ -263,8 +263,8 @@ class Correction(FirstFill):
 def phases(world: World, store: Store) -> list[Phase]:
     """All of them, in the order in which they can be made: the last one changes the topic."""
     bases = Bases(world)
-    return [Ingest(world, bases), TrainingSet(world, bases), FirstFill(world, bases, store),
-            Correction(world, bases, store)]  # fmt: skip
+    fills = FirstFill(world, bases, store), Correction(world, bases, store)
+    return [Ingest(world, bases), TrainingSet(world, bases), *fills]
 
 
 def _table(path: Path) -> pa.Table | None:

@@ -1,4 +1,4 @@
-"""What is killed offline: payments in files and on a topic, homes that know of them, and what a store serves of them."""
+"""What offline kills begin with: payments in files and on a topic, homes that know them, a store and its contents."""
 
 from __future__ import annotations
 
