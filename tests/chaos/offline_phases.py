@@ -261,10 +261,10 @@ class Correction(FirstFill):
 
 
 def phases(world: World, store: Store) -> list[Phase]:
-    """All of them, in the order in which they can be made: the last one changes the topic."""
+    """All of them. The last but one changes the topic, which the last one does not read."""
     bases = Bases(world)
     fills = FirstFill(world, bases, store), Correction(world, bases, store)
-    return [Ingest(world, bases), TrainingSet(world, bases), *fills]
+    return [Ingest(world, bases), *fills, TrainingSet(world, bases)]
 
 
 def _table(path: Path) -> pa.Table | None:

@@ -52,7 +52,7 @@ def test_what_is_killed_is_never_half_and_ends_as_if_it_had_not_been(
     world = World(broker, tmp_path, SIZES, SEED, run)
     study = Study(SEED, print)
     with closing(Store(broker, world)) as store:
-        ingest, _, fill, _ = phases(world, store)
+        ingest, fill, *_ = phases(world, store)
         found = [kill for phase in (ingest, fill) for kill in study.run(phase, 1, MOMENTS_SECONDS)]
     assert not [kill for kill in found if kill.wrong]
     assert [kill.aimed_at for kill in found] == [DRIVER, JVM]
