@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+import pytest
+import typer
+from typer.testing import CliRunner
 
 from coeval.errors import EngineError
-from coeval.settings import Settings
+from coeval.settings import Settings, load_settings
+from coeval_pipelines.coordination.backfill_commands import register as register_backfill
+from coeval_pipelines.offline.commands import register as register_offline
 from tests.chaos.offline_phases import Phase
 
 DRIVER, JVM = "driver", "JVM"
@@ -57,6 +62,27 @@ def run_command(settings: Settings, command: Sequence[str]) -> None:
         raise EngineError(f"coeval {' '.join(command)} failed: {_said(settings)}", f"Read {settings.home / _LOG}")
 
 
+def run_here(settings: Settings, command: Sequence[str]) -> None:
+    """Run a `coeval` command in this process, in the Spark session that it has: a new one takes longer than the rest.
+
+    Raises:
+        EngineError: it failed.
+    """
+    app = typer.Typer()
+    register_offline(app)
+    register_backfill(app)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.variables().items():
+            patch.setenv(name, value)
+        load_settings.cache_clear()
+        try:
+            done = CliRunner().invoke(app, list(command))
+        finally:
+            load_settings.cache_clear()
+    if done.exit_code:
+        raise EngineError(f"coeval {' '.join(command)} failed: {done.exception}") from done.exception
+
+
 def _start(settings: Settings, command: Sequence[str]) -> subprocess.Popen[bytes]:
     coeval = str(Path(sys.executable).with_name("coeval"))
     with (settings.home / _LOG).open("ab") as log:
@@ -77,12 +103,10 @@ class Study:
         self._number = 0
 
     def run(self, phase: Phase, times: int, seconds: float | None = None) -> Iterator[Kill]:
-        """Run the command once undisturbed, then kill it so often, at moments within the time that this took.
-
-        `seconds` is that time, where it is known from elsewhere.
-        """
+        """Run the command once undisturbed, then kill it so often, at moments within the `seconds` that it takes: as
+        the undisturbed run did, in a process of its own, where that is not given."""
         home, began = phase.home(), time.monotonic()
-        phase.world.run(home, phase.command)
+        (phase.world.run if seconds else run_command)(home, phase.command)
         took = seconds or time.monotonic() - began
         phase.learn(home)
         expected = phase.content(home)

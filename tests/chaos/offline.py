@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.report import QUICK, aim, publish
 from coeval_pipelines.local import stack
 from coeval_pipelines.local.prepare import free_settings
-from tests.chaos.kills import Kill, Study, run_command
+from coeval_pipelines.offline.session import spark_session
+from tests.chaos.kills import Kill, Study, run_here
 from tests.chaos.offline_phases import phases
 from tests.chaos.offline_world import Sizes, Store, World
 
@@ -33,9 +34,9 @@ def main() -> int:
         settings = free_settings(Path(home) / "stack")
         stack.up(settings, ("redis", "broker"))
         try:
-            world = World(settings, Path(home), SMALL if QUICK else SIZES, chosen.seed, run_command)
+            world = World(settings, Path(home), SMALL if QUICK else SIZES, chosen.seed, run_here)
             study = Study(chosen.seed, lambda line: print(line, file=sys.stderr, flush=True))
-            with closing(Store(settings, world)) as store:
+            with spark_session(settings), closing(Store(settings, world)) as store:
                 found: list[Kill] = []
                 for phase in phases(world, store):
                     if phase.name in wanted:
