@@ -194,7 +194,7 @@ def _forget(session: SparkSession) -> None:
     """Let go of a session whose JVM is gone, and can stop nothing any more."""
     from pyspark.sql import SparkSession
 
-    session.sparkContext._jsc = None  # type: ignore[assignment] # noqa: SLF001
+    session.sparkContext._jsc = None  # noqa: SLF001
     session.sparkContext.stop()
     SparkSession._instantiatedSession = None  # noqa: SLF001
     SparkSession._activeSession = None  # noqa: SLF001
