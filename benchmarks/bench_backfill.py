@@ -40,15 +40,15 @@ SEED = 20261122
 KEYS = 20_000 if QUICK else 1_000_000
 EVENTS = KEYS + KEYS // 4
 DAYS = 7
-STREAM_RATE, READ_RATE = 200, 100
+STREAM_RATE, READ_RATE = 100, 25
 """Events a second that the stream takes meanwhile, and reads a second of ten rows each."""
-WARM_SECONDS, CALM_SECONDS = 5, 10 if QUICK else 60
+WARM_SECONDS, CALM_SECONDS = 5, 10 if QUICK else 30
 BUDGET_MS = 5
-BUDGET_SECONDS = 5 if QUICK else 120
+BUDGET_SECONDS = 5 if QUICK else 60
 """How long is written within the budget; the rest of that load is then written as fast as it goes."""
 VIEW, SERVED = "card_spend", "merchant_spend"
 _COEVAL = str(Path(sys.executable).with_name("coeval"))
-_DEADLINE_SECONDS = 3600.0
+_DEADLINE_SECONDS, _READER_SECONDS = 3600.0, 120.0
 
 
 def manifest() -> Manifest:
@@ -132,8 +132,14 @@ class Beside:
         return output
 
     def read_between(self, begin: int, end: int) -> Figures:
-        """What the reader saw between two instants (microseconds UTC)."""
-        return figures(reads(self.out), begin, end)
+        """What the reader saw between two instants (microseconds UTC), once it is past them."""
+        until = time.monotonic() + _READER_SECONDS
+        while not any(item.due >= end for item in reads(self.out)):
+            assert time.monotonic() < until, "the reader has stopped"
+            time.sleep(0.5)
+        found = figures(reads(self.out), begin, end)
+        _say(f"reads: {found}")
+        return found
 
 
 def main() -> None:
