@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,7 @@ ENDS_SECONDS = 120.0
 """How long the rest of a command may take to end once a part of it was killed."""
 _COMMAND_SECONDS = 600.0
 _LOG = "command.log"
-_TRIES = 5
+_TRIES, _LOOK_SECONDS = 5, 0.05
 
 
 @dataclass(slots=True)
@@ -37,12 +38,12 @@ class Kill:
     """One kill and what came of it. Times are in seconds."""
 
     phase: str
-    aimed_at: Victim
+    victim: Victim
     at: float
     of: float
     """How long an undisturbed run took: the moment was drawn from that."""
-    killed: str = ""
-    """What was killed: where there was no JVM at that moment, the driver. Empty: the command was over before."""
+    struck: bool = False
+    """Whether the victim was there to be killed, rather than over by then."""
     exit_code: int | None = None
     """Of the driver, whose JVM was killed."""
     said: str = ""
@@ -121,7 +122,7 @@ class Study:
             home = phase.home()
             kill = Kill(phase.name, victim, round(self._random.uniform(0, took), 2), round(took, 2))
             left = strike(home, phase.command, kill)
-            if kill.killed:
+            if kill.struck:
                 break
         kill.wrong += phase.half(home)
         began = time.monotonic()
@@ -134,7 +135,9 @@ class Study:
         if found != expected:
             kill.wrong.append(f"the content is {found[:12]} in the end, not {expected[:12]}")
         kill.wrong += end(left)
-        self._say(f"{phase.name}: {kill.killed or 'nothing'} killed at {kill.at} s, {'; '.join(kill.wrong) or 'right'}")
+        if not kill.struck:
+            kill.wrong.append("it was always over before it could be killed")
+        self._say(f"{phase.name}: {victim} killed at {kill.at} s, {'; '.join(kill.wrong) or 'right'}")
         return kill
 
 
@@ -146,25 +149,34 @@ def strike(settings: Settings, command: Sequence[str], kill: Kill) -> list[psuti
         return []
     except subprocess.TimeoutExpired:
         pass
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        children = []
-    java = [child for child in children if _name(child) == "java"]
-    victim = java[0] if kill.aimed_at == JVM and java else process
-    kill.killed = JVM if victim in java else DRIVER
-    victim.kill()
+    children = _children(process, wanted=kill.victim == JVM)
+    victims = [child for child in children if _name(child) == "java"] if kill.victim == JVM else [process]
+    if not victims:
+        return children
+    kill.struck = True
+    victims[0].kill()
     try:
         code = process.wait(ENDS_SECONDS)
     except subprocess.TimeoutExpired:
         kill.wrong.append(f"the command has not ended {ENDS_SECONDS:.0f} s after its JVM was killed")
         process.kill()
         code = process.wait()
-    if kill.killed == JVM:
+    if kill.victim == JVM:
         kill.exit_code, kill.said = code, _said(settings)
         if code not in (0, 3):
             kill.wrong.append(f"the command ended with {code}: {kill.said}")
     return children
+
+
+def _children(process: subprocess.Popen[bytes], wanted: bool) -> list[psutil.Process]:
+    """The processes that a command has begun; where its JVM is `wanted`, as soon as that is one of them."""
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(process.pid).children(recursive=True)
+            if not wanted or any(_name(child) == "java" for child in found):
+                return found
+        time.sleep(_LOOK_SECONDS)
+    return []
 
 
 def _name(process: psutil.Process) -> str:

@@ -27,6 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--only", choices=list(KILLS), help="one command")
+    parser.add_argument("--times", type=int, help="kills of each command")
+    parser.add_argument("--seconds", type=float, help="what a command takes, rather than measure it")
     chosen = parser.parse_args()
     wanted = {chosen.only} if chosen.only else KILLS.keys()
     print(f"seed {chosen.seed}", file=sys.stderr)
@@ -38,11 +40,11 @@ def main() -> int:
             study = Study(chosen.seed, lambda line: print(line, file=sys.stderr, flush=True))
             with spark_session(settings), closing(Store(settings, world)) as store:
                 found: list[Kill] = []
-                for phase in phases(world, store):
-                    if phase.name in wanted:
-                        found += study.run(phase, 2 if QUICK else KILLS[phase.name])
-                        # A study that is ended before its time leaves what it knows.
-                        wrong = _report(found, chosen.seed)
+                for phase in (item for item in phases(world, store) if item.name in wanted):
+                    times = chosen.times or (2 if QUICK else KILLS[phase.name])
+                    found += study.run(phase, times, chosen.seconds)
+                    # A study that is ended before its time leaves what it knows.
+                    wrong = _report(found, chosen.seed)
         finally:
             stack.down(settings)
     return 1 if wrong else 0
@@ -51,16 +53,14 @@ def main() -> int:
 def _report(found: list[Kill], seed: int) -> int:
     """Write and print what is known; after how many kills something differs."""
     wrong = sum(bool(kill.wrong) for kill in found)
-    cases = [{"case": kill.phase, "system": f"kill -9 of the {kill.killed}", **_figures(kill)} for kill in found]
+    cases = [{"case": kill.phase, "system": f"kill -9 of the {kill.victim}", **_figures(kill)} for kill in found]
     publish("kills", cases, [aim("kills after which anything differs", float(wrong), 0, at_least=False)], seed=seed)
     return wrong
 
 
 def _figures(kill: Kill) -> dict[str, object]:
-    document = asdict(kill)
-    return {
-        name: value for name, value in document.items() if name not in ("phase", "killed") and value not in ("", None)
-    }
+    left_out = ("phase", "victim", "struck")
+    return {name: value for name, value in asdict(kill).items() if name not in left_out and value not in ("", None)}
 
 
 if __name__ == "__main__":
