@@ -5,8 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations exactness chaos bench-catalog bench-stream bench-online bench-offline bench-freshness
-.PHONY: soak soak-online
+.PHONY: help setup demo test mutations exactness chaos chaos-offline soak soak-online
+.PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -34,6 +34,9 @@ exactness: setup ## Compare two thousand generated training sets with the oracle
 chaos: setup ## Kill, wipe, pause and change a whole stack while a million records flow, and compare every value
 	@$(BIN)/python -m tests.chaos
 
+chaos-offline: setup ## Kill ingests, training sets and backfills twenty times, run them again, and compare every value
+	@$(BIN)/python -m tests.chaos.offline
+
 bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
 	@$(BIN)/python benchmarks/bench_catalog.py
 
@@ -49,6 +52,9 @@ soak-online: setup ## Read for MINUTES=30 while Redis is killed, stopped and cut
 
 bench-offline: setup ## Measure as-of joins and windows beside Feast, Spark's and DuckDB's own, and bare numpy
 	@$(BIN)/python -m benchmarks.bench_offline
+
+bench-backfill: setup ## Load a million keys while the stream runs and readers are served, and compare them all
+	@$(BIN)/python -m benchmarks.bench_backfill
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness

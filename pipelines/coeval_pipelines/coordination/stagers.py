@@ -87,14 +87,15 @@ def cancellable(spark: SparkSession, settings: Settings, book: LoadBook, run: Lo
     watcher.start()
     try:
         with spark_errors(settings):
-            yield
+            try:
+                yield
+            finally:
+                over.set()
+                watcher.join()
+                spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
     except EngineError:
         if book.get(run.run).state != CANCELLED:
             raise
-    finally:
-        over.set()
-        watcher.join()
-        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
 
 
 def stage_in_child(settings: Settings, manifest: Manifest, control: ControlPlane) -> Stager:

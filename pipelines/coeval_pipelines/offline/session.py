@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _JVM_GRACE_SECONDS = 20.0
+_JVM_ENDS_SECONDS = 2.0
 _LASTING = ExitStack()
 """Ends the session of this process that nobody closes."""
 
@@ -70,17 +71,38 @@ def spark_errors(settings: Settings) -> Iterator[None]:
     """Say in one line what Spark fails at.
 
     Raises:
-        EngineError: it failed.
+        EngineError: it failed, or its JVM is gone.
     """
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError, Py4JJavaError
     from pyspark.errors import PySparkException
 
+    log = settings.home.resolve() / "spark" / "spark.log"
     try:
         yield
-    except (PySparkException, Py4JError) as error:
-        raise EngineError(
-            f"Spark failed: {_first_line(error)}", f"Read {settings.home.resolve() / 'spark' / 'spark.log'}"
-        ) from error
+    except Py4JJavaError as error:
+        raise EngineError(f"Spark failed: {_first_line(error)}", f"Read {log}") from error
+    except (PySparkException, Py4JError, ConnectionError) as error:
+        if not isinstance(error, PySparkException) and _jvm_is_gone():
+            raise EngineError(
+                "Spark's JVM has ended: it was killed, or ran out of memory.", f"Run it again; {log} may say why."
+            ) from error
+        if isinstance(error, ConnectionError):
+            raise
+        raise EngineError(f"Spark failed: {_first_line(error)}", f"Read {log}") from error
+
+
+def _jvm_is_gone() -> bool:
+    """Whether the JVM of this process has ended. Its connections end a moment before it does."""
+    from pyspark import SparkContext
+
+    process: subprocess.Popen[bytes] | None = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001
+    if process is None:
+        return False
+    try:
+        process.wait(_JVM_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:
@@ -149,18 +171,33 @@ def _disconnect(session: SparkSession) -> None:
 
 def _stop(session: SparkSession) -> None:
     """Stop the session and the JVM below it, so that a later one in this process starts anew."""
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
     gateway: Any = SparkContext._gateway  # noqa: SLF001
-    session.stop()
+    try:
+        session.stop()
+    except (Py4JError, ConnectionError):
+        _forget(session)
     if gateway is None:
         return
-    gateway.shutdown()
+    with suppress(Py4JError, ConnectionError):
+        gateway.shutdown()
     SparkContext._gateway = None  # noqa: SLF001
     SparkContext._jvm = None  # noqa: SLF001
     process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
     if process is not None:
         _end(process)
+
+
+def _forget(session: SparkSession) -> None:
+    """Let go of a session whose JVM is gone, and can stop nothing any more."""
+    from pyspark.sql import SparkSession
+
+    session.sparkContext._jsc = None  # noqa: SLF001
+    session.sparkContext.stop()
+    SparkSession._instantiatedSession = None  # noqa: SLF001
+    SparkSession._activeSession = None  # noqa: SLF001
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,76 @@
+"""Reads features at random instants of a given rate, whether or not those before were answered, until it is ended.
+
+Run as a process of its own: `python -m benchmarks.backfill_readers MANIFEST OUT RATE`. Each line of OUT is when a read
+was due (microseconds UTC) and how many milliseconds later it was answered: a store that stalls is charged for all reads
+that waited. The others of a stalled reader wait behind the first, as they would for a connection.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from coeval.client import FeatureStore, open_redis
+from coeval.online.result import Status
+from coeval.settings import load_settings
+from coeval.spec.manifest import Manifest
+from tests.support.payments.drawing import merchant_names
+
+SERVICE = "merchants"
+MERCHANTS = 1_000
+ROWS = 10
+_SEED = 20261122
+
+
+def main() -> None:
+    """Read until the process is ended."""
+    manifest, out, rate = Manifest.from_json(Path(sys.argv[1]).read_text()), sys.argv[2], float(sys.argv[3])
+    choose, names = random.Random(_SEED), merchant_names(MERCHANTS)  # noqa: S311
+    settings = load_settings()
+    with open(out, "w", buffering=1) as sink, closing(open_redis(settings)) as client:  # noqa: PTH123
+        store = FeatureStore(manifest, client)
+        due = time.time()
+        while True:
+            due += choose.expovariate(rate)
+            time.sleep(max(0.0, due - time.time()))
+            found = store.get_features(SERVICE, {"merchant_id": choose.choices(names, k=ROWS)})
+            lost = bool((found.codes == Status.UNAVAILABLE).any())
+            sink.write(f"{int(due * 1e6)} {(time.time() - due) * 1000:.3f} {int(lost)}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A read: when it was due (microseconds UTC), how long after that it was answered, whether it lacked a value."""
+
+    due: int
+    milliseconds: float
+    lost: bool
+
+
+def reads(out: Path) -> Iterator[Read]:
+    """What a reader has written so far; a line that is being written is left out."""
+    for line in out.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            due, milliseconds, lost = line.split()
+            yield Read(int(due), float(milliseconds), lost == "1")
+
+
+def figures(found: Iterable[Read], begin: int, end: int) -> dict[str, float | int | None]:
+    """Percentiles of the reads that were due between two instants (microseconds UTC)."""
+    inside = [item for item in found if begin <= item.due < end]
+    times = [item.milliseconds for item in inside]
+    p50, p99, worst = (float(value) for value in np.quantile(times, [0.5, 0.99, 1.0])) if times else (None, None, None)
+    shown = {"p50_ms": p50, "p99_ms": p99, "max_ms": worst}
+    rounded = {name: None if value is None else round(value, 2) for name, value in shown.items()}
+    return {**rounded, "reads": len(inside), "unavailable": sum(item.lost for item in inside)}
+
+
+if __name__ == "__main__":
+    main()
