@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coeval.errors import EngineError, UsageError
@@ -17,6 +17,7 @@ from coeval_pipelines.offline.choice import AUTO, Choice
 from coeval_pipelines.offline.log_files import purge
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, key_fields
 from coeval_pipelines.offline.training import registry
+from coeval_pipelines.offline.training.digest import columns_of
 from coeval_pipelines.offline.training.engines import Engine, T, chosen, opened
 from coeval_pipelines.offline.training.labels import delay_of
 from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, lineage_of, part_of, sources_of
@@ -50,9 +51,10 @@ class Part:
     """Rows that were computed together: their table, its columns by role, and what the lineage says of them."""
 
     table: Any
-    columns: dict[str, list[str]]
+    content: Summary
+    columns: Mapping[str, list[str]]
     inputs: Inputs
-    lineage: dict[str, Any]
+    lineage: Mapping[str, Any]
 
     @property
     def given(self) -> list[str]:
@@ -81,7 +83,7 @@ def build(settings: Settings, wanted: Wanted, name: str | None = None, say: Say 
     with opened(settings, choice) as engine:
         part = compute(engine, settings, wanted, inputs_now(settings, asked), choice, say)
         erased = name is not None and _lost(settings, asked, name)
-        document = describe(engine, asked, [part.table], part, wanted.knowledge, name, [part.lineage], erased, say)
+        document = describe(engine, asked, part, wanted.knowledge, name, erased, say)
         if name is None:
             rows = engine.rows(part.table)
             return training_set(document, None, choice, lambda: rows)
@@ -112,11 +114,8 @@ def extend(
         say(f"{choice.engine}: {choice.why}")
         with opened(settings, choice) as worker:
             part = compute(worker, settings, wanted, inputs_now(settings, asked), choice, say)
-            there = worker.stored(kept.path, kept.version)
-            _check_columns(kept, part, worker.summary(part.table, profiled=False))
-            parts = [*lineage["parts"], part.lineage]
-            tables, erased = [there, part.table], lineage["erased"]
-            document = describe(worker, asked, tables, part, wanted.knowledge, kept.name, parts, erased, say)
+            _check_columns(kept, part)
+            document = describe(worker, asked, part, wanted.knowledge, kept.name, lineage["erased"], say, kept)
             say("writing rows and lineage")
             worker.commit(part.table, kept.path, document.to_json(), append=True)
     kept = registry.kept_set(settings, lineage["tenant"], kept.name)
@@ -133,14 +132,15 @@ def compute(engine: Engine[T], settings: Settings, wanted: Wanted, inputs: Input
     say("reading the spine")
     given = spine = engine.read(wanted.spine, asked, wanted.at)
     columns: dict[str, list[str]] = {"spine": _names(spine), "labels": [], "features": asked.outputs}
-    labelled = None
     if wanted.labels is not None:
         say("joining the labels that were known in time")
         given = engine.labelled(spine, asked, wanted.labels, now, inputs)
         columns["labels"] = [name for name in _names(given) if name not in columns["spine"]]
-        labelled = _labelled(engine, spine, given, wanted.labels, columns["labels"])
-    table, lineage = compute_given(engine, settings, asked, given, inputs, wanted.knowledge, choice, say)
-    return Part(table, columns, inputs, lineage | {"labels": labelled, "built_at": now})
+    part = compute_given(engine, settings, asked, given, columns, inputs, wanted.knowledge, choice, say)
+    labels = None
+    if wanted.labels is not None:
+        labels = _labelled(wanted.labels, columns["labels"], part.content, engine.count(spine))
+    return replace(part, lineage={**part.lineage, "labels": labels, "built_at": now})
 
 
 def compute_given(
@@ -148,39 +148,47 @@ def compute_given(
     settings: Settings,
     asked: Asked,
     given: T,
+    columns: Mapping[str, list[str]],
     inputs: Inputs,
     knowledge: str,
     choice: Choice,
     say: Say,
-) -> tuple[T, dict[str, Any]]:
+    profiled: bool = True,
+) -> Part:
     """Rows that have their labels, with their features, and what the lineage says of them.
 
     Raises:
-        EngineError: other rows came out.
+        EngineError: there are more or fewer rows than before.
     """
     say("computing what was known at each instant")
     table = engine.features(asked, given, inputs, knowledge)
-    names = _names(given)
-    before, after = (engine.summary(rows, names, profiled=False) for rows in (given, table))
-    if before.hash != after.hash:
-        raise EngineError(f"{before.rows} spine rows became {after.rows}, or others.", "This is a defect: report it.")
-    return table, part_of(after, inputs, sources_of(engine, asked, inputs, settings), choice)
+    say("summing up" if not profiled else "profiling")
+    content = engine.summary(table, [*columns["spine"], *columns["labels"]], profiled=profiled)
+    rows = engine.count(given)
+    if rows != content.rows:
+        raise EngineError(f"{rows} spine rows became {content.rows}.", "This is a defect: please report it.")
+    lineage = part_of(content, inputs, sources_of(engine, asked, inputs, settings), choice)
+    return Part(table, content, columns, inputs, lineage)
 
 
 def describe(
     engine: Engine[T],
     asked: Asked,
-    tables: Sequence[T],
     part: Part,
     knowledge: str,
     name: str | None,
-    parts: Sequence[Any],
     erased: bool,
     say: Say,
+    kept: Kept | None = None,
 ) -> Document:
-    """What is said of the rows of some tables, the last of which is a part's; `erased`: they were more once."""
-    say("profiling")
-    content = merged([engine.summary(table) for table in tables])
+    """What is said of a part's rows, and of those that are kept already; `erased`: they may have been more once."""
+    content, tables, parts = part.content, [part.table], [part.lineage]
+    if kept is not None:
+        say("profiling what was there")
+        there = engine.stored(kept.path, kept.version)
+        tables, parts = [there, part.table], [*kept.document.lineage["parts"], part.lineage]
+        content = engine.summary(there, part.given)
+        content.merge(part.content)
     private = {field.name for field in key_fields(asked.views)} | _personal(asked)
     profile = content.profile(private)
     until = int(content.sketches[TIMESTAMP_COLUMN].greatest or 0) if content.rows else 0
@@ -188,14 +196,6 @@ def describe(
     report = report_of(engine, asked, tables, part.given, part.inputs, knowledge, profile, until)
     lineage = lineage_of(asked, name, knowledge, part.columns, parts, content) | {"erased": erased}
     return Document(lineage, profile, report, asked.manifest.to_json())
-
-
-def merged(summaries: Sequence[Summary]) -> Summary:
-    """The summary of all rows of some."""
-    first, *others = summaries
-    for other in others:
-        first.merge(other)
-    return first
 
 
 def replace_set(
@@ -241,15 +241,13 @@ def _lost(settings: Settings, asked: Asked, name: str) -> bool:
     return before is not None and erased_since(settings, asked, before.document.lineage)
 
 
-def _labelled(engine: Engine[T], spine: T, given: T, labels: Labels, names: Sequence[str]) -> dict[str, Any]:
-    found = engine.summary(given, names)
-    rows = engine.summary(spine, [TIMESTAMP_COLUMN], profiled=False).rows
+def _labelled(labels: Labels, names: Sequence[str], content: Summary, rows: int) -> dict[str, Any]:
     return {
         "delay": labels.delay,
         "at": labels.at,
         "delay_microseconds": delay_of(labels),
-        "left_out": rows - found.rows,
-        "without": {name: sketch.nulls for name, sketch in found.sketches.items()},
+        "left_out": rows - content.rows,
+        "without": {name: content.sketches[name].nulls for name in names} if content.rows else {},
     }
 
 
@@ -265,10 +263,10 @@ def _check_labels(lineage: Any, labels: Labels | None) -> None:
         raise UsageError(f"{lineage['name']} has {said}.", "Give the same for its new rows.")
 
 
-def _check_columns(kept: Kept, part: Part, content: Summary) -> None:
+def _check_columns(kept: Kept, part: Part) -> None:
     there = {name: column["type"] for name, column in kept.document.profile["columns"].items()}
     columns = kept.document.lineage["columns"]
-    found = {name: column["type"] for name, column in content.profile()["columns"].items()}
+    found = dict(columns_of(part.content.schema))
     if found != there or part.columns != columns:
         differing = sorted({name for name in {*found, *there} if found.get(name) != there.get(name)})
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coeval.errors import EngineError
@@ -13,7 +13,7 @@ from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import Choice, choose
 from coeval_pipelines.offline.log_files import live_files
 from coeval_pipelines.offline.training import registry
-from coeval_pipelines.offline.training.build import Part, Say, compute_given, describe, merged, quiet, replace_set
+from coeval_pipelines.offline.training.build import Say, compute_given, describe, quiet, replace_set
 from coeval_pipelines.offline.training.engines import Engine, T, opened
 from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, inputs_of
 from coeval_pipelines.offline.training.registry import Kept
@@ -71,16 +71,22 @@ def _again(
 ) -> tuple[Summary, list[str]]:
     """The content of all parts, computed again, and what of their inputs is not as it was."""
     lineage = kept.document.lineage
-    found, differences, before = [], [], set[str]()
+    found: Summary | None = None
+    differences, before = [], set[str]()
     for number, (part, version) in enumerate(zip(lineage["parts"], registry.part_versions(kept), strict=True), start=1):
         say(f"part {number} of {len(lineage['parts'])}")
         there = live_files(kept.path, version)
         given = engine.only(engine.stored(kept.path, version, sorted(there - before)), _given(lineage))
-        table, now = compute_given(engine, settings, asked, given, inputs_of(part), lineage["knowledge"], choice, say)
-        differences += [f"part {number}: {text}" for text in _differing(part, now)]
-        found.append(engine.summary(table, profiled=False))
+        inputs, columns, knowledge = inputs_of(part), lineage["columns"], lineage["knowledge"]
+        again = compute_given(engine, settings, asked, given, columns, inputs, knowledge, choice, say, profiled=False)
+        differences += [f"part {number}: {text}" for text in _differing(part, again.lineage)]
+        if found is None:
+            found = again.content
+        else:
+            found.merge(again.content)
         before = there
-    return merged(found), differences
+    assert found is not None, "a set has a part"
+    return found, differences
 
 
 def _replaced(engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, choice: Choice, say: Say) -> str:
@@ -89,13 +95,13 @@ def _replaced(engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, c
     lineage = kept.document.lineage
     given = engine.only(engine.stored(kept.path, kept.version), _given(lineage))
     inputs = inputs_now(settings, asked)
-    table, now = compute_given(engine, settings, asked, given, inputs, lineage["knowledge"], choice, say)
-    now |= {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
-    part = Part(table, lineage["columns"], inputs, now)
-    document = describe(engine, asked, [table], part, lineage["knowledge"], kept.name, [now], erased=True, say=say)
-    return str(
-        replace_set(engine, settings, kept.manifest, kept.name, table, document, say).document.lineage["content_hash"]
-    )
+    columns, knowledge = lineage["columns"], lineage["knowledge"]
+    part = compute_given(engine, settings, asked, given, columns, inputs, knowledge, choice, say)
+    said = {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
+    part = replace(part, lineage={**part.lineage, **said})
+    document = describe(engine, asked, part, knowledge, kept.name, erased=True, say=say)
+    replace_set(engine, settings, kept.manifest, kept.name, part.table, document, say)
+    return str(document.lineage["content_hash"])
 
 
 def _given(lineage: Mapping[str, Any]) -> list[str]:
