@@ -51,8 +51,9 @@ def sources_of(engine: Engine[T], asked: Asked, inputs: Inputs, settings: Settin
 
 
 def part_of(content: Summary, inputs: Inputs, sources: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
-    """A part as the lineage has it, but for its labels and when it was built."""
+    """A part without labels as the lineage has it, but for when it was built."""
     return {
+        "labels": None,
         "rows": content.rows,
         "sources": dict(sources),
         "erasures": inputs.erasures,
