@@ -20,6 +20,7 @@ APP = typer.Typer(
 
 
 EXTRAS = {
+    "deltalake": "notebook",
     "fastapi": "server",
     "feast": "catalog",
     "jinja2": "parity",
