@@ -470,7 +470,7 @@ def test_a_training_set_names_the_erasures_that_it_knew_and_says_when_it_lost_so
     manifest, events = catalog.manifest(), _events()
     append(event_frame(spark, events), table_path(settings, manifest, "log", "payments"), "test", 1)
     key = {"card_id": [3], "merchant_id": ["m1"], "payment_amount": [Decimal("1.00")]}
-    spine = spark.createDataFrame(pa.table({**key, "event_timestamp": pa.array([NOW], pa.int64())}))
+    spine = pa.table({**key, "event_timestamp": pa.array([NOW], pa.int64())})
 
     def built() -> Mapping[str, Any]:
         return build(settings, Wanted(Asked.of(manifest, "risk"), spine), "one").lineage

@@ -208,8 +208,7 @@ def test_few_files_hold_the_same_and_pinned_versions_stay(
     for number, part in enumerate((events[:80], events[80:160], events[160:]), start=1):
         append(event_frame(spark, part).repartition(3), path, "test", number)
         if number == 2:
-            spine = spark.createDataFrame(_spine(START + SPAN))
-            build(settings, Wanted(Asked.of(manifest, "small"), spine, engine="spark"), "pinned")
+            build(settings, Wanted(Asked.of(manifest, "small"), _spine(START + SPAN)), "pinned")
     before = _values(read_log(spark, settings, manifest, catalog.PAYMENTS))
     old = data_files(path)
     for options in ((), ("--by-key",)):

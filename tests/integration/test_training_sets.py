@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 import typer
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from coeval.client import FeatureStore, connect
@@ -30,10 +31,13 @@ from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.commands import register
 from coeval_pipelines.offline.log_files import pins
+from coeval_pipelines.offline.spine import read_spine
 from coeval_pipelines.offline.tables import append, table_path
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import Wanted, build, extend
 from coeval_pipelines.offline.training.diff import difference
+from coeval_pipelines.offline.training.engines import chosen
+from coeval_pipelines.offline.training.local import LocalEngine
 from coeval_pipelines.offline.training.rebuild import rebuild
 from tests.support import catalog
 from tests.support.offline import event_frame, limit_rows, spine_path, write_limits
@@ -53,16 +57,20 @@ def made() -> World:
     return world(SEED, events=150, rows=120)
 
 
-@pytest.fixture
-def settings(made: World, tmp_path: Path, log: Path) -> Settings:
+def _home(home: Path, log: Path, made: World) -> Settings:
     """A state directory of its own, on the one log."""
-    found = Settings(home=tmp_path)
+    found = Settings(home=home)
     path = table_path(found, MANIFEST, "log", "payments")
     path.parent.mkdir(parents=True)
     path.symlink_to(log)
     write_limits(found, made.limits)
     found.manifest_path.write_text(MANIFEST.to_json())
     return found
+
+
+@pytest.fixture
+def settings(made: World, tmp_path: Path, log: Path) -> Settings:
+    return _home(tmp_path, log, made)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +81,27 @@ def log(spark: SparkSession, made: World, tmp_path_factory: pytest.TempPathFacto
     append(event_frame(spark, made.payments[:half]), path, "test", 1)
     append(event_frame(spark, made.payments[half:]), path, "test", 2)
     return path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same training set by either engine, with labels, an erasure, and rows whose labels cannot be known yet."""
+
+    settings: Settings
+    local: TrainingSet
+    spark: TrainingSet
+
+
+@pytest.fixture(scope="module")
+def pair(spark: SparkSession, made: World, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    settings = _home(tmp_path_factory.mktemp("pair"), log, made)
+    ErasureTable(settings, MANIFEST.tenant).record(Erasure("card_id", 1, START + HOUR), START, lambda: 0)
+    spine = _spine(made)
+    young = pa.array([datetime.now(UTC)] * 3, pa.timestamp("us", tz="UTC"))
+    late = spine.slice(0, 3).set_column(spine.column_names.index("event_timestamp"), "event_timestamp", young)
+    labels = Labels(_labels(made), "1d", "known_at")
+    wanted = [Wanted(ASKED, pa.concat_tables([spine, late]), labels, engine=engine) for engine in ENGINES]
+    return Pair(settings, *(build(settings, item, item.engine) for item in wanted))
 
 
 def _spine(made: World) -> pa.Table:
@@ -99,11 +128,13 @@ def _labels(made: World) -> pa.Table:
     )
 
 
-def _same(built: Sequence[TrainingSet]) -> None:
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.sort_by([("n", "ascending"), ("event_timestamp", "ascending")])
+
+
+def _same(one: TrainingSet, other: TrainingSet) -> None:
     """Equal rows, content, profile and report."""
-    one, other = built
-    order = [("n", "ascending"), ("event_timestamp", "ascending")]
-    assert one.to_arrow().sort_by(order).equals(other.to_arrow().sort_by(order))
+    assert _sorted(one.to_arrow()).equals(_sorted(other.to_arrow()))
     assert one.lineage["content_hash"] == other.lineage["content_hash"]
     assert one.profile == other.profile
     assert one.report == other.report
@@ -128,79 +159,65 @@ def here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     load_settings.cache_clear()
 
 
-@pytest.mark.parametrize("knowledge", ["available", "final"])
-def test_both_engines_give_the_same_rows_content_profile_and_report(
-    spark: SparkSession, settings: Settings, made: World, knowledge: str
-) -> None:
-    ErasureTable(settings, MANIFEST.tenant).record(Erasure("card_id", 1, START + HOUR), START, lambda: 0)
-    labels = Labels(_labels(made), "1d", "known_at")
-    wanted = [Wanted(ASKED, _spine(made), labels, knowledge, engine) for engine in ENGINES]
-    built = [build(settings, item, item.engine) for item in wanted]
-    assert [item.engine.name for item in built] == ["local", "spark"]
-    _same(built)
-    (report, _) = [item.report for item in built]
-    assert report["future_leaks"] == (0 if knowledge == "available" else None)
+def test_both_engines_give_the_same_rows_content_profile_and_report(pair: Pair) -> None:
+    assert (pair.local.engine.name, pair.spark.engine.name) == ENGINES
+    _same(pair.local, pair.spark)
+    report = pair.local.report
+    assert report["future_leaks"] == 0
     assert 0 < report["late_share"]["card_spend__count_1h"] < 0.5
-    assert report["availability"]["rows"] == built[0].rows
+    assert report["availability"]["rows"] == pair.local.rows
     assert report["availability"]["share"]["card_spend__count_7d"] > 0
-    parts = [item.lineage["parts"][0] for item in built]
+    parts = [item.lineage["parts"][0] for item in (pair.local, pair.spark)]
     assert parts[0]["sources"] == parts[1]["sources"]
+    assert parts[0]["labels"] == parts[1]["labels"]
     assert parts[0]["sources"]["payments"]["version"] == 1
 
 
-def test_what_is_kept_is_one_commit_that_any_reader_of_delta_reads(
-    spark: SparkSession, settings: Settings, made: World
-) -> None:
-    built = build(settings, Wanted(ASKED, spine_table([made]), engine="local"), "one")
-    assert built.path
-    assert differences(spark.read.format("delta").load(str(built.path)).toArrow(), [made]) == []
-    (commit,) = spark.sql(f"DESCRIBE HISTORY delta.`{built.path}`").collect()
-    document = registry.Document.of(commit["userMetadata"])
-    assert document is not None
-    assert document.lineage == built.lineage
-    assert document.profile == built.profile
-    assert not list(built.path.parent.glob("*.json"))
-    again = build(settings, Wanted(ASKED, spine_table([made]), engine="spark"), "one")
-    _same([built, again])
-    assert registry.kept_set(settings, MANIFEST.tenant, "one").version == 1
+def test_what_is_kept_is_one_commit_that_any_reader_of_delta_reads(spark: SparkSession, pair: Pair) -> None:
+    for built in (pair.local, pair.spark):
+        (commit,) = spark.sql(f"DESCRIBE HISTORY delta.`{built.path}`").collect()
+        document = registry.Document.of(commit["userMetadata"])
+        assert document is not None
+        assert (document.lineage, document.profile, document.report) == (built.lineage, built.profile, built.report)
+        table = spark.read.format("delta").load(str(built.path)).toArrow()
+        assert _sorted(table).equals(_sorted(pair.local.to_arrow()))
+        assert built.path and not list(built.path.parent.glob("*.json"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_label_counts_when_it_was_known_in_time_and_a_row_when_its_time_is_over(
-    spark: SparkSession, settings: Settings, made: World, engine: str
-) -> None:
-    spine, table = _spine(made), _labels(made)
-    late = pa.table({**{name: spine.column(name) for name in spine.column_names}})
-    young = pa.array([datetime.now(UTC)] * 3, pa.timestamp("us", tz="UTC"))
-    late = late.slice(0, 3).set_column(late.column_names.index("event_timestamp"), "event_timestamp", young)
-    both = pa.concat_tables([spine, late])
-    built = build(settings, Wanted(ASKED, both, Labels(table, "1d", "known_at"), engine=engine))
-    assert built.rows == len(spine)
+def test_values_are_the_oracles(settings: Settings, made: World) -> None:
+    built = build(settings, Wanted(ASKED, spine_table([made])))
+    assert differences(built.to_arrow(), [made]) == []
+    final = build(settings, Wanted(ASKED, spine_table([made]), knowledge="final"))
+    assert final.report["future_leaks"] is None
+    # What either says of the other is the same.
+    assert final.report["availability"] == built.report["availability"]
+
+
+def test_a_label_counts_when_it_was_known_in_time_and_a_row_when_its_time_is_over(pair: Pair, made: World) -> None:
+    table, built = _labels(made), pair.local
     labelled = built.lineage["parts"][0]["labels"]
+    assert built.rows == len(_spine(made))
     assert labelled["left_out"] == 3
     assert built.lineage["columns"]["labels"] == ["fraud", "reason"]
     instants = table.column("known_at").cast(pa.int64()).to_pylist()
-    rows = sorted(zip(instants, *(table.column(n).to_pylist() for n in ("card_id", "fraud", "reason")), strict=True))
+    rows = list(zip(instants, *(table.column(n).to_pylist() for n in ("card_id", "fraud", "reason")), strict=True))
+    erased = START + HOUR
     found = built.to_arrow().sort_by("n").to_pylist()
     for row in found:
-        q = int(row["event_timestamp"].timestamp() * 1e6 + 0.5)
         card, _, q = made.spine[row["n"]]
-        known = [(at, reason, fraud) for at, key, fraud, reason in rows if key == card and q < at <= q + DAY]
-        newest = max((at for at, _, _ in known), default=None)
-        expected = {(fraud, reason) for at, reason, fraud in known if at == newest} or {(None, None)}
+        known = [item for item in rows if item[1] == card and q < item[0] <= q + DAY]
+        known = [item for item in known if card != 1 or item[0] > erased]
+        newest = max((item[0] for item in known), default=None)
+        expected = {item[2:] for item in known if item[0] == newest} or {(None, None)}
         assert (row["fraud"], row["reason"]) in expected, row["n"]
     assert labelled["without"]["fraud"] == sum(row["fraud"] is None for row in found) > 0
 
 
 @pytest.mark.parametrize(("one", "other"), [ENGINES, ENGINES[::-1]])
-def test_a_set_is_rebuilt_from_its_lineage_by_the_other_engine_too(
-    spark: SparkSession, settings: Settings, made: World, one: str, other: str
-) -> None:
-    built = build(settings, Wanted(ASKED, _spine(made), Labels(_labels(made), "1d", "known_at"), engine=one), "one")
-    append(event_frame(spark, made.payments[:5]), _own_log(settings), "test", 3)  # what came later is not read
-    found = rebuild(settings, registry.kept_set(settings, MANIFEST.tenant, "one"), other)
-    assert found.same
-    assert found.after == built.lineage["content_hash"]
+def test_a_set_is_rebuilt_from_its_lineage_by_the_other_engine_too(pair: Pair, one: str, other: str) -> None:
+    found = rebuild(pair.settings, registry.kept_set(pair.settings, MANIFEST.tenant, one), other)
+    assert found.same and not found.erased
+    assert found.after == pair.local.lineage["content_hash"]
     assert found.engine.engine == other
 
 
@@ -225,25 +242,26 @@ def test_a_rebuild_that_differs_says_what_differs_and_fails(here: Settings, made
     assert not found["same"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_set_that_was_extended_is_the_one_that_is_built_at_once(
-    spark: SparkSession, settings: Settings, made: World, engine: str
+    spark: SparkSession, settings: Settings, made: World
 ) -> None:
-    spine, table = _spine(made), _labels(made)
-    labels = Labels(table, "1d", "known_at")
-    whole = build(settings, Wanted(ASKED, spine, labels, engine=engine), "whole")
-    build(settings, Wanted(ASKED, spine.slice(0, 50), labels, engine="local"), "grown")
-    kept = registry.kept_set(settings, MANIFEST.tenant, "grown")
-    grown = extend(settings, kept, spine.slice(50), labels, engine)
-    _same([whole, grown])
-    assert [part["rows"] for part in grown.lineage["parts"]] == [50, len(spine) - 50]
-    assert pins(settings, MANIFEST, catalog.PAYMENTS) == {1: ["grown", "whole"]}
-    kept = registry.kept_set(settings, MANIFEST.tenant, "grown")
-    assert rebuild(settings, kept, "auto").same
+    spine, labels = _spine(made), Labels(_labels(made), "1d", "known_at")
+    whole = build(settings, Wanted(ASKED, spine, labels), "whole")
+    for engine in ENGINES:
+        build(settings, Wanted(ASKED, spine.slice(0, 50), labels), engine)
+        grown = extend(settings, _kept(settings, engine), spine.slice(50), labels, engine)
+        _same(whole, grown)
+        assert [part["rows"] for part in grown.lineage["parts"]] == [50, len(spine) - 50]
+        assert rebuild(settings, _kept(settings, engine), "local").same
+    assert pins(settings, MANIFEST, catalog.PAYMENTS) == {1: ["local", "spark", "whole"]}
     with pytest.raises(UsageError, match="has labels with a delay of 1d"):
-        extend(settings, kept, spine, None, "auto")
-    with pytest.raises(UsageError, match="other columns than grown"):
-        extend(settings, kept, spine.drop_columns(["small"]), labels, "auto")
+        extend(settings, _kept(settings, "local"), spine, None, "auto")
+    with pytest.raises(UsageError, match="other columns than local"):
+        extend(settings, _kept(settings, "local"), spine.drop_columns(["small"]), labels, "auto")
+
+
+def _kept(settings: Settings, name: str) -> registry.Kept:
+    return registry.kept_set(settings, MANIFEST.tenant, name)
 
 
 def test_parts_pin_the_versions_of_the_log_that_each_was_made_of(
@@ -252,9 +270,9 @@ def test_parts_pin_the_versions_of_the_log_that_each_was_made_of(
     path = _own_log(here)
     build(here, Wanted(ASKED, _spine(made)), "one")
     append(event_frame(spark, made.payments[:0]), path, "test", 3)
-    extend(here, registry.kept_set(here, MANIFEST.tenant, "one"), _spine(made).slice(0, 5), None, "auto")
+    extend(here, _kept(here, "one"), _spine(made).slice(0, 5), None, "auto")
     assert pins(here, MANIFEST, catalog.PAYMENTS) == {1: ["one"], 2: ["one"]}
-    assert rebuild(here, registry.kept_set(here, MANIFEST.tenant, "one"), "auto").same
+    assert rebuild(here, _kept(here, "one"), "auto").same
     (listed,) = _coeval("list", "--json")["training_sets"]
     assert (listed["name"], listed["service"], listed["parts"]) == ("one", "risk", 2)
     assert "part 2" in _coeval("show", "one")
@@ -279,7 +297,7 @@ def test_a_diff_says_what_moved_and_why(here: Settings, made: World) -> None:
     assert any(text.startswith("spine: ") for text in found["why"])
     assert "knowledge: available -> final" in _coeval("diff", "one", "two")
     assert "Column - day" in _coeval("diff", "one", "three")
-    document = registry.kept_set(here, MANIFEST.tenant, "one").document
+    document = _kept(here, "one").document
     same = difference(document, document)
     assert same.same and not same.why and not same.columns
     assert all(shift.psi == 0 for shift in same.shifts)
@@ -308,7 +326,7 @@ def test_a_build_that_is_killed_leaves_a_whole_set_and_the_next_gives_the_same(
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
-    kept = registry.kept_set(settings, MANIFEST.tenant, "one")
+    kept = _kept(settings, "one")
     # The rows are those that the lineage speaks of, whichever of the two it is.
     assert rebuild(settings, kept, "local").same
     if at == "computing":
@@ -316,42 +334,45 @@ def test_a_build_that_is_killed_leaves_a_whole_set_and_the_next_gives_the_same(
     with _building(settings, path) as process:
         _, err = process.communicate()
     assert process.returncode == 0, err
-    assert registry.kept_set(settings, MANIFEST.tenant, "one").document.lineage["content_hash"] == expected
+    assert _kept(settings, "one").document.lineage["content_hash"] == expected
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_erasure_is_said_and_honoured(spark: SparkSession, settings: Settings, made: World, engine: str) -> None:
-    before = build(settings, Wanted(ASKED, _spine(made), engine=engine), "one")
-    kept = registry.kept_set(settings, MANIFEST.tenant, "one")
+def test_an_erasure_is_said_and_honoured(settings: Settings, made: World) -> None:
+    before = build(settings, Wanted(ASKED, _spine(made)), "one")
     ErasureTable(settings, MANIFEST.tenant).record(Erasure("card_id", 0, START + 40 * DAY), START, lambda: 0)
     with pytest.raises(UsageError, match="erased"):
-        extend(settings, kept, _spine(made), None, "auto")
-    found = rebuild(settings, kept, engine)
+        extend(settings, _kept(settings, "one"), _spine(made), None, "auto")
+    found = rebuild(settings, _kept(settings, "one"), "auto")
     assert found.erased and found.same
-    after = registry.kept_set(settings, MANIFEST.tenant, "one").document.lineage
+    after = _kept(settings, "one").document.lineage
     assert after["erased"]
     assert after["content_hash"] == found.after != before.lineage["content_hash"]
     assert after["rows"] == before.rows
-    assert not rebuild(settings, registry.kept_set(settings, MANIFEST.tenant, "one"), engine).erased
+    assert not rebuild(settings, _kept(settings, "one"), "auto").erased
 
 
-def test_every_form_of_a_spine_is_read_by_either_engine(
+def test_every_form_of_a_spine_is_read_alike_by_either_engine(
     spark: SparkSession, settings: Settings, made: World, tmp_path: Path
 ) -> None:
     table = spine_table([made])
     path = spine_path(tmp_path, table)
     pacsv.write_csv(table, tmp_path / "spine.csv")
-    forms = [table, table.to_pandas(), pl.from_arrow(table), str(path), tmp_path / "spine.csv"]
+    write_deltalake(str(tmp_path / "spine"), table)
+    forms = [table, table.to_pandas(), pl.from_arrow(table), str(path), tmp_path / "spine.csv", tmp_path / "spine"]
+    for form in forms:
+        assert LocalEngine(settings).read(form, ASKED).equals(table)
+        assert read_spine(spark, form, ASKED).toArrow().sort_by("n").equals(table.sort_by("n"))
+        assert chosen(settings, ASKED, form, "auto").engine == "local"
     query = f"SELECT * FROM parquet.`{path}`"
-    hashes = {build(settings, Wanted(ASKED, form)).lineage["content_hash"] for form in forms}
-    hashes |= {build(settings, Wanted(ASKED, form, engine="spark")).lineage["content_hash"] for form in forms[1:]}
-    by_query = build(settings, Wanted(ASKED, query))
-    assert {by_query.lineage["content_hash"]} == hashes
-    assert by_query.engine.name == "spark"
-    assert "Spark" in by_query.engine.why
-    assert build(settings, Wanted(ASKED, spark.createDataFrame(table))).engine.name == "spark"
-    with pytest.raises(NeedsSparkError):
-        build(settings, Wanted(ASKED, query, engine="local"))
+    for form in (query, spark.createDataFrame(table)):
+        assert read_spine(spark, form, ASKED).toArrow().sort_by("n").equals(table.sort_by("n"))
+        choice = chosen(settings, ASKED, form, "auto")
+        assert choice.engine == "spark"
+        assert "Spark" in choice.why
+        with pytest.raises(NeedsSparkError):
+            chosen(settings, ASKED, form, "local")
+    labels = Labels(query, "1d", "known_at")
+    assert chosen(settings, ASKED, table, "auto", labels).engine == "spark"
 
 
 def test_a_notebook_needs_no_online_store(settings: Settings, made: World) -> None:
@@ -383,7 +404,7 @@ def test_a_service_is_had_as_an_archived_manifest_defines_it(settings: Settings,
     assert found.lineage["manifest"] == narrow.hash
     settings.manifests.joinpath(f"{narrow.hash}.json").unlink()
     # A set brings its manifest: it can be built again when nobody else remembers it.
-    assert rebuild(settings, registry.kept_set(settings, MANIFEST.tenant, "old"), "auto").same
+    assert rebuild(settings, _kept(settings, "old"), "auto").same
 
 
 @pytest.mark.parametrize(

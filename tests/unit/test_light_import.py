@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from coeval.engines import engine
+from coeval.errors import MissingExtraError
+
 HEAVY = (
     "feast",
     "pandas",
@@ -34,5 +39,16 @@ def test_features_without_spark_load_no_engine() -> None:
     assert loaded.isdisjoint({"pyspark", "py4j", "delta", "feast", "pyflink", "kafka", "sqlalchemy", "polars", "rich"})
 
 
+def test_training_sets_without_spark_load_no_engine() -> None:
+    loaded = _loaded("import coeval_pipelines.offline.training.sdk, coeval_pipelines.offline.training.rebuild")
+    assert loaded.isdisjoint({"pyspark", "py4j", "delta", "feast", "pyflink", "kafka", "sqlalchemy", "polars", "rich"})
+
+
+def test_an_engine_that_is_not_installed_is_named_with_what_brings_it() -> None:
+    with pytest.raises(MissingExtraError) as raised:
+        engine("abacus", "notebook|offline")
+    assert raised.value.instruction == "pip install 'coeval[notebook]' or pip install 'coeval[offline]'"
+
+
 def test_the_client_loads_no_engine_and_no_settings_library() -> None:
-    assert _loaded("import coeval; coeval.FeatureStore").isdisjoint(HEAVY)
+    assert _loaded("import coeval; coeval.FeatureStore; coeval.Labels; coeval.TrainingSet").isdisjoint(HEAVY)

@@ -21,6 +21,7 @@ APP = typer.Typer(
 
 EXTRAS = {
     "apscheduler": "schedule",
+    "deltalake": "notebook",
     "fastapi": "server",
     "feast": "catalog",
     "jinja2": "parity",

@@ -1,32 +1,24 @@
-"""Training sets: built, or extended by new rows. Whichever engine computes, the rest is this."""
+"""Training sets: built, or extended by new rows."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coeval.errors import EngineError, UsageError
+from coeval.errors import UsageError
 from coeval.settings import Settings
-from coeval.spec.manifest import Manifest
-from coeval.training import KNOWLEDGE, Labels, TrainingSet
-from coeval.training import Engine as Said
-from coeval_pipelines.offline.asked import Asked, Inputs
+from coeval.training import KNOWLEDGE, Engine, Labels, TrainingSet
+from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import AUTO, Choice
-from coeval_pipelines.offline.log_files import purge
-from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, key_fields
 from coeval_pipelines.offline.training import registry
-from coeval_pipelines.offline.training.engines import Engine, T, chosen, opened
+from coeval_pipelines.offline.training.digest import columns_of
+from coeval_pipelines.offline.training.engines import chosen, opened
+from coeval_pipelines.offline.training.job import Job, Part, Say
 from coeval_pipelines.offline.training.labels import delay_of
-from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, lineage_of, part_of, sources_of
+from coeval_pipelines.offline.training.lineage import erased_since, inputs_now
+from coeval_pipelines.offline.training.local import LocalEngine
 from coeval_pipelines.offline.training.registry import Document, Kept
-from coeval_pipelines.offline.training.report import report_of
-from coeval_pipelines.offline.training.summary import Summary
-
-Say = Callable[[str], None]
-_KEEP_HOURS = 7 * 24
-"""How long somebody may go on reading a version that was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +37,6 @@ class Wanted:
             raise UsageError(f"knowledge cannot be {self.knowledge!r}.", f"Choose one of: {', '.join(KNOWLEDGE)}.")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows that were computed together: their table, its columns by role, and what the lineage says of them."""
-
-    table: Any
-    columns: dict[str, list[str]]
-    inputs: Inputs
-    lineage: dict[str, Any]
-
-    @property
-    def given(self) -> list[str]:
-        """The columns that are no features: what they are computed from again."""
-        return [*self.columns["spine"], *self.columns["labels"]]
-
-
 def quiet(_: str) -> None:
     """Say nothing."""
 
@@ -73,24 +50,21 @@ def build(settings: Settings, wanted: Wanted, name: str | None = None, say: Say 
         EngineError: Spark fails, or a table cannot be read or written.
     """
     asked = wanted.asked
-    if name is not None:
-        registry.set_path(settings, asked.manifest.tenant, name)
-    say("sizing the sources and the spine")
-    choice = chosen(settings, asked, wanted.spine, wanted.engine, wanted.labels)
-    say(f"{choice.engine}: {choice.why}")
+    before = None if name is None else registry.find(settings, asked.manifest.tenant, name)
+    choice = _chosen(settings, wanted, say)
     with opened(settings, choice) as engine:
-        part = compute(engine, settings, wanted, inputs_now(settings, asked), choice, say)
-        erased = name is not None and _lost(settings, asked, name)
-        document = describe(engine, asked, [part.table], part, wanted.knowledge, name, [part.lineage], erased, say)
+        job = Job(engine, settings, asked, inputs_now(settings, asked), wanted.knowledge, choice, say)
+        part = job.part(wanted.spine, wanted.labels, wanted.at)
+        erased = before is not None and erased_since(settings, asked, before.document.lineage)
+        document = job.document(part, name, erased)
         if name is None:
             rows = engine.rows(part.table)
-            return training_set(document, None, choice, lambda: rows)
-        kept = replace_set(engine, settings, asked.manifest, name, part.table, document, say)
-    return training_set(kept.document, kept, choice, lambda: read_version(settings, kept))
+            return _result(document, None, choice, lambda: rows)
+        return _kept(settings, job.replace(name, part, document), choice)
 
 
 def extend(
-    settings: Settings, kept: Kept, spine: object, labels: Labels | None, engine: str, say: Say = quiet
+    settings: Settings, kept: Kept, spine: object, labels: Labels | None, engine: str = AUTO, say: Say = quiet
 ) -> TrainingSet:
     """Compute new rows by the definitions of a training set, and add them as another part of it, in one commit.
 
@@ -101,124 +75,32 @@ def extend(
     with registry.locked(kept.path):
         kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
         lineage = kept.document.lineage
-        asked = Asked.of(kept.manifest, lineage["service"])
-        if erased_since(settings, asked, lineage):
-            raise UsageError(
-                f"Something that {kept.name} may hold was erased.", f"First: coeval training-set rebuild {kept.name}"
-            )
-        _check_labels(lineage, labels)
-        wanted = Wanted(asked, spine, labels, lineage["knowledge"], engine)
-        choice = chosen(settings, asked, spine, engine, labels)
-        say(f"{choice.engine}: {choice.why}")
+        wanted = Wanted(Asked.of(kept.manifest, lineage["service"]), spine, labels, lineage["knowledge"], engine)
+        _check_extensible(settings, kept, wanted)
+        choice = _chosen(settings, wanted, say)
         with opened(settings, choice) as worker:
-            part = compute(worker, settings, wanted, inputs_now(settings, asked), choice, say)
-            there = worker.stored(kept.path, kept.version)
-            _check_columns(kept, part, worker.summary(part.table, profiled=False))
-            parts = [*lineage["parts"], part.lineage]
-            tables, erased = [there, part.table], lineage["erased"]
-            document = describe(worker, asked, tables, part, wanted.knowledge, kept.name, parts, erased, say)
+            inputs = inputs_now(settings, wanted.asked)
+            job = Job(worker, settings, wanted.asked, inputs, wanted.knowledge, choice, say)
+            part = job.part(spine, labels)
+            _check_columns(kept, part)
+            document = job.document(part, kept.name, lineage["erased"], kept)
             say("writing rows and lineage")
             worker.commit(part.table, kept.path, document.to_json(), append=True)
-    kept = registry.kept_set(settings, lineage["tenant"], kept.name)
-    return training_set(kept.document, kept, choice, lambda: read_version(settings, kept))
+        return _kept(settings, registry.kept_set(settings, lineage["tenant"], kept.name), choice)
 
 
-def compute(engine: Engine[T], settings: Settings, wanted: Wanted, inputs: Inputs, choice: Choice, say: Say) -> Part:
-    """The rows of a spine with labels and features, and what they were made of.
-
-    Raises:
-        UsageError: the spine or the labels lack something.
-    """
-    asked, now = wanted.asked, time.time_ns() // 1000
-    say("reading the spine")
-    given = spine = engine.read(wanted.spine, asked, wanted.at)
-    columns: dict[str, list[str]] = {"spine": _names(spine), "labels": [], "features": asked.outputs}
-    labelled = None
-    if wanted.labels is not None:
-        say("joining the labels that were known in time")
-        given = engine.labelled(spine, asked, wanted.labels, now, inputs)
-        columns["labels"] = [name for name in _names(given) if name not in columns["spine"]]
-        labelled = _labelled(engine, spine, given, wanted.labels, columns["labels"])
-    table, lineage = compute_given(engine, settings, asked, given, inputs, wanted.knowledge, choice, say)
-    return Part(table, columns, inputs, lineage | {"labels": labelled, "built_at": now})
+def _chosen(settings: Settings, wanted: Wanted, say: Say) -> Choice:
+    say("sizing the sources and the spine")
+    choice = chosen(settings, wanted.asked, wanted.spine, wanted.engine, wanted.labels)
+    say(f"{choice.engine}: {choice.why}")
+    return choice
 
 
-def compute_given(
-    engine: Engine[T],
-    settings: Settings,
-    asked: Asked,
-    given: T,
-    inputs: Inputs,
-    knowledge: str,
-    choice: Choice,
-    say: Say,
-) -> tuple[T, dict[str, Any]]:
-    """Rows that have their labels, with their features, and what the lineage says of them.
-
-    Raises:
-        EngineError: other rows came out.
-    """
-    say("computing what was known at each instant")
-    table = engine.features(asked, given, inputs, knowledge)
-    names = _names(given)
-    before, after = (engine.summary(rows, names, profiled=False) for rows in (given, table))
-    if before.hash != after.hash:
-        raise EngineError(f"{before.rows} spine rows became {after.rows}, or others.", "This is a defect: report it.")
-    return table, part_of(after, inputs, sources_of(engine, asked, inputs, settings), choice)
+def _kept(settings: Settings, kept: Kept, choice: Choice) -> TrainingSet:
+    return _result(kept.document, kept, choice, lambda: LocalEngine(settings).stored(kept.path, kept.version))
 
 
-def describe(
-    engine: Engine[T],
-    asked: Asked,
-    tables: Sequence[T],
-    part: Part,
-    knowledge: str,
-    name: str | None,
-    parts: Sequence[Any],
-    erased: bool,
-    say: Say,
-) -> Document:
-    """What is said of the rows of some tables, the last of which is a part's; `erased`: they were more once."""
-    say("profiling")
-    content = merged([engine.summary(table) for table in tables])
-    private = {field.name for field in key_fields(asked.views)} | _personal(asked)
-    profile = content.profile(private)
-    until = int(content.sketches[TIMESTAMP_COLUMN].greatest or 0) if content.rows else 0
-    say("comparing with what became known later")
-    report = report_of(engine, asked, tables, part.given, part.inputs, knowledge, profile, until)
-    lineage = lineage_of(asked, name, knowledge, part.columns, parts, content) | {"erased": erased}
-    return Document(lineage, profile, report, asked.manifest.to_json())
-
-
-def merged(summaries: Sequence[Summary]) -> Summary:
-    """The summary of all rows of some."""
-    first, *others = summaries
-    for other in others:
-        first.merge(other)
-    return first
-
-
-def replace_set(
-    engine: Engine[T], settings: Settings, manifest: Manifest, name: str, table: T, document: Document, say: Say
-) -> Kept:
-    """Put rows and document in the place of what a training set was."""
-    path = registry.set_path(settings, manifest.tenant, name)
-    with registry.locked(path):
-        say("writing rows and lineage")
-        engine.commit(table, path, document.to_json())
-        purge(path, _KEEP_HOURS)
-        return registry.kept_set(settings, manifest.tenant, name)
-
-
-def read_version(settings: Settings, kept: Kept) -> Any:
-    """The rows of a version of a training set as an Arrow table."""
-    from coeval_pipelines.offline.training.local import LocalEngine
-
-    return LocalEngine(settings).stored(kept.path, kept.version)
-
-
-def training_set(document: Document, kept: Kept | None, choice: Choice, read: Callable[[], Any]) -> TrainingSet:
-    """As callers get it."""
+def _result(document: Document, kept: Kept | None, choice: Choice, read: Callable[[], Any]) -> TrainingSet:
     return TrainingSet(
         name=kept.name if kept else None,
         path=kept.path if kept else None,
@@ -226,49 +108,26 @@ def training_set(document: Document, kept: Kept | None, choice: Choice, read: Ca
         lineage=document.lineage,
         profile=document.profile,
         report=document.report,
-        engine=Said(choice.engine, choice.why),
+        engine=Engine(choice.engine, choice.why),
         read=read,
     )
 
 
-def _names(table: Any) -> list[str]:
-    return list(getattr(table, "column_names", None) or table.columns)
-
-
-def _lost(settings: Settings, asked: Asked, name: str) -> bool:
-    """Whether events that an earlier training set of that name may hold were erased since it was built."""
-    before = registry.find(settings, asked.manifest.tenant, name)
-    return before is not None and erased_since(settings, asked, before.document.lineage)
-
-
-def _labelled(engine: Engine[T], spine: T, given: T, labels: Labels, names: Sequence[str]) -> dict[str, Any]:
-    found = engine.summary(given, names)
-    rows = engine.summary(spine, [TIMESTAMP_COLUMN], profiled=False).rows
-    return {
-        "delay": labels.delay,
-        "at": labels.at,
-        "delay_microseconds": delay_of(labels),
-        "left_out": rows - found.rows,
-        "without": {name: sketch.nulls for name, sketch in found.sketches.items()},
-    }
-
-
-def _personal(asked: Asked) -> set[str]:
-    fields = {f"{view.name}__{field.name}": field for view in (*asked.views, *asked.derived) for field in view.features}
-    return {name for name, field in fields.items() if field.pii != "none"}
-
-
-def _check_labels(lineage: Any, labels: Labels | None) -> None:
+def _check_extensible(settings: Settings, kept: Kept, wanted: Wanted) -> None:
+    lineage, labels = kept.document.lineage, wanted.labels
+    if erased_since(settings, wanted.asked, lineage):
+        hint = f"First: coeval training-set rebuild {kept.name}"
+        raise UsageError(f"Something that {kept.name} may hold was erased.", hint)
     before = lineage["parts"][0]["labels"]
     if (before is None) != (labels is None) or (labels and before["delay_microseconds"] != delay_of(labels)):
         said = f"labels with a delay of {before['delay']}" if before else "no labels"
-        raise UsageError(f"{lineage['name']} has {said}.", "Give the same for its new rows.")
+        raise UsageError(f"{kept.name} has {said}.", "Give the same for its new rows.")
 
 
-def _check_columns(kept: Kept, part: Part, content: Summary) -> None:
+def _check_columns(kept: Kept, part: Part[Any]) -> None:
     there = {name: column["type"] for name, column in kept.document.profile["columns"].items()}
     columns = kept.document.lineage["columns"]
-    found = {name: column["type"] for name, column in content.profile()["columns"].items()}
+    found = dict(columns_of(part.content.schema))
     if found != there or part.columns != columns:
         differing = sorted({name for name in {*found, *there} if found.get(name) != there.get(name)})
         raise UsageError(

@@ -32,9 +32,10 @@ def register(app: typer.Typer) -> None:
         " (profile) and what to know about it (report).",
         no_args_is_help=True,
     )
-    for command in (build, show, diff, rebuild, extend, remove):
-        group.command(command.__name__)(command)
+    group.command("build")(build)
     group.command("list")(list_sets)
+    for command in (show, diff, rebuild, extend, remove):
+        group.command(command.__name__)(command)
     app.add_typer(group, name="training-set")
 
 

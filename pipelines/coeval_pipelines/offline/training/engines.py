@@ -51,8 +51,11 @@ class Engine(Protocol[T]):
     def in_order(self, asked: Asked, spine: T, inputs: Inputs, knowledge: str) -> pa.Table:
         """The same, with the rows in the order of the spine."""
 
-    def summary(self, table: T, columns: Sequence[str] | None = None, *, profiled: bool = True) -> Summary:
-        """The summary of some columns, or of all."""
+    def summary(self, table: T, given: Sequence[str] = (), *, profiled: bool = True) -> Summary:
+        """The summary of a table, of whose columns some were given."""
+
+    def count(self, table: T) -> int:
+        """The number of rows."""
 
     def sample(self, table: T, columns: Sequence[str], below: int | None) -> pa.Table:
         """The rows whose digest of these columns begins below a number (None: every row)."""

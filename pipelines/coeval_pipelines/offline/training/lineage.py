@@ -50,13 +50,14 @@ def sources_of(engine: Engine[T], asked: Asked, inputs: Inputs, settings: Settin
     return found
 
 
-def part_of(spine: Summary, inputs: Inputs, sources: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
-    """A part as the lineage has it, but for its labels and when it was built."""
+def part_of(content: Summary, inputs: Inputs, sources: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    """A part without labels as the lineage has it, but for when it was built."""
     return {
-        "rows": spine.rows,
+        "labels": None,
+        "rows": content.rows,
         "sources": dict(sources),
         "erasures": inputs.erasures,
-        "spine": {"rows": spine.rows, "fingerprint": spine.hash},
+        "spine": {"rows": content.rows, "fingerprint": content.fingerprint},
         "engine": {"name": choice.engine, "why": choice.why},
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in _PACKAGES}},
     }

@@ -70,10 +70,13 @@ class LocalEngine:
 
     in_order = features
 
-    def summary(self, table: pa.Table, columns: Sequence[str] | None = None, *, profiled: bool = True) -> Summary:
-        """The summary of some columns, or of all."""
-        table = table if columns is None else table.select(list(columns))
-        return Summary.of(table.schema, table.to_batches(), profiled)
+    def summary(self, table: pa.Table, given: Sequence[str] = (), *, profiled: bool = True) -> Summary:
+        """The summary of a table, of whose columns some were given."""
+        return Summary.of(table.schema, table.to_batches(), given, profiled)
+
+    def count(self, table: pa.Table) -> int:
+        """The number of rows."""
+        return int(table.num_rows)
 
     def sample(self, table: pa.Table, columns: Sequence[str], below: int | None) -> pa.Table:
         """The rows whose digest of these columns begins below a number (None: every row)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coeval.errors import EngineError
@@ -13,8 +13,9 @@ from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import Choice, choose
 from coeval_pipelines.offline.log_files import live_files
 from coeval_pipelines.offline.training import registry
-from coeval_pipelines.offline.training.build import Part, Say, compute_given, describe, merged, quiet, replace_set
-from coeval_pipelines.offline.training.engines import Engine, T, opened
+from coeval_pipelines.offline.training.build import quiet
+from coeval_pipelines.offline.training.engines import T, opened
+from coeval_pipelines.offline.training.job import Job, Say, given_columns
 from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, inputs_of
 from coeval_pipelines.offline.training.registry import Kept
 from coeval_pipelines.offline.training.summary import Summary
@@ -53,11 +54,12 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
     choice = choose(settings, asked, lineage["rows"], engine)
     say(f"{choice.engine}: {choice.why}")
     with opened(settings, choice) as worker:
+        job = Job(worker, settings, asked, inputs_now(settings, asked), lineage["knowledge"], choice, say)
         if erased_since(settings, asked, lineage):
-            after = _replaced(worker, settings, asked, kept, choice, say)
+            after = _replaced(job, kept)
             return Rebuilt(kept.name, choice, lineage["content_hash"], after, (), erased=True)
         try:
-            content, differences = _again(worker, settings, asked, kept, choice, say)
+            content, differences = _again(job, kept)
         except OSError as error:
             reason = f"A version that {kept.name} was made of cannot be read: {error}."
             raise EngineError(reason, "Its files were removed; build it anew.") from error
@@ -66,40 +68,38 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
     return Rebuilt(kept.name, choice, lineage["content_hash"], content.hash, tuple(differences), erased=False)
 
 
-def _again(
-    engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, choice: Choice, say: Say
-) -> tuple[Summary, list[str]]:
+def _again(job: Job[T], kept: Kept) -> tuple[Summary, list[str]]:
     """The content of all parts, computed again, and what of their inputs is not as it was."""
-    lineage = kept.document.lineage
-    found, differences, before = [], [], set[str]()
+    lineage, engine = kept.document.lineage, job.engine
+    content: Summary | None = None
+    differences, before = list[str](), set[str]()
     for number, (part, version) in enumerate(zip(lineage["parts"], registry.part_versions(kept), strict=True), start=1):
-        say(f"part {number} of {len(lineage['parts'])}")
+        job.say(f"part {number} of {len(lineage['parts'])}")
         there = live_files(kept.path, version)
-        given = engine.only(engine.stored(kept.path, version, sorted(there - before)), _given(lineage))
-        table, now = compute_given(engine, settings, asked, given, inputs_of(part), lineage["knowledge"], choice, say)
-        differences += [f"part {number}: {text}" for text in _differing(part, now)]
-        found.append(engine.summary(table, profiled=False))
+        stored = engine.stored(kept.path, version, sorted(there - before))
+        given = engine.only(stored, given_columns(lineage["columns"]))
+        again = replace(job, inputs=inputs_of(part)).part_of(given, lineage["columns"], profiled=False)
+        differences += [f"part {number}: {text}" for text in _differing(part, again.lineage)]
+        if content is None:
+            content = again.content
+        else:
+            content.merge(again.content)
         before = there
-    return merged(found), differences
+    assert content is not None, "a set has a part"
+    return content, differences
 
 
-def _replaced(engine: Engine[T], settings: Settings, asked: Asked, kept: Kept, choice: Choice, say: Say) -> str:
+def _replaced(job: Job[T], kept: Kept) -> str:
     """Put in its place what is left of a training set after an erasure, as one part; gives the content hash."""
-    say("something of it was erased: building what is left from the logs as they are now")
+    job.say("something of it was erased: building what is left from the logs as they are now")
     lineage = kept.document.lineage
-    given = engine.only(engine.stored(kept.path, kept.version), _given(lineage))
-    inputs = inputs_now(settings, asked)
-    table, now = compute_given(engine, settings, asked, given, inputs, lineage["knowledge"], choice, say)
-    now |= {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
-    part = Part(table, lineage["columns"], inputs, now)
-    document = describe(engine, asked, [table], part, lineage["knowledge"], kept.name, [now], erased=True, say=say)
-    return str(
-        replace_set(engine, settings, kept.manifest, kept.name, table, document, say).document.lineage["content_hash"]
-    )
-
-
-def _given(lineage: Mapping[str, Any]) -> list[str]:
-    return [*lineage["columns"]["spine"], *lineage["columns"]["labels"]]
+    given = job.engine.only(job.engine.stored(kept.path, kept.version), given_columns(lineage["columns"]))
+    part = job.part_of(given, lineage["columns"])
+    said = {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
+    part = replace(part, lineage={**part.lineage, **said})
+    document = job.document(part, kept.name, erased=True)
+    job.replace(kept.name, part, document)
+    return str(document.lineage["content_hash"])
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -120,7 +120,7 @@ class Sketch:
         self.buckets = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def document(self, private: bool = False) -> dict[str, Any]:
-        """The profile of the column; with `private`, none of its values are told."""
+        """The profile of the column; with `private`, without its most frequent values."""
         found: dict[str, Any] = {"kind": self.kind, "nulls": self.nulls}
         if self.kind == "other":
             return found

@@ -87,14 +87,17 @@ class SparkEngine(ExitStack):
         found = self.features(asked, numbered, inputs, knowledge).toArrow()
         return found.sort_by(_PLACE).drop_columns([_PLACE])
 
-    def summary(self, table: DataFrame, columns: Sequence[str] | None = None, *, profiled: bool = True) -> Summary:
-        """The summary of some columns, or of all."""
-        table = table if columns is None else self.only(table, columns)
+    def summary(self, table: DataFrame, given: Sequence[str] = (), *, profiled: bool = True) -> Summary:
+        """The summary of a table, of whose columns some were given."""
         schema = table.limit(0).toArrow().schema
-        found = Summary.of(schema, [], profiled)
-        for row in table.mapInArrow(_summed(schema, profiled), "summary BINARY").toLocalIterator():
+        found = Summary.of(schema, [], given, profiled)
+        for row in table.mapInArrow(_summed(schema, given, profiled), "summary BINARY").collect():
             found.merge(pickle.loads(row["summary"]))  # noqa: S301 - of our own workers
         return found
+
+    def count(self, table: DataFrame) -> int:
+        """The number of rows."""
+        return int(table.count())
 
     def sample(self, table: DataFrame, columns: Sequence[str], below: int | None) -> pa.Table:
         """The rows whose digest of these columns begins below a number (None: every row)."""
@@ -157,9 +160,9 @@ def _later(rows: StagedSpine, delay: int, now: int) -> StagedSpine:
     return replace(rows, frame=frame, earliest=rows.earliest + delay, latest=rows.latest + delay)
 
 
-def _summed(schema: pa.Schema, profiled: bool) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+def _summed(schema: pa.Schema, given: Sequence[str], profiled: bool) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
-        summary = pickle.dumps(Summary.of(schema, batches, profiled))
+        summary = pickle.dumps(Summary.of(schema, batches, given, profiled))
         yield pa.RecordBatch.from_arrays([pa.array([summary], pa.binary())], ["summary"])
 
     return run

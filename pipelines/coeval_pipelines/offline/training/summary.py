@@ -17,31 +17,37 @@ from coeval_pipelines.offline.training.sketch import MOST_ROWS, Sketch
 
 @dataclass(slots=True)
 class Summary:
-    """Rows of a schema. Without sketches only the content hash can be asked for."""
+    """Rows of a schema. Some of the columns are what was `given`; sketches may be left out."""
 
     schema: pa.Schema
+    given: tuple[str, ...]
     rows: int
     total: Words
+    given_total: Words
     sketches: dict[str, Sketch]
 
     @staticmethod
-    def of(schema: pa.Schema, batches: Iterable[pa.RecordBatch], profiled: bool = True) -> Summary:
+    def of(
+        schema: pa.Schema, batches: Iterable[pa.RecordBatch], given: Sequence[str] = (), profiled: bool = True
+    ) -> Summary:
         """The summary of batches of any size that have this schema; `profiled`: with sketches."""
-        names = schema.names
-        found = Summary(schema, 0, nothing(), {})
+        found = Summary(schema, tuple(given), 0, nothing(), nothing(), {})
         for batch in batches:
             for start in range(0, batch.num_rows, MOST_ROWS):
-                found._add(batch.slice(start, MOST_ROWS), names, profiled)
+                found._add(batch.slice(start, MOST_ROWS), profiled)
         return found
 
-    def _add(self, batch: pa.RecordBatch, names: Sequence[str], profiled: bool) -> None:
+    def _add(self, batch: pa.RecordBatch, profiled: bool) -> None:
+        names = self.schema.names
         sketches = {name: Sketch.of(batch.column(name)) for name in names} if profiled else {}
-        self.merge(Summary(self.schema, batch.num_rows, sums(row_digests(batch, names)), sketches))
+        total, given = (sums(row_digests(batch, columns)) for columns in (names, self.given))
+        self.merge(Summary(self.schema, self.given, batch.num_rows, total, given, sketches))
 
     def merge(self, other: Summary) -> None:
         """Add other rows."""
         self.rows += other.rows
         self.total = self.total + other.total
+        self.given_total = self.given_total + other.given_total
         for name, sketch in other.sketches.items():
             if name in self.sketches:
                 self.sketches[name].merge(sketch)
@@ -53,8 +59,13 @@ class Summary:
         """The content hash of the rows."""
         return content_hash(self.schema, self.rows, self.total)
 
+    @property
+    def fingerprint(self) -> str:
+        """The content hash of what was given."""
+        return content_hash(pa.schema([self.schema.field(name) for name in self.given]), self.rows, self.given_total)
+
     def profile(self, private: Collection[str] = ()) -> dict[str, Any]:
-        """The profile: by column its type and what its values are like; of `private` ones no value is told."""
+        """The profile: by column its type and what its values are like; of `private` ones no frequent values."""
         types = dict(columns_of(self.schema))
         empty = {field.name: Sketch.of(pa.array([], field.type)) for field in self.schema}
         sketches = {name: self.sketches.get(name, empty[name]) for name in types}
