@@ -11,26 +11,31 @@ from coeval_parity.drift.features import Feature
 from coeval_parity.drift.measures import Floats
 from coeval_parity.drift.rules import Kind, Rules
 
-OTHER = "other"
+OTHER, UNSEEN = "other", "never seen before"
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Bins of numbers: (..., e1], (e1, e2], ..., (en, ...); of categories: a code each, and one for all others."""
+    """Bins of numbers: (..., e1], (e1, e2], ..., (en, ...); of categories: a code each, the others, those never seen.
+
+    `seen` are the codes of the baseline.
+    """
 
     edges: Floats
     codes: Floats | None
     labels: tuple[str, ...]
+    seen: Floats | None = None
 
     def counts(self, values: Floats) -> Floats:
         """How many of the values, none of them null, are in each bin."""
-        if self.codes is None:
+        if self.codes is None or self.seen is None:
             found = np.searchsorted(self.edges, values, side="left")
             return np.bincount(found, minlength=len(self.labels)).astype(np.float64)
         order = np.argsort(self.codes)
         at = np.searchsorted(self.codes, values, sorter=order).clip(max=len(self.codes) - 1)
         known = self.codes[order[at]] == values
-        found = np.where(known, order[at], len(self.codes))
+        other = len(self.codes) + ~np.isin(values, self.seen)
+        found = np.where(known, order[at], other)
         return np.bincount(found, minlength=len(self.labels)).astype(np.float64)
 
 
@@ -41,7 +46,7 @@ def bins_of(feature: Feature, rules: Rules) -> Bins:
         return number_bins(values, rules.bins)
     found, counts = np.unique(values, return_counts=True)
     top = found[np.argsort(-counts, kind="stable")][: rules.categories]
-    return Bins(np.empty(0), top, (*(feature.labels[int(code)] for code in top), OTHER))
+    return Bins(np.empty(0), top, (*(feature.labels[int(code)] for code in top), OTHER, UNSEEN), found)
 
 
 def number_bins(values: Floats, bins: int) -> Bins:

@@ -17,6 +17,8 @@ from coeval_parity.drift.rules import Kind, Rules
 MIN_EARLIER = 3
 """Windows of the same weekday before, without which nothing is usual."""
 _MEASURES = 6
+_LIKE = 0.5
+"""The share of a window's rows that another must have to show as many distinct values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ def compare(feature: Feature, sides: Sides, rules: Rules) -> FeatureDrift:
     found = _distances(feature, rules)
     noise = _noise(feature, sides, rules)
     usual = _usual(feature, sides, rules)
+    if feature.kind is not Kind.NUMBER and "distinct" not in usual:
+        # Rows of a time come in bunches of the same names: only a window of its like says how many names it has.
+        found.pop("distinct", None)
     measured = tuple(
         Measure(name, value, getattr(limits, name), noise.get(name, 0.0), usual.get(name))
         for name, value in found.items()
@@ -107,7 +112,8 @@ def _usual(feature: Feature, sides: Sides, rules: Rules) -> dict[str, float]:
         if mine.sum() < rules.rows or (~mine).sum() < rules.rows:
             continue
         for name, value in _distances(feature.within(~mine, mine), rules).items():
-            worst[name] = max(value, worst.get(name, 0.0))
+            if name != "distinct" or mine.sum() >= _LIKE * len(feature.window):
+                worst[name] = max(value, worst.get(name, 0.0))
     return {name: rules.rhythm * value for name, value in worst.items()}
 
 

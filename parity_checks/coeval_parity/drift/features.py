@@ -35,19 +35,21 @@ class Feature:
 
 def encode(
     name: str,
-    baseline: pa.ChunkedArray,
-    window: pa.ChunkedArray,
+    columns: tuple[pa.ChunkedArray, pa.ChunkedArray],
     instants: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None],
     kind: Kind | None,
+    *,
+    is_id: bool = False,
 ) -> Feature:
-    """A column on both sides. Without a kind, its type decides: what is text or a truth value is a category."""
-    wanted = kind or _natural(baseline.type)
+    """A column of baseline and window. Without a kind, its type decides; `is_id`: its numbers are no sizes."""
+    baseline, window = columns
+    wanted = kind or (Kind.CATEGORY if is_id else _natural(baseline.type))
     if wanted is Kind.NUMBER and not _is_text(baseline.type):
         return Feature(name, Kind.NUMBER, _numbers(baseline, instants[0]), _numbers(window, instants[1]))
     found = _codes(name, baseline, window)
-    if kind is None and _names(found):
+    if wanted is Kind.IDENTIFIER or (kind is None and _names(found)):
         return replace(found, kind=Kind.IDENTIFIER)
-    return found if wanted is Kind.NUMBER else replace(found, kind=wanted)
+    return found
 
 
 def _natural(kind: pa.DataType) -> Kind:

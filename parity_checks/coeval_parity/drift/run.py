@@ -17,6 +17,7 @@ from coeval.errors import ManifestError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.time import DAY
+from coeval_parity.drift.bins import OTHER, UNSEEN
 from coeval_parity.drift.compare import Sides, compare, dependence
 from coeval_parity.drift.features import encode
 from coeval_parity.drift.result import DriftResult, FeatureDrift
@@ -115,9 +116,10 @@ def compare_rows(
     found = []
     for name in names:
         say(f"comparing {name}")
-        kind = rules.of(name)[1] or table.kinds.get(name)
-        instants = baseline.instants, window.instants
-        drift = compare(encode(name, baseline.table[name], window.table[name], instants, kind), sides, rules)
+        columns = (baseline.table[name], window.table[name])
+        instants = (baseline.instants, window.instants)
+        feature = encode(name, columns, instants, rules.of(name)[1], is_id=name in table.ids)
+        drift = compare(feature, sides, rules)
         found.append(_anonymous(drift) if name in table.private else drift)
     return found
 
@@ -134,7 +136,7 @@ def _anonymous(drift: FeatureDrift) -> FeatureDrift:
     """The picture of a category without the values themselves."""
     if drift.kind is not Kind.CATEGORY:
         return drift
-    said = ("other", "null")
+    said = (OTHER, UNSEEN, "null")
     numbered = enumerate(drift.bins, 1)
     bins = (item if item.label in said else replace(item, label=f"value {number}") for number, item in numbered)
     return replace(drift, bins=tuple(bins))

@@ -6,7 +6,7 @@ It knows where the tables are and what the manifest says of their columns, and n
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -21,7 +21,6 @@ from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field
-from coeval_parity.drift.rules import Kind
 from coeval_parity.drift.windows import Span
 from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files
 from coeval_pipelines.offline.tables import latest_version, payload, table_path
@@ -38,15 +37,15 @@ _PRIVATE = ("personal", "sensitive")
 class Table:
     """A table that is not read yet. `time` is its column of instants ('': none); `features` what is compared of it.
 
-    `kinds` says how columns are compared where the manifest knows, `keys` which are entity keys, `private` whose values
-    are not to be shown.
+    `ids` are features that are no sizes whatever their type, `keys` the entity keys, `private` those whose values are
+    not to be shown.
     """
 
     name: str
     files: Files
     time: str
     features: tuple[str, ...]
-    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    ids: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     private: frozenset[str] = frozenset()
 
@@ -125,7 +124,8 @@ def _log(settings: Settings, manifest: Manifest, name: str, time: str | None) ->
         raise UsageError(f"There is no event source {name.removeprefix(LOG)!r}.", f"Known: {known or 'none'}.")
     files = delta_files(table_path(settings, manifest, "log", source.name))
     fields = _compared(source, files)
-    table = Table(name, files, _time(name, files, time or "event_ts"), tuple(item.name for item in fields))
+    names = tuple(item.name for item in fields)
+    table = Table(name, files, _time(name, files, time or "event_ts"), names, _ids(names))
     return _with_fields(table, {item.name: item for item in source.fields}, manifest)
 
 
@@ -139,7 +139,8 @@ def _described(name: str, files: Files, manifest: Manifest | None, time: str | N
     """A table of features: its columns named view__feature, or all of them where none is."""
     at = _time(name, files, time)
     features = tuple(column for column in files.types if "__" in column.strip("_"))
-    table = Table(name, files, at, features or tuple(column for column in files.types if column != at))
+    features = features or tuple(column for column in files.types if column != at)
+    table = Table(name, files, at, features, _ids(features))
     if manifest is None:
         return table
     fields = {f"{view.name}__{item.name}": item for view in manifest.views.values() for item in view.features}
@@ -150,9 +151,16 @@ def _described(name: str, files: Files, manifest: Manifest | None, time: str | N
 def _with_fields(table: Table, fields: Mapping[str, Field], manifest: Manifest) -> Table:
     keys = frozenset(entity.key.name for entity in manifest.entities)
     private = frozenset(name for name, item in fields.items() if item.pii in _PRIVATE) | keys
-    # An entity's key is a name, whatever its type.
-    kinds = {name: Kind.CATEGORY for name in table.features if name.rpartition("__")[2] in keys}
-    return replace(table, kinds=kinds, keys=keys.intersection(table.files.types), private=private)
+    return replace(
+        table,
+        ids=table.ids | keys.intersection(table.features),
+        keys=keys.intersection(table.files.types),
+        private=private,
+    )
+
+
+def _ids(names: Collection[str]) -> frozenset[str]:
+    return frozenset(name for name in names if name.endswith("_id"))
 
 
 def _time(name: str, files: Files, asked: str | None) -> str:

@@ -18,7 +18,7 @@ from coeval_pipelines.offline.tables import latest_version, table_path
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-KINDS = ("log", "rejects", "duplicates", "removed")
+KINDS = ("log", "rejects", "duplicates", "removed", "dropped")
 """The tables of a source."""
 
 
