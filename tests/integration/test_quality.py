@@ -100,6 +100,7 @@ def test_what_breaks_a_rule_is_named_and_holds_the_log_back(world: World) -> Non
     settings, manifest, source = world
     result = _run(world)
     assert not result.passed
+    assert _broken(result, 1) == []
     assert [(item.batch, item.passed, item.engine) for item in result.checks] == [
         (1, True, "pandas"),
         (2, False, "pandas"),

@@ -63,11 +63,8 @@ class Pages:
         return str(site).removeprefix("file://")
 
     def _suite(self, name: str, rules: Sequence[Rule]) -> Any:
-        stated = [rule.to_document() | {"meta": {"number": number}} for number, rule in enumerate(rules)]
-        try:
-            return self._context.suites.add_or_update(self._gx.ExpectationSuite(name=name, expectations=stated))
-        except Exception as error:
-            raise UsageError(f"The rules of {name} are not expectations: {error}.", "See docs/quality.md.") from error
+        expectations = [_expectation(name, rule, number) for number, rule in enumerate(rules)]
+        return self._context.suites.add_or_update(self._gx.ExpectationSuite(name=name, expectations=expectations))
 
     def _definition(self, name: str, engine: str, suite: Any) -> Any:
         sources = self._context.data_sources

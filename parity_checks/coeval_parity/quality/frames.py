@@ -52,15 +52,14 @@ def batch_rows(settings: Settings, manifest: Manifest, source: EventSource, batc
 
 
 def to_pandas(table: pa.Table) -> Any:
-    """As pandas, with whole numbers and truth values that stay such beside nulls."""
+    """As pandas, with whole numbers and truth values that stay such beside nulls, instants in UTC without a zone."""
     import pandas as pd
 
-    kept = {
-        pa.int64(): pd.Int64Dtype(),
-        pa.int32(): pd.Int32Dtype(),
-        pa.bool_(): pd.BooleanDtype(),
-    }
-    return table.to_pandas(types_mapper=kept.get)
+    plain = [
+        pa.field(item.name, pa.timestamp("us")) if pa.types.is_timestamp(item.type) else item for item in table.schema
+    ]
+    kept = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return table.cast(pa.schema(plain)).to_pandas(types_mapper=kept.get)
 
 
 def whole(files: Files) -> pa.Table:

@@ -24,12 +24,12 @@ AHEAD = "__declared_ahead"
 """A computed column of logs: by how many microseconds an event's declared time is after the moment it came."""
 POSITION = ("topic", "partition", "offset")
 _TYPES = {
-    Kind.INT64: ["int64", "LongType"],
+    Kind.INT64: ["Int64Dtype", "LongType"],
     Kind.FLOAT64: ["float64", "DoubleType"],
     Kind.DECIMAL: ["Decimal", "DecimalType"],
     Kind.STRING: ["str", "StringType"],
-    Kind.BOOL: ["bool", "BooleanType"],
-    Kind.TIMESTAMP: ["Timestamp", "TimestampType"],
+    Kind.BOOL: ["BooleanDtype", "BooleanType"],
+    Kind.TIMESTAMP: ["datetime64[us]", "TimestampType"],
     Kind.DATE: ["date", "DateType"],
 }
 """What pandas and Spark call each type."""
