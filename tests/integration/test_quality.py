@@ -135,6 +135,7 @@ def _spine() -> pa.Table:
         {
             "card_id": pa.array([1, 2]),
             "merchant_id": pa.array(["m-1", "m-1"]),
+            "payment_amount": pa.array([Decimal("1.00")] * 2, pa.decimal128(9, 2)),
             "event_timestamp": pa.array([START + 2 * DAY] * 2, pa.timestamp("us", tz="UTC")),
         }
     )
