@@ -43,9 +43,9 @@ def run(
     usually are. With --against, a sample is compared with another table, such as what a model was trained on.
     A distance is drift if it exceeds its threshold, what chance reaches at so few rows, and what is usual.
 
-    Examples:
-        coeval drift run log:purchases
-        coeval drift run var/delta/grocer/served/coupon_propensity --last 7d --against training:coupon_propensity
+    Example: coeval drift run log:purchases
+
+    Example: coeval drift run PATH --last 7d --against training:coupon_propensity
     """
     from coeval.errors import CheckFailedError
     from coeval.settings import load_settings

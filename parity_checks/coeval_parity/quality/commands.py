@@ -44,9 +44,9 @@ def run(
     Rules follow from the manifest, and from suites of your own. A batch of a log that breaks one is quarantined:
     training sets and loads that need the log are refused until somebody says release or drop.
 
-    Examples:
-        coeval quality run
-        coeval quality run training:coupon_propensity
+    Example: coeval quality run
+
+    Example: coeval quality run training:coupon_propensity
     """
     from coeval.errors import CheckFailedError, UsageError
     from coeval.settings import load_settings
