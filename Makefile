@@ -6,7 +6,7 @@ STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
 .PHONY: help setup demo test mutations exactness chaos chaos-offline soak soak-online
-.PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness
+.PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness bench-drift
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -58,6 +58,9 @@ bench-backfill: setup ## Load a million keys while the stream runs and readers a
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness
+
+bench-drift: setup ## Plant problems in real purchases and count what drift finds, and what it finds on clean days
+	@$(BIN)/python -m benchmarks.bench_drift
 
 soak: setup ## Run the stream at a steady rate (MINUTES=60 RATE=500) and see whether it stays flat
 	@MINUTES=$(or $(MINUTES),60) RATE=$(or $(RATE),500) $(BIN)/python -m benchmarks.soak

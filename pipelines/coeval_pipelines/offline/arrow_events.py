@@ -112,7 +112,7 @@ def source_facts(
         facts = _batch_facts(settings, source, fields)
     else:
         facts = _log_facts(settings, manifest, source, fields, inputs.logs[source.name], span)
-    return _left(facts, source, erasures)
+    return not_erased(facts, source, erasures)
 
 
 def source_files(
@@ -229,7 +229,7 @@ def _good(source: BatchSource, rows: pa.Table) -> Mask:
     return good
 
 
-def _left(facts: Facts, source: EventSource | BatchSource, erasures: Iterable[Erasure]) -> Facts:
+def not_erased(facts: Facts, source: EventSource | BatchSource, erasures: Iterable[Erasure]) -> Facts:
     """The rows that were not erased."""
     erased = np.zeros(len(facts.event_ts), dtype=bool)
     for column, limits in limits_of(source, erasures).items():

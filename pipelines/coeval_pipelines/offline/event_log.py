@@ -35,6 +35,7 @@ from coeval_pipelines.offline.tables import (
     numbered,
     payload,
     read_batch_source,
+    read_dropped,
     read_files,
     read_kept_log,
     read_log,
@@ -224,6 +225,10 @@ def _ingest(
     # Leaving out the batch's own rows makes running it again give the same result.
     if latest_version(table_path(settings, manifest, "log", source.name)) is not None:
         earlier = read_kept_log(spark, settings, manifest, source).where(f"batch <> {batch}")
+        if latest_version(table_path(settings, manifest, "dropped", source.name)) is not None:
+            # A second delivery of what was dropped is a duplicate, as the stream takes it.
+            dropped = read_dropped(spark, settings, manifest, source).where(f"batch <> {batch}")
+            earlier = earlier.unionByName(dropped)
     if latest_version(table_path(settings, manifest, "removed", source.name)) is not None:
         removed = read_removed(spark, settings, manifest, source).where(f"batch <> {batch}")
     sorted_out = sort_out(source, parsed, earlier, keep, removed)

@@ -18,7 +18,7 @@ from coeval_pipelines.offline.training.registry import kept_sets
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-KINDS = ("log", "rejects", "duplicates", "removed")
+KINDS = ("log", "rejects", "duplicates", "removed", "dropped")
 """The tables of a source."""
 
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 KEEP_HOURS = 24
 """How long a training set may go on reading files that were replaced."""
+_KINDS = ("log", "duplicates", "rejects", "dropped")
+_SCHEMAS = {"log": log_schema, "duplicates": duplicates_schema, "dropped": log_schema}
 _POSITION = ("topic", "partition", "offset")
 
 
@@ -88,7 +90,7 @@ def remove_erased(
         job = _Job(spark, settings, manifest, source, erasures)
         if not dry_run:
             job.keep_identities()
-        return [job.clear(kind, keep_hours, dry_run) for kind in ("log", "duplicates", "rejects") if job.has(kind)]
+        return [job.clear(kind, keep_hours, dry_run) for kind in _KINDS if job.has(kind)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class _Job:
     def _found(self, kind: str) -> dict[str, int]:
         """By data file, the rows that speak of an erased subject."""
         path = table_path(self.settings, self.manifest, kind, self.source.name)
-        schema = {"log": log_schema, "duplicates": duplicates_schema}.get(kind, lambda _: REJECTS_SCHEMA)(self.source)
+        schema = _SCHEMAS.get(kind, lambda _: REJECTS_SCHEMA)(self.source)
         rows = self._erased(kind, read_physical(self.spark, path, schema)).groupBy(FILE).count().collect()
         return {row[FILE]: row["count"] for row in rows}
 
@@ -158,7 +160,7 @@ class _Job:
         from delta import DeltaTable
 
         path = table_path(self.settings, self.manifest, kind, self.source.name)
-        schema = {"log": log_schema, "duplicates": duplicates_schema}.get(kind, lambda _: REJECTS_SCHEMA)(self.source)
+        schema = _SCHEMAS.get(kind, lambda _: REJECTS_SCHEMA)(self.source)
         positions = self._erased(kind, read_physical(self.spark, path, schema)).select(*_POSITION).distinct()
         if kind == "log":
             # Only what is known again, should it be delivered a second time.

@@ -24,7 +24,13 @@ from coeval_pipelines.offline.tables import latest_version, table_path
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_OLD = {"log": "event_ts", "duplicates": "event_ts", "removed": "event_ts", "rejects": "available_at"}
+_OLD = {
+    "log": "event_ts",
+    "duplicates": "event_ts",
+    "removed": "event_ts",
+    "dropped": "event_ts",
+    "rejects": "available_at",
+}
 """By table, the time that says how old a row is; a reject has none but when it came."""
 
 

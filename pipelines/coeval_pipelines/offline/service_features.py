@@ -17,6 +17,7 @@ from coeval_pipelines.offline.point_in_time import source_events, view_features
 from coeval_pipelines.offline.retention import check_begins
 from coeval_pipelines.offline.spine import ROW, StagedSpine
 from coeval_pipelines.offline.tables import ddl
+from coeval_pipelines.quarantine import check_quarantine
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -29,7 +30,9 @@ def service_features(
 
     Raises:
         UsageError: the spine asks for values that would need events that were let go.
+        CheckFailedError: a batch of a log is quarantined.
     """
+    check_quarantine(settings, asked.manifest.tenant, asked.views)
     if spine.rows:
         check_begins(settings, asked.manifest, asked.views, spine.earliest)
     events = {

@@ -37,6 +37,7 @@ from coeval_pipelines.offline.columns import derived_input, derived_output, fina
 from coeval_pipelines.offline.evaluated import SEEN, seen_rows
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.retention import check_begins
+from coeval_pipelines.quarantine import check_quarantine
 
 _BEGINNING = -(2**62)
 """Before every event."""
@@ -55,8 +56,10 @@ def small_features(
         UsageError: the spine lacks something or asks for values that would need events that were let go, or the files
             of a batch source are not as declared.
         NeedsSparkError: a table is one that only Spark reads.
+        CheckFailedError: a batch of a log is quarantined.
     """
     rows = checked(spine, asked)
+    check_quarantine(settings, asked.manifest.tenant, asked.views)
     if rows.table.num_rows:
         check_begins(settings, asked.manifest, asked.views, rows.earliest)
     views = [_narrowed(view, asked.stored) for view in asked.views]

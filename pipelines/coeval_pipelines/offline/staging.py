@@ -29,6 +29,7 @@ from coeval_pipelines.offline.erased import ERASED, marked_erased, without_erase
 from coeval_pipelines.offline.seen import seen_by
 from coeval_pipelines.offline.tables import latest_version, read_batch_source, read_log, read_whole_log, table_path
 from coeval_pipelines.offline.tiles import batch_tiles, latest_rows, overtaken
+from coeval_pipelines.quarantine import check_quarantine
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -68,8 +69,13 @@ def discard(settings: Settings, run: int) -> None:
 
 
 def stage(spark: SparkSession, settings: Settings, manifest: Manifest, control: ControlPlane, run: LoadRun) -> None:
-    """Compute what a load writes, as far as it is not there."""
+    """Compute what a load writes, as far as it is not there.
+
+    Raises:
+        CheckFailedError: a batch of the view's log is quarantined.
+    """
     book, view = LoadBook(control), manifest.views[run.view]
+    check_quarantine(settings, manifest.tenant, [view])
     book.move(run.run, LOADING, "computing what is written", time.time_ns() // 1000)
     pins = run.pins or pin(settings, manifest, view, time.time_ns() // 1000)
     # Before anything is read, and after the load has its number: an erasure that it does not know knows its number.

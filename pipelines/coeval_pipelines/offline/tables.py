@@ -84,7 +84,7 @@ def ddl(columns: Mapping[str, str]) -> str:
 
 
 def table_path(settings: Settings, manifest: Manifest, kind: str, name: str) -> Path:
-    """Where a table is: kind is log, rejects, duplicates, removed, ingest or training_sets."""
+    """Where a table is: kind is log, rejects, duplicates, removed, dropped, quarantine, ingest or training_sets."""
     return settings.delta / manifest.tenant / kind / name
 
 
@@ -249,6 +249,11 @@ def removed_schema(source: EventSource) -> str:
 def read_removed(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> DataFrame:
     """What stands in the place of the events that were removed from a log because they were erased."""
     return read_table(spark, table_path(settings, manifest, "removed", source.name), removed_schema(source))
+
+
+def read_dropped(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource) -> DataFrame:
+    """The events that were taken out of a log because they break a rule of data quality."""
+    return read_table(spark, table_path(settings, manifest, "dropped", source.name), log_schema(source))
 
 
 def read_files(

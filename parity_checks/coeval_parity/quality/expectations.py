@@ -1,0 +1,110 @@
+"""Great Expectations: a frame held to rules, its pages written. It knows nothing of Coeval but the rules.
+
+Its import takes seconds, so only commands about quality come here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coeval.errors import MissingExtraError, UsageError
+from coeval_parity.quality.result import Checked
+from coeval_parity.quality.rules import Rule
+
+Position = tuple[Any, ...]
+
+
+class Pages:
+    """A project of Great Expectations in a directory: the suites, what came of them, and pages about both.
+
+    Neither has values of the data, only counts, so that nothing that has to be erased is kept there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        # It would report its use to its makers.
+        os.environ["GX_ANALYTICS_ENABLED"] = "false"
+        try:
+            import great_expectations as gx
+            from great_expectations.data_context.types.base import ProgressBarsConfig
+        except ImportError as error:
+            raise MissingExtraError("great-expectations is not installed.", "pip install 'coeval[quality]'") from error
+        directory.mkdir(parents=True, exist_ok=True)
+        self._gx = gx
+        self._context: Any = gx.get_context(mode="file", project_root_dir=str(directory))
+        self._context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+
+    def check(
+        self, name: str, frame: Any, engine: str, rules: Sequence[Rule], identity: Sequence[str]
+    ) -> tuple[list[Checked], dict[int, list[Position]]]:
+        """Hold a pandas or Spark frame to rules; what became of each, and by rule the rows that break it.
+
+        A row is told by the values of its `identity` columns.
+
+        Raises:
+            UsageError: there is no such expectation, or its arguments do not fit it.
+        """
+        definition = self._definition(name, engine, self._suite(name, rules))
+        asked: dict[str, Any] = {"result_format": "COMPLETE", "partial_unexpected_count": 0}
+        asked |= {"exclude_unexpected_values": True}
+        if identity:
+            asked |= {"unexpected_index_column_names": list(identity)}
+        found = definition.run(batch_parameters={"dataframe": frame}, result_format=asked)
+        numbers = {str(item.expectation_config.meta["number"]): item for item in found.results}
+        checked = [_checked(rule, numbers[str(number)]) for number, rule in enumerate(rules)]
+        rows = {number: _positions(numbers[str(number)].result, identity) for number in range(len(rules))}
+        return checked, {number: items for number, items in rows.items() if items}
+
+    def write(self) -> str:
+        """Write the pages; the index of them."""
+        (site,) = self._context.build_data_docs().values()
+        return str(site).removeprefix("file://")
+
+    def _suite(self, name: str, rules: Sequence[Rule]) -> Any:
+        expectations = [_expectation(name, rule, number) for number, rule in enumerate(rules)]
+        return self._context.suites.add_or_update(self._gx.ExpectationSuite(name=name, expectations=expectations))
+
+    def _definition(self, name: str, engine: str, suite: Any) -> Any:
+        sources = self._context.data_sources
+        source = sources.add_or_update_pandas(engine) if engine == "pandas" else sources.add_or_update_spark(engine)
+        batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("all")
+        definition = self._gx.ValidationDefinition(name=f"{name} by {engine}", data=batch, suite=suite)
+        return self._context.validation_definitions.add_or_update(definition)
+
+
+def _expectation(name: str, rule: Rule, number: int) -> Any:
+    from great_expectations.exceptions import GreatExpectationsError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    try:
+        return ExpectationConfiguration(**rule.to_document(), meta={"number": number}).to_domain_obj()
+    except (GreatExpectationsError, ValueError, TypeError) as error:
+        reason = f"{rule.type} of the suite {name} cannot be checked: {str(error).splitlines()[0]}."
+        raise UsageError(reason, "See docs/quality.md.") from error
+
+
+def _checked(rule: Rule, found: Any) -> Checked:
+    result, trouble = found.result, found.exception_info
+    errors = [item for item in trouble.values() if isinstance(item, dict)] or [trouble]
+    said = next((str(item["exception_message"]) for item in errors if item.get("raised_exception")), "")
+    observed = result.get("observed_value")
+    return Checked(
+        rule.type,
+        rule.column,
+        rule.severity,
+        bool(found.success),
+        int(result.get("unexpected_count") or 0),
+        "" if observed is None else str(observed),
+        said[:300],
+    )
+
+
+def _positions(result: Any, identity: Sequence[str]) -> list[Position]:
+    """The rows that break a rule, each once."""
+    rows: dict[Position, None] = {}
+    for item in result.get("unexpected_index_list") or ():
+        columns = [item[name] if isinstance(item[name], list) else [item[name]] for name in identity]
+        rows |= dict.fromkeys(zip(*columns, strict=True))
+    return list(rows)

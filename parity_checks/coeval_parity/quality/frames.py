@@ -1,0 +1,67 @@
+"""What is checked, as frames: a batch of a log, or a table of features; by pandas, or by Spark where it is large."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from coeval.settings import Settings
+from coeval.spec.erasure import concerning
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval_parity.quality.rules import AHEAD
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.arrow_events import Facts, not_erased
+from coeval_pipelines.offline.arrow_files import Files, delta_files
+from coeval_pipelines.offline.tables import ENVELOPE, ORDER, payload, read_log, table_path
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def arrow_batch(settings: Settings, manifest: Manifest, source: EventSource, batch: int) -> pa.Table:
+    """The events of a batch that were not erased, with how far each was declared ahead.
+
+    Raises:
+        NeedsSparkError: only Spark reads the log.
+    """
+    files = delta_files(table_path(settings, manifest, "log", source.name))
+    names = [*ENVELOPE, *(field.name for field in payload(source) if field.name in files.types)]
+    rows = files.read(names, ds.field("batch") == batch)
+    event_ts, available_at, partition, offset = (rows.column(name).to_numpy() for name in ORDER)
+    erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
+    kept = not_erased(Facts(event_ts, available_at, partition, offset, rows), source, erasures).columns
+    return kept.append_column(AHEAD, pc.subtract(kept.column("declared_ts"), kept.column("available_at")))
+
+
+def spark_batch(
+    spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource, batch: int
+) -> DataFrame:
+    """The same as a Spark frame."""
+    log = read_log(spark, settings, manifest, source).where(f"batch = {batch}")
+    return log.selectExpr("*", f"declared_ts - available_at AS `{AHEAD}`")
+
+
+def batch_rows(settings: Settings, manifest: Manifest, source: EventSource, batch: int) -> int:
+    """How many events of a batch are in the log, erased or not."""
+    files = delta_files(table_path(settings, manifest, "log", source.name))
+    return int(files.data.count_rows(filter=ds.field("batch") == batch))
+
+
+def to_pandas(table: pa.Table) -> Any:
+    """As pandas, with whole numbers and truth values that stay such beside nulls, instants in UTC without a zone."""
+    import pandas as pd
+
+    plain = [
+        pa.field(item.name, pa.timestamp("us")) if pa.types.is_timestamp(item.type) else item for item in table.schema
+    ]
+    kept = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return table.cast(pa.schema(plain)).to_pandas(types_mapper=kept.get)
+
+
+def whole(files: Files) -> pa.Table:
+    """Every column of every row."""
+    return files.read(list(files.types))

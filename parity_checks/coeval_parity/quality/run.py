@@ -1,0 +1,191 @@
+"""A quality run: batches of logs and tables of features held to their rules; verdicts on batches are written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coeval.client import read_manifest
+from coeval.errors import NeedsSparkError, UsageError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval_parity.drift.tables import LOG, TRAINING, open_drift_table
+from coeval_parity.quality.expectations import Pages, Position
+from coeval_parity.quality.frames import arrow_batch, batch_rows, spark_batch, to_pandas, whole
+from coeval_parity.quality.named_rows import name_rows
+from coeval_parity.quality.result import Checked, QualityResult, TableCheck
+from coeval_parity.quality.rules import POSITION, log_rules, own_rules, table_rules
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import QUALITY, CheckBook
+from coeval_pipelines.journal import ingest_journal
+from coeval_pipelines.offline.tables import latest_version, table_path
+from coeval_pipelines.quarantine import Broken, Quarantine, Verdict
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PANDAS, SPARK, AUTO = "pandas", "spark", "auto"
+LARGE = 500_000
+"""Rows above which Spark is asked, if nobody says which engine."""
+Found = tuple[TableCheck, dict[int, list[Position]]]
+
+
+@dataclass
+class _Run:
+    settings: Settings
+    manifest: Manifest
+    suites: Path
+    engine: str
+    say: Callable[[str], None]
+    pages: Pages
+    sessions: ExitStack
+    spark: SparkSession | None
+    verdicts: list[tuple[EventSource, TableCheck, dict[int, list[Position]]]] = field(default_factory=list)
+
+    def session(self) -> SparkSession:
+        """The Spark session, opened when it is first needed."""
+        from coeval_pipelines.offline.session import spark_session
+
+        if self.spark is None:
+            self.spark = self.sessions.enter_context(spark_session(self.settings))
+        return self.spark
+
+
+def run_quality(
+    settings: Settings,
+    subjects: Sequence[str],
+    suites: Path,
+    *,
+    batch: int | None = None,
+    engine: str = AUTO,
+    spark: SparkSession | None = None,
+    say: Callable[[str], None] | None = None,
+) -> QualityResult:
+    """Check subjects: log:SOURCE (its batches without a verdict, or one), training:NAME, or a path.
+
+    Without subjects, every log. The result is kept; batches that fail are quarantined. `suites` holds one's own rules.
+
+    Raises:
+        UsageError: a subject is not there, or a suite is none.
+    """
+    manifest = read_manifest(settings.manifest_path)
+    names = list(subjects) or [f"{LOG}{source.name}" for source in manifest.event_sources]
+    with ExitStack() as sessions:
+        pages = Pages(settings.home / "quality")
+        run = _Run(settings, manifest, suites, engine, say or (lambda message: None), pages, sessions, spark)
+        checks = [check for name in names for check in _check(run, name, batch)]
+        result = QualityResult(time.time_ns() // 1000, manifest.hash, tuple(checks), pages.write() if checks else "")
+    with closing(ControlPlane.open(settings)) as control:
+        subject = ",".join(names)
+        number = CheckBook(control).record(
+            QUALITY, subject, result.at, manifest.hash, passed=result.passed, result=result.to_document()
+        )
+    for source, found, rows in run.verdicts:
+        _judge(settings, manifest, source, found, rows, number, result.at)
+    return replace(result, run=number)
+
+
+def _check(run: _Run, name: str, batch: int | None) -> list[TableCheck]:
+    if not name.startswith(LOG):
+        return [_check_table(run, name)]
+    source = next((item for item in run.manifest.event_sources if item.name == name.removeprefix(LOG)), None)
+    if source is None:
+        known = ", ".join(item.name for item in run.manifest.event_sources)
+        raise UsageError(f"There is no event source {name.removeprefix(LOG)!r}.", f"Known: {known or 'none'}.")
+    return [_check_batch(run, source, number) for number in _batches(run, source, batch)]
+
+
+def _batches(run: _Run, source: EventSource, batch: int | None) -> list[int]:
+    """The batches that are done and have no verdict; or the one that is named."""
+    book = ingest_journal(run.settings, run.manifest.tenant, source.name)
+    done = [number for number in range(book.last_done() + 1) if book.report(number) is not None]
+    if batch is not None:
+        if batch not in done:
+            raise UsageError(f"The log of {source.name} has no batch {batch}.", f"It has: {done or 'none'}.")
+        return [batch]
+    if latest_version(table_path(run.settings, run.manifest, "log", source.name)) is None:
+        return []
+    judged = {item.batch for item in Quarantine(run.settings, run.manifest.tenant, source.name).verdicts()}
+    return [number for number in done if number not in judged]
+
+
+def _check_batch(run: _Run, source: EventSource, batch: int) -> TableCheck:
+    book = ingest_journal(run.settings, run.manifest.tenant, source.name)
+    rules = log_rules(run.manifest, source, time.time_ns() // 1000, newest=batch == book.last_done())
+    rules += own_rules(run.suites, source.name)
+    run.say(f"checking batch {batch} of {source.name}: {len(rules)} rules")
+    frame, engine, rows = _batch_frame(run, source, batch)
+    checked, failing = run.pages.check(f"{source.name} batch {batch}", frame, engine, rules, POSITION)
+    found = _table_check(f"{LOG}{source.name}", batch, engine, rows, checked, failing)
+    run.verdicts.append((source, found, failing))
+    return found
+
+
+def _batch_frame(run: _Run, source: EventSource, batch: int) -> tuple[Any, str, int]:
+    """The frame of a batch, by which engine it is, and its rows."""
+    try:
+        large = run.engine == SPARK or (
+            run.engine == AUTO and batch_rows(run.settings, run.manifest, source, batch) > LARGE
+        )
+        if not large:
+            table = arrow_batch(run.settings, run.manifest, source, batch)
+            return to_pandas(table), PANDAS, table.num_rows
+    except NeedsSparkError:
+        if run.engine == PANDAS:
+            raise
+    frame = spark_batch(run.session(), run.settings, run.manifest, source, batch)
+    return frame, SPARK, frame.count()
+
+
+def _check_table(run: _Run, name: str) -> TableCheck:
+    table = open_drift_table(run.settings, run.manifest, name)
+    title = name.removeprefix(TRAINING) if name.startswith(TRAINING) else Path(name).stem
+    rules = [*table_rules(run.manifest, table.files.types, table.time), *own_rules(run.suites, title)]
+    run.say(f"checking {name}: {len(rules)} rules")
+    if run.engine == SPARK or (run.engine == AUTO and table.files.rows > LARGE):
+        frame, engine = _spark_table(run, name), SPARK
+        rows = frame.count()
+    else:
+        read = whole(table.files)
+        frame, engine, rows = to_pandas(read), PANDAS, read.num_rows
+    identity = [column for column in (*sorted(table.keys), table.time) if column]
+    checked, failing = run.pages.check(title, frame, engine, rules, identity)
+    return _table_check(name, None, engine, rows, checked, failing)
+
+
+def _spark_table(run: _Run, name: str) -> Any:
+    path = name
+    if name.startswith(TRAINING):
+        path = str(table_path(run.settings, run.manifest, "training_sets", name.removeprefix(TRAINING)))
+    kind = "delta" if latest_version(Path(path)) is not None else "parquet"
+    return run.session().read.format(kind).load(path)
+
+
+def _table_check(
+    subject: str, batch: int | None, engine: str, rows: int, checked: list[Checked], failing: dict[int, list[Position]]
+) -> TableCheck:
+    broken = {row for number, items in failing.items() if checked[number].breaks for row in items}
+    return TableCheck(subject, batch, engine, rows, tuple(checked), len(broken))
+
+
+def _judge(
+    settings: Settings,
+    manifest: Manifest,
+    source: EventSource,
+    found: TableCheck,
+    failing: dict[int, list[Position]],
+    run: int,
+    at: int,
+) -> None:
+    """Write down which rows of a batch break what, then the verdict on it."""
+    assert found.batch is not None
+    broken = [(item, failing.get(number, [])) for number, item in enumerate(found.rules) if item.breaks]
+    name_rows(settings, manifest, source, found.batch, run, [(item.rule, item.column, rows) for item, rows in broken])
+    named = tuple(Broken(item.rule, item.column, len(rows)) for item, rows in broken)
+    verdict = Verdict(source.name, found.batch, run, at, found.rows, named)
+    Quarantine(settings, manifest.tenant, source.name).record(verdict)

@@ -1,0 +1,59 @@
+"""The runs of checks beside parity: drift and data quality, a row each. It knows SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from coeval_pipelines.control import schema
+from coeval_pipelines.control.plane import ControlPlane
+
+DRIFT, QUALITY = "drift", "quality"
+"""The kinds of check."""
+
+CHECKS = sa.Table(
+    "check_runs",
+    schema.METADATA,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("subject", sa.String, nullable=False, index=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("manifest_hash", sa.String, nullable=False),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+)
+
+
+class CheckBook:
+    """The runs of checks of a control plane. `subject` is what was checked; instants are microseconds UTC."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self._engine = control.engine
+        CHECKS.create(self._engine, checkfirst=True)
+
+    def record(
+        self, kind: str, subject: str, at: int, manifest_hash: str, *, passed: bool, result: Mapping[str, Any]
+    ) -> int:
+        """Keep the result of a run; returns its number."""
+        values = {"kind": kind, "subject": subject, "at": at, "manifest_hash": manifest_hash, "passed": passed}
+        with self._engine.begin() as connection:
+            key = connection.execute(sa.insert(CHECKS).values(**values, result=json.dumps(result))).inserted_primary_key
+            return int(key[0]) if key else 0
+
+    def run(self, kind: str, number: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The number and the result of a run of a kind; the latest where none is named."""
+        query = sa.select(CHECKS.c.run, CHECKS.c.result).where(CHECKS.c.kind == kind)
+        query = query.order_by(CHECKS.c.run.desc()).limit(1) if number is None else query.where(CHECKS.c.run == number)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row.run, json.loads(row.result))
+
+    def history(self, kind: str, subject: str, limit: int = 40) -> tuple[tuple[int, dict[str, Any]], ...]:
+        """The newest runs on a subject, oldest first: number and result."""
+        query = sa.select(CHECKS.c.run, CHECKS.c.result).where(CHECKS.c.kind == kind, CHECKS.c.subject == subject)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(CHECKS.c.run.desc()).limit(limit)).all()
+        return tuple((row.run, json.loads(row.result)) for row in reversed(rows))

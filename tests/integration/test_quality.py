@@ -1,0 +1,209 @@
+"""Data quality over real logs: what breaks a rule is named and held back, by pandas and Spark, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+import typer
+from deltalake import DeltaTable, write_deltalake
+from typer.testing import CliRunner
+
+from coeval.errors import CheckFailedError, UsageError
+from coeval.settings import Settings, load_settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource, Expected
+from coeval.spec.records import Event, ingest
+from coeval.spec.time import DAY
+from coeval.spec.types import micros
+from coeval_parity.quality.commands import register
+from coeval_parity.quality.decide import drop, release
+from coeval_parity.quality.named_rows import named_rows
+from coeval_parity.quality.result import QualityResult
+from coeval_parity.quality.run import run_quality
+from coeval_pipelines.journal import BatchPlan, IngestReport, Range, ingest_journal
+from coeval_pipelines.offline.asked import Asked, Inputs
+from coeval_pipelines.offline.small import small_features
+from coeval_pipelines.offline.tables import latest_version, read_dropped, read_log, table_path
+from coeval_pipelines.quarantine import Quarantine, check_quarantine
+from tests.support import catalog
+from tests.support.delta_log import log_table
+from tests.support.events import records
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+START = micros(datetime(2026, 3, 20, tzinfo=UTC))
+SEED = 20261122
+World = tuple[Settings, Manifest, EventSource]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A log of two batches, the second with three amounts that the catalog does not expect, and one that is null."""
+    fields = tuple(
+        replace(field, expected=Expected(low="0", high="100000")) if field.name == "amount" else field
+        for field in catalog.PAYMENTS.fields
+    )
+    source = replace(catalog.PAYMENTS, fields=fields)
+    manifest = replace(catalog.manifest(), event_sources=(source,))
+    settings = Settings(home=tmp_path)
+    settings.manifest_path.write_text(manifest.to_json())
+    print(f"seed {SEED}")
+    good = [_sane(event) for event in ingest(source, records(SEED, 300, START, 3 * DAY)).good]
+    wrong = [replace(event, values=event.values | {"amount": -500}) for event in good[200:203]]
+    _append(settings, manifest, source, 1, good[:200])
+    _append(settings, manifest, source, 2, [*wrong, *good[203:]])
+    return settings, manifest, source
+
+
+def _sane(event: Event) -> Event:
+    amount = event.values["amount"]
+    return replace(event, values=event.values | {"amount": abs(amount) % 10_000_000 if amount is not None else None})
+
+
+def _append(settings: Settings, manifest: Manifest, source: EventSource, batch: int, events: list[Event]) -> None:
+    """What an ingest of a batch leaves behind."""
+    book = ingest_journal(settings, manifest.tenant, source.name)
+    book.plan(BatchPlan(batch, {0: Range(0, 0)}))
+    table = log_table(source, events)
+    for name, values in (("batch", [batch] * len(events)), ("topic", ["payments"] * len(events))):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+    path = table_path(settings, manifest, "log", source.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_deltalake(str(path), table, mode="append")
+    book.finish(batch, IngestReport(source.name, read=len(events), good=len(events)))
+
+
+def _run(world: World, **more: Any) -> QualityResult:
+    return run_quality(world[0], [], world[0].home / "suites", **more)
+
+
+def _broken(result: QualityResult, batch: int) -> list[tuple[str, str, int]]:
+    (check,) = [item for item in result.checks if item.batch == batch]
+    return [
+        (item.rule.removeprefix("expect_column_values_to_"), item.column, item.rows)
+        for item in check.rules
+        if item.breaks
+    ]
+
+
+def test_what_breaks_a_rule_is_named_and_holds_the_log_back(world: World) -> None:
+    settings, manifest, source = world
+    result = _run(world)
+    assert not result.passed
+    assert _broken(result, 1) == []
+    assert [(item.batch, item.passed, item.engine) for item in result.checks] == [
+        (1, True, "pandas"),
+        (2, False, "pandas"),
+    ]
+    assert _broken(result, 2) == [("be_between", "amount", 3)]
+    named = named_rows(settings, manifest, source, 2)
+    log = DeltaTable(str(table_path(settings, manifest, "log", source.name))).to_pyarrow_table()
+    negative = [row for row in log.to_pylist() if row["amount"] is not None and row["amount"] < 0]
+    position = ("topic", "partition", "offset")
+    assert {tuple(row[name] for name in position) for row in named.to_pylist()} == {
+        tuple(row[name] for name in position) for row in negative
+    }
+    # No value of the data is in what the pages are made of.
+    pages = list((settings.home / "quality").rglob("*.html")) + list((settings.home / "quality").rglob("*.json"))
+    assert Path(result.docs).exists()
+    assert not any("-5.00" in page.read_text() for page in pages)
+    with pytest.raises(CheckFailedError, match="Batch 2 of payments is quarantined"):
+        check_quarantine(settings, manifest.tenant, manifest.views.values())
+    asked = Asked.of(manifest, manifest.services[0].name)
+    inputs = Inputs({source.name: latest_version(table_path(settings, manifest, "log", source.name))}, 0)
+    spine = _spine()
+    with pytest.raises(CheckFailedError):
+        small_features(settings, asked, spine, inputs)
+    release(settings, manifest, source, 2, "these are refunds")
+    assert small_features(settings, asked, spine, inputs).num_rows == spine.num_rows
+    # What has a verdict is not checked again unless it is asked for.
+    assert not _run(world).checks
+
+
+def _spine() -> pa.Table:
+    return pa.table(
+        {
+            "card_id": pa.array([1, 2]),
+            "merchant_id": pa.array(["m-1", "m-1"]),
+            "payment_amount": pa.array([Decimal("1.00")] * 2, pa.decimal128(9, 2)),
+            "event_timestamp": pa.array([START + 2 * DAY] * 2, pa.timestamp("us", tz="UTC")),
+        }
+    )
+
+
+def test_spark_finds_the_same_rows_and_dropped_ones_are_kept(world: World, spark: SparkSession) -> None:
+    settings, manifest, source = world
+    small, large = _run(world, engine="pandas"), _run(world, engine="spark", spark=spark, batch=2)
+    assert [item.engine for item in large.checks] == ["spark"]
+    assert _broken(large, 2) == _broken(small, 2)
+    assert named_rows(settings, manifest, source, 2).num_rows == 3
+    before = read_log(spark, settings, manifest, source).count()
+    _, moved = drop(spark, settings, manifest, source, 2, "the till sent refunds as sales")
+    assert moved == 3
+    assert read_log(spark, settings, manifest, source).count() == before - 3
+    kept = read_dropped(spark, settings, manifest, source).collect()
+    assert [row["amount"] for row in kept] == [Decimal("-5.00")] * 3
+    check_quarantine(settings, manifest.tenant, manifest.views.values())
+    (_, verdict) = Quarantine(settings, manifest.tenant, source.name).verdicts()
+    assert (verdict.decision, verdict.why) == ("dropped", "the till sent refunds as sales")
+    assert _run(world, batch=2).passed
+    with pytest.raises(UsageError, match="not quarantined"):
+        drop(spark, settings, manifest, source, 2, "again")
+
+
+def test_rules_of_ones_own_count_and_a_warning_does_not_fail(world: World) -> None:
+    settings, manifest, source = world
+    suites = settings.home / "suites"
+    suites.mkdir()
+    rules = [
+        {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "merchant_id", "value_set": ["m-1"]}},
+        {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10_000}},
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "note"}, "severity": "warning"},
+    ]
+    (suites / "payments.json").write_text(json.dumps({"expectations": rules}))
+    result = _run(world, batch=1)
+    broken = {rule: rows for rule, _, rows in _broken(result, 1)}
+    assert broken["be_in_set"] > 0
+    assert broken["expect_table_row_count_to_be_between"] == 0
+    assert "not_be_null" not in broken
+    # A rule that names no row leaves nothing to drop.
+    with pytest.raises(UsageError, match="no single row"):
+        drop(None, settings, manifest, source, 1, "why")  # type: ignore[arg-type]
+    (suites / "payments.json").write_text('{"expectations": [{"type": "expect_nonsense", "kwargs": {}}]}')
+    with pytest.raises(UsageError, match="expect"):
+        _run(world, batch=1)
+
+
+@pytest.fixture
+def command(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[typer.Typer]:
+    """The command group, over the home of the world."""
+    monkeypatch.setenv("COEVAL_HOME", str(world[0].home))
+    load_settings.cache_clear()
+    app = typer.Typer()
+    register(app)
+    yield app
+    load_settings.cache_clear()
+
+
+def test_the_command_fails_shows_suggests_and_releases(command: typer.Typer) -> None:
+    runner = CliRunner()
+    failed = runner.invoke(command, ["quality", "run", "log:payments"])
+    assert isinstance(failed.exception, CheckFailedError)
+    assert "quarantined: payments batch 2" in failed.stdout
+    shown = runner.invoke(command, ["quality", "show", "--json"])
+    assert json.loads(shown.stdout)["quarantined"] == [{"source": "payments", "batch": 2}]
+    suggested = runner.invoke(command, ["quality", "suggest", "log:payments", "--column", "points"])
+    assert {item["kwargs"]["column"] for item in json.loads(suggested.stdout)["expectations"]} == {"points"}
+    released = runner.invoke(command, ["quality", "release", "payments", "2", "--why", "refunds"])
+    assert released.exit_code == 0
+    assert "quarantined:" not in runner.invoke(command, ["quality", "show"]).stdout
