@@ -28,20 +28,35 @@ def run(
     views: Annotated[list[str] | None, typer.Argument(help="Views to compare (default: all).")] = None,
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
-    ingest: Annotated[bool, typer.Option(help="First read what is new in the topics into the log.")] = True,
+    ingest: Annotated[bool, typer.Option(help="Read what is new in the topics, too.")] = True,
+    engine: Annotated[str, typer.Option(help="auto, local (this process) or spark.")] = "auto",
+    sample: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of keys to compare.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Which keys are in the sample.")] = 0,
 ) -> None:
     """Compare every stored value with the log; exit 1 if a difference is neither in flight nor late.
 
-    Example: coeval parity run household_spend
+    A log of up to some million rows is read in this process, with what its topic holds beyond it; a larger one by
+    Spark, which reads the topic into the log first.
+
+    Example: coeval parity run household_spend --sample 0.1
     """
     from coeval.client import read_manifest
     from coeval.errors import CheckFailedError
     from coeval.settings import load_settings
-    from coeval_parity.run import run_parity
+    from coeval_parity.run import Sample, run_parity
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    result = run_parity(settings, manifest, views=views, on_progress=_progress, ingest=ingest, html=html)
+    result = run_parity(
+        settings,
+        manifest,
+        views=views,
+        on_progress=_progress,
+        ingest=ingest,
+        html=html,
+        wanted=engine,
+        sample=Sample(sample, seed),
+    )
     _print(result, as_json)
     _progress(f"report {result.report}")
     if not result.passed:

@@ -59,7 +59,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return {_key(arguments[0], key): _typed(arguments[1], item) for key, item in value.items()}
     if is_dataclass(hint) and isinstance(hint, type):
         hints = _hints(hint)
-        return hint(**{item.name: _typed(hints[item.name], value[item.name]) for item in fields(hint)})
+        given = [item.name for item in fields(hint) if item.name in value]  # an earlier release knew fewer
+        return hint(**{name: _typed(hints[name], value[name]) for name in given})
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint(value)
     return float(value) if hint is float else value

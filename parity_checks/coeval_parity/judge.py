@@ -19,7 +19,7 @@ from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, Floor, Stored
-from coeval_parity.expected import Log, duplicates_of, erased_of, events_of, floors_of
+from coeval_parity.expected import Log, floors_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
@@ -95,9 +95,9 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     view, keys = second.view, second.served.keys
     rows = {key: row for row, key in enumerate(screened.served.keys)}
     earliest = _earliest(view, screened)
-    events = events_of(log, view, keys, earliest)
-    duplicates = duplicates_of(log, view, keys, earliest)
-    erased = erased_of(log, view, keys, earliest)
+    events = log.events(view, keys, earliest)
+    duplicates = log.duplicates(view, keys, earliest)
+    erased = log.erased(view, keys, earliest)
     for index, key in enumerate(keys):
         mine = seen_by(view, events.get(key, []))
         evidence = _Evidence(
@@ -110,7 +110,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             events=mine,
             duplicates=seen_by(view, duplicates.get(key, [])),
             definitions=definitions,
-            floors=floors_of(log, view, decode_key(view.key, key), erased.get(key, [])),
+            floors=floors_of(log.erasures, view, decode_key(view.key, key), erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
             erased_epoch=max((item.epoch for item in log.erasures), default=0),
         )

@@ -5,8 +5,9 @@ The same rows, columns and types as `service_features.service_features` gives. I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,9 @@ from coeval_pipelines.offline.evaluated import SEEN, seen_rows
 from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.retention import check_begins
 
+FactsOf: TypeAlias = Callable[[EventSource | BatchSource, frozenset[str], Span], Facts]
+"""What reads the rows of a source: these columns of it, and as much as a span needs."""
+
 _BEGINNING = -(2**62)
 """Before every event."""
 _BATCH = 50_000
@@ -58,10 +62,19 @@ def small_features(
     rows = checked(spine, asked)
     if rows.table.num_rows:
         check_begins(settings, asked.manifest, asked.views, rows.earliest)
+
+    def read(source: EventSource | BatchSource, columns: frozenset[str], span: Span) -> Facts:
+        return source_facts(settings, asked.manifest, source, columns, inputs, span)
+
+    return features_of(asked, rows, read, knowledge)
+
+
+def features_of(asked: Asked, rows: CheckedSpine, read: FactsOf, knowledge: str = "available") -> pa.Table:
+    """The same of rows that were checked, whatever `read` gives being what is known of a source."""
     views = [_narrowed(view, asked.stored) for view in asked.views]
     columns = {name: rows.table.column(name) for name in rows.table.column_names}
     for name in asked.sources:
-        columns |= _source_features(settings, asked, [v for v in views if v.source == name], rows, inputs, knowledge)
+        columns |= _source_features(asked, [v for v in views if v.source == name], rows, read, knowledge)
     table = pa.table(columns)
     for derived in asked.derived:
         table = _with_derived(table, derived)
@@ -78,13 +91,13 @@ def _narrowed(view: View, stored: Sequence[str]) -> View:
 
 
 def _source_features(
-    settings: Settings, asked: Asked, views: Sequence[View], spine: CheckedSpine, inputs: Inputs, knowledge: str
+    asked: Asked, views: Sequence[View], spine: CheckedSpine, read: FactsOf, knowledge: str
 ) -> dict[str, pa.ChunkedArray]:
     """The features of the views of one source, which is read once."""
     source = asked.manifest.sources[views[0].source]
     columns = frozenset[str]().union(*map(columns_read, views))
     span = Span(min(_since(view, spine) for view in views), spine.latest, knowledge)
-    facts = source_facts(settings, asked.manifest, source, columns, inputs, span)
+    facts = read(source, columns, span)
     found: dict[str, pa.ChunkedArray] = {}
     for view in views:
         values = _view_features(view, with_columns(source, view), facts, spine, knowledge)
