@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coeval_parity.story_command import explain
+
 if TYPE_CHECKING:
     from coeval_parity.result import ParityResult
     from coeval_pipelines.control import ControlPlane
@@ -22,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("show")(show)
     app.add_typer(group, name="parity")
+    app.command("explain")(explain)
 
 
 def run(

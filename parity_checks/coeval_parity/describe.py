@@ -35,7 +35,7 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
     """The report of one difference."""
     field = _feature(case.view, case.feature)
     aggregate = aggregate_of(case.view, case.feature)
-    lines, omitted = _events(case, verdict, aggregate)
+    lines, omitted = event_lines(case, verdict)
     return Mismatch(
         view=case.view.name,
         feature=case.feature,
@@ -48,7 +48,7 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
         symptom=symptom,
         proof=verdict.proof,
         since=verdict.since,
-        steps=_tile_steps(case, verdict, aggregate) if aggregate else _row_step(case),
+        steps=steps(case, verdict),
         events=lines,
         events_omitted=omitted,
     )
@@ -77,6 +77,12 @@ def symptom_of(served: Physical, expected: Physical) -> Symptom:
 
 def _feature(view: View, name: str) -> Field:
     return next(field for field in view.features if field.name == name)
+
+
+def steps(case: Case, verdict: Verdict) -> tuple[Step, ...]:
+    """Both computations side by side, tile by tile, or of the winning row."""
+    aggregate = aggregate_of(case.view, case.feature)
+    return _tile_steps(case, verdict, aggregate) if aggregate else _row_step(case)
 
 
 def _tile_steps(case: Case, verdict: Verdict, aggregate: Aggregate) -> tuple[Step, ...]:
@@ -147,8 +153,9 @@ def _position(order: Order) -> str:
     return f"event of {iso(event_ts)}, available {iso(available_at)}, {where}, offset {offset}"
 
 
-def _events(case: Case, verdict: Verdict, aggregate: Aggregate | None) -> tuple[tuple[EventLine, ...], int]:
-    """The events in the total order, the telling ones first where there are too many to show."""
+def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], int]:
+    """The events in the total order, the telling ones first where there are too many to show; how many are not."""
+    aggregate = aggregate_of(case.view, case.feature)
     inside = visible_events(case.view, case.events, case.key, case.q)
     telling = set(verdict.omitted)
     if aggregate is not None:

@@ -37,7 +37,7 @@ class Verdict:
 
 def explain(case: Case, delivery: Delivery) -> Verdict:
     """The cause of one difference. `case.stored` and `delivery` were read before the log was."""
-    case = replace(case, view=_narrowed(case.view, case.feature))
+    case = replace(case, view=narrowed(case.view, case.feature))
     visible = visible_events(case.view, case.events, case.key, case.q)
     reference = _oracle(case, case.view, visible)
     if not near(case, reference, case.expected):
@@ -48,7 +48,7 @@ def explain(case: Case, delivery: Delivery) -> Verdict:
             None,
             {},
         )
-    tiles = tuple(_tiles(case, delivery, visible))
+    tiles = tiles_of(case, delivery, visible)
     omitted = _omitted(case, delivery, visible, tiles)
     for verdict in _hypotheses(case, delivery, visible, omitted, tiles):
         return verdict
@@ -71,7 +71,7 @@ def _hypotheses(
         proof = f"Ignoring the ttl of {duration(case.view.ttl)} gives exactly the served value."
         yield Verdict(Cause.TTL, proof, visible[-1].event_ts + case.view.ttl if visible else None, {}, tiles)
     for other in case.definitions:
-        if _has(other, case.feature) and _reproduces(case, _narrowed(other, case.feature), visible):
+        if _has(other, case.feature) and _reproduces(case, narrowed(other, case.feature), visible):
             yield Verdict(Cause.DEFINITION, f"Version {other.version} gives exactly the served value.", None, {}, tiles)
     still = _still_there(case)
     if still and _stores(case, tiles, kept, still) and _reproduces(case, case.view, [*kept, *still]):
@@ -119,14 +119,16 @@ def _counted(omitted: Mapping[Order, Why]) -> str:
     return " and ".join(parts)
 
 
-def _tiles(case: Case, delivery: Delivery, visible: Sequence[Event]) -> list[TileEvidence]:
-    if not isinstance(case.view, WindowedView):
-        return []
+def tiles_of(case: Case, delivery: Delivery, visible: Sequence[Event]) -> tuple[TileEvidence, ...]:
+    """The tiles of a windowed value, on both sides; nothing of a row."""
+    view = narrowed(case.view, case.feature)
+    if not isinstance(view, WindowedView):
+        return ()
     assert isinstance(case.source, EventSource)
-    aggregate = case.view.aggregates[0]
-    granularity = tile_plan(case.view, case.source).granularity(aggregate.hop)
+    aggregate = view.aggregates[0]
+    granularity = tile_plan(view, case.source).granularity(aggregate.hop)
     stored = case.stored.tiles.get(aggregate.hop, {})
-    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floors)
+    return tuple(window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floors))
 
 
 def _omitted(
@@ -186,7 +188,7 @@ def _reproduces(case: Case, view: View, events: Sequence[Event]) -> bool:
 
 def oracle_value(case: Case) -> Physical:
     """What the oracle computes from everything that the log holds."""
-    return _oracle(case, _narrowed(case.view, case.feature), case.events)
+    return _oracle(case, narrowed(case.view, case.feature), case.events)
 
 
 def near(case: Case, left: Physical, right: Physical) -> bool:
@@ -207,7 +209,7 @@ def _has(view: View, feature: str) -> bool:
     return any(field.name == feature for field in view.features)
 
 
-def _narrowed(view: View, feature: str) -> View:
+def narrowed(view: View, feature: str) -> View:
     """The view with one feature, so that the oracle computes no other."""
     chosen = next(index for index, field in enumerate(view.features) if field.name == feature)
     if isinstance(view, WindowedView):
