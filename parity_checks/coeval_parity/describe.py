@@ -45,6 +45,8 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
         served=to_logical(field.type, case.served),
         expected=to_logical(field.type, case.expected),
         cause=verdict.cause,
+        also=verdict.also,
+        suspect=verdict.suspect,
         symptom=symptom,
         proof=verdict.proof,
         since=verdict.since,
@@ -165,9 +167,7 @@ def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], in
         telling |= {event.order for event in inside if event.event_ts // aggregate.hop not in agreed}
     ranked = sorted(inside, key=lambda event: (event.order not in telling, tuple(-part for part in event.order)))
     shown = sorted(ranked[:MAX_EVENTS], key=lambda event: event.order)
-    reads = _reads(case.source, case.feature, aggregate)
-    lines = tuple(_line(event, verdict, aggregate, reads) for event in shown)
-    return lines, len(inside) - len(shown)
+    return tuple(event_line(case, event, verdict) for event in shown), len(inside) - len(shown)
 
 
 def _reads(source: EventSource | BatchSource, feature: str, aggregate: Aggregate | None) -> Field | None:
@@ -176,7 +176,10 @@ def _reads(source: EventSource | BatchSource, feature: str, aggregate: Aggregate
     return source.field(name) if name else None
 
 
-def _line(event: Event, verdict: Verdict, aggregate: Aggregate | None, reads: Field | None) -> EventLine:
+def event_line(case: Case, event: Event, verdict: Verdict) -> EventLine:
+    """One event as a report shows it."""
+    aggregate = aggregate_of(case.view, case.feature)
+    reads = _reads(case.source, case.feature, aggregate)
     return EventLine(
         event_id=event.event_id,
         event_ts=event.event_ts,

@@ -118,6 +118,12 @@ class Case:
     """The key's events whose subject was erased, in a view that is not keyed by it."""
     erased_epoch: int = 0
     """Loads up to this one may have written them."""
+    every: Sequence[Event] = ()
+    """The key's events before the view selects any, for other definitions of it."""
+    rejected: Sequence[Event] = ()
+    """What records of the key that the log refused would be as events."""
+    others: Sequence[tuple[str, Sequence[Event]]] = ()
+    """The events of other keys that this one may be mistaken for, by how a person would name those."""
 
 
 def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component, ...]:

@@ -17,7 +17,7 @@ from coeval.arrow import arrow_type
 from coeval.spec.erasure import Erasure, place_in_key
 from coeval.spec.keys import decode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import Field, RowView, View, columns_read
+from coeval.spec.model import Field, RowView, View
 from coeval.spec.records import Event, Reason, Record
 from coeval.spec.types import DataType, Kind, Physical
 from coeval_parity.compare import Values
@@ -84,9 +84,12 @@ def key_columns(view: View, keys: Sequence[str]) -> dict[str, pa.Array]:
 
 
 def fields_read(view: View, fields: Mapping[str, Field]) -> list[Field]:
-    """The source fields that a view reads, its keys first."""
+    """The fields of events as they are judged: all that the source has, as other versions of the view may read others.
+
+    The view's keys come first.
+    """
     keys = [field.name for field in view.key]
-    return [fields[name] for name in (*keys, *sorted(columns_read(view).difference(keys)))]
+    return [fields[name] for name in (*keys, *sorted(fields.keys() - {*keys}))]
 
 
 def physical_list(field: Field, column: pa.Array | pa.ChunkedArray) -> list[Physical]:

@@ -19,11 +19,11 @@ from coeval.reference.oracle import is_late, is_visible, seen_by, value_at, visi
 from coeval.settings import Settings
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, View, WindowedView
+from coeval.spec.model import EventSource, View, WindowedView, columns_read
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
-from coeval_parity.describe import aggregate_of, entity, event_lines, iso, steps, symptom_of
+from coeval_parity.describe import aggregate_of, entity, event_line, event_lines, iso, steps, symptom_of
 from coeval_parity.evidence import Case, Delivery, Stored
 from coeval_parity.expected import Log, floors_of
 from coeval_parity.explain import Verdict, explain, narrowed, near, tiles_of
@@ -155,6 +155,7 @@ def tell(
         expected=None,
         stored=sides.stored,
         events=seen_by(view, events),
+        every=events,
         duplicates=seen_by(view, duplicates),
         definitions=definitions,
         floors=floors_of(log.erasures, view, key, erased),
@@ -255,7 +256,7 @@ def _feature(base: Case, name: str, sides: _Sides, *, past: bool) -> tuple[Featu
         symptom=symptom_of(case.served, case.expected) if cause else Symptom.NONE,
         proof=verdict.proof if cause else "",
         since=verdict.since,
-        parted=_parted(lines, verdict) if cause else None,
+        parted=_parted(case, verdict) if cause else None,
         steps=() if past else steps(case, verdict),
         events=lines,
         events_omitted=omitted,
@@ -283,12 +284,14 @@ def _verdict(case: Case, sides: _Sides, *, past: bool) -> tuple[Verdict, str]:
     return Verdict(cause, proof, since, out.must), str(cause)
 
 
-def _parted(lines: Sequence[EventLine], verdict: Verdict) -> EventLine | None:
+def _parted(case: Case, verdict: Verdict) -> EventLine | None:
     """The first event, as they became available, that the served value leaves out; else the first of a wrong tile."""
-    telling = [line for line in lines if line.note]
+    visible = visible_events(case.view, case.events, case.key, case.q)
+    telling = [event for event in visible if event.order in verdict.omitted]
     if not telling and verdict.since is not None:
-        telling = [line for line in lines if line.event_ts >= verdict.since]
-    return min(telling, key=lambda line: (line.available_at, line.partition, line.offset), default=None)
+        telling = [event for event in visible if event.event_ts >= verdict.since]
+    first = min(telling, key=lambda event: event.order[1:], default=None)
+    return event_line(case, first, verdict) if first else None
 
 
 def _key_events(case: Case, verdicts: Mapping[str, Verdict]) -> tuple[KeyEvent, ...]:
@@ -304,20 +307,22 @@ def _key_event(case: Case, event: Event, verdicts: Mapping[str, Verdict]) -> Key
     hops = sorted({item.hop for item in view.aggregates}) if isinstance(view, WindowedView) else []
     notes = [] if is_visible(view, event, case.q) else ["not available yet"]
     if isinstance(source, EventSource):
-        notes += [f"late for {duration(hop)}" for hop in hops if is_late(event, hop, source.allowed_lateness)]
+        late = [duration(hop) for hop in hops if is_late(event, hop, source.allowed_lateness)]
+        notes += [f"late for {', '.join(late)}"] if late else []
     missing: dict[str, list[str]] = {}
     for name, verdict in verdicts.items():
         if event.order in verdict.omitted:
             missing.setdefault(str(verdict.omitted[event.order]), []).append(name)
     notes += [f"{why}: not in {len(names)} values" for why, names in missing.items()]
-    fields = {item.name: item.type for item in (*source.fields, *(item.field for item in view.columns))}
+    read = [item for item in source.fields if item.name in columns_read(view)]
+    fields = {item.name: item.type for item in (*read, *(item.field for item in view.columns))}
     return KeyEvent(
         event.event_id,
         event.event_ts,
         event.available_at,
         event.partition,
         event.offset,
-        {name: to_logical(fields[name], value) for name, value in event.values.items() if name in fields},
+        {name: to_logical(kind, event.values[name]) for name, kind in fields.items()},
         {duration(hop): iso(floor_to(event.event_ts, hop)) for hop in hops},
         tuple(notes),
     )

@@ -46,7 +46,7 @@ def explain(
     names = [
         _known(name, [field.name for field in chosen.features], f"{view} has no feature") for name in feature or ()
     ]
-    story = tell(settings, manifest, chosen, parse_key(chosen, key), _instant(at), names, ingest=ingest)
+    story = tell(settings, manifest, chosen, parse_key(chosen, key), instant(at, "--at"), names, ingest=ingest)
     if as_json:
         json.dump(plain(story), sys.stdout, indent=2)
         print()
@@ -103,7 +103,12 @@ def parse_key(view: View, parts: list[str]) -> tuple[Physical, ...]:
         raise EntityKeyError(f"The key of {view.name}: {error}.", f"The key is: {usage}") from error
 
 
-def _instant(text: str) -> int | None:
+def instant(text: str, option: str) -> int | None:
+    """The instant that an option names (microseconds UTC); None where it is not given.
+
+    Raises:
+        UsageError: it is no instant, or has no zone.
+    """
     from coeval.errors import UsageError
     from coeval.spec.types import TIMESTAMP, parse_literal
 
@@ -112,4 +117,4 @@ def _instant(text: str) -> int | None:
     try:
         return int(parse_literal(TIMESTAMP, text) or 0)
     except ValueError as error:
-        raise UsageError(f"--at: {error}.", "Write it with its zone: 2026-11-20T23:58:01Z") from error
+        raise UsageError(f"{option}: {error}.", "Write it with its zone: 2026-11-20T23:58:01Z") from error

@@ -102,7 +102,7 @@ def _events(story: Story, console: Console) -> None:
     columns = [name for name in story.events[0].values if name not in story.entity]
     table = Table(box=None, header_style="bold", title="events in their order (UTC)", title_justify="left")
     for name in ("happened", "available", "at", "event", *columns, *(f"{hop} tile" for hop in hops), ""):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=name in ("happened", "available"), overflow="fold")
     for event in story.events[-MAX_EVENTS:]:
         table.add_row(*_event(event, columns))
     console.print(table)

@@ -1,0 +1,279 @@
+"""What may be behind a difference that no rule allows: a defect, named only if it gives what is stored exactly. Pure.
+
+A suspect excuses nothing: the difference stays unexplained. It tells whoever looks for the defect where to begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from coeval.aggregations.ops import Additive
+from coeval.aggregations.partial import Component
+from coeval.aggregations.states import Storage
+from coeval.aggregations.tiles import tile_plan
+from coeval.reference.oracle import is_visible
+from coeval.spec.model import EventSource, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.time import HOUR, MINUTE, duration
+from coeval_parity.evidence import Case, Delivery, Order, Owner, Slot, fold, holds
+from coeval_parity.omissions import TileEvidence
+from coeval_parity.result import Suspect
+
+_FEW = 12
+"""Events of a tile up to which pairs of them are tried."""
+_ZONES = tuple(sign * step * 15 * MINUTE for step in range(1, 57) for sign in (1, -1))
+"""How far clocks that tell the time of another zone are off: quarters of an hour, up to 14 hours."""
+
+Tiles = Callable[[Case, Sequence[Event]], Sequence[TileEvidence]]
+Gives = Callable[[Case, Sequence[Event]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A suspect, and its proof in words."""
+
+    suspect: Suspect
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What suspicions are tried on. `tiles_of` gives the tiles of a case with other events, `gives` whether these make
+    the served value; `others` are the events of other keys, by how a person would name those."""
+
+    case: Case
+    delivery: Delivery
+    visible: Sequence[Event]
+    tiles: Sequence[TileEvidence]
+    tiles_of: Tiles
+    gives: Gives
+    others: Sequence[tuple[str, Sequence[Event]]] = field(default_factory=tuple)
+
+    @property
+    def wrong(self) -> list[TileEvidence]:
+        """The tiles that do not hold what they should."""
+        return [tile for tile in self.tiles if not tile.sound]
+
+    def reproduced(self, events: Sequence[Event]) -> bool:
+        """Whether the store holds exactly what the rules make of other events, and the served value is theirs."""
+        tiles = self.tiles_of(self.case, events)
+        if not all(tile.sound for tile in tiles):
+            return False
+        gone = {order for tile in tiles for order in tile.omitted}
+        return self.gives(self.case, [event for event in events if event.order not in gone])
+
+
+def suspicion(scene: Scene) -> Suspicion | None:
+    """The first defect that gives exactly what is stored and served; None where no known one does."""
+    tried = _WINDOWED if isinstance(scene.case.view, WindowedView) else _ROWS
+    return next((found for find in tried for found in find(scene)), None)
+
+
+def _lost(scene: Scene) -> Iterator[Suspicion]:
+    gone: list[Event] = []
+    for tile in scene.wrong:
+        lost = _missing(tile)
+        if lost is None:
+            return
+        gone += lost
+    orders = {event.order for event in gone}
+    if gone and scene.gives(scene.case, [event for event in _kept(scene) if event.order not in orders]):
+        first = min(gone, key=lambda event: event.available_at)
+        yield Suspicion(
+            Suspect.LOST_UPDATE,
+            f"Leaving out {len(gone)} events that the store has to hold gives exactly what it does: the first is "
+            f"{first.event_id or 'a row'} in partition {first.partition}, offset {first.offset}.",
+        )
+
+
+def _missing(tile: TileEvidence) -> list[Event] | None:
+    """The fewest events without which a tile is what is stored."""
+    kept = sorted(tile.kept, key=lambda event: event.order[1:])
+    if tile.slot is None:
+        return kept
+    lacking = len(kept) - tile.slot.events
+    if lacking <= 0:
+        return None
+    # An old state: what came last is not in it.
+    ways: list[tuple[Event, ...]] = [(event,) for event in kept] if lacking == 1 else [tuple(kept[-lacking:])]
+    if lacking > 1 and len(kept) <= _FEW:
+        ways += combinations(kept, lacking)
+    return next((list(way) for way in ways if _without(tile, way)), None)
+
+
+def _without(tile: TileEvidence, gone: Sequence[Event]) -> bool:
+    orders = {event.order for event in gone}
+    return holds(tile.slot, tile.components, [event for event in tile.kept if event.order not in orders])
+
+
+def _twice(scene: Scene) -> Iterator[Suspicion]:
+    again: list[Event] = []
+    for tile in scene.wrong:
+        more = _repeated(scene.case, tile)
+        if more is None:
+            return
+        again += more
+    if again and scene.gives(scene.case, sorted([*_kept(scene), *again], key=lambda event: event.order)):
+        first = again[0]
+        yield Suspicion(
+            Suspect.APPLIED_TWICE,
+            f"Counting {len(again)} events twice gives exactly what is stored: the first is {first.event_id} in "
+            f"partition {first.partition}, offset {first.offset}.",
+        )
+
+
+def _repeated(case: Case, tile: TileEvidence) -> list[Event] | None:
+    more = (tile.slot.events if tile.slot else 0) - len(tile.kept)
+    if more <= 0:
+        return None
+    assert isinstance(case.view, WindowedView)
+    hop = case.view.aggregates[0].hop
+    again = [event for event in case.duplicates if event.event_ts // hop == tile.index and event.available_at < case.q]
+    candidates = [*again, *tile.kept]
+    ways = (
+        [(event,) for event in candidates] if more == 1 else [*combinations(candidates[:_FEW], more), tuple(tile.kept)]
+    )
+    return next((list(way) for way in ways if holds(tile.slot, tile.components, [*tile.kept, *way])), None)
+
+
+def _shifted_window(scene: Scene) -> Iterator[Suspicion]:
+    """Tiles that begin one hop too early or too late, or that hold what happened when the next one began."""
+    assert isinstance(scene.case.view, WindowedView)
+    hop = scene.case.view.aggregates[0].hop
+    for step in (hop, -hop):
+        if scene.reproduced(_moved(scene, step)):
+            way = "later" if step > 0 else "earlier"
+            yield Suspicion(Suspect.SHIFTED_WINDOW, f"Events put one {duration(hop)} tile {way} give what is stored.")
+    edges = [replace(event, event_ts=event.event_ts - (event.event_ts % hop == 0)) for event in scene.visible]
+    if edges != list(scene.visible) and scene.reproduced(edges):
+        proof = f"Events on the edge of two {duration(hop)} tiles, put into the earlier one, give what is stored."
+        yield Suspicion(Suspect.SHIFTED_WINDOW, proof)
+
+
+def _shifted_time(scene: Scene) -> Iterator[Suspicion]:
+    for step in _ZONES:
+        if scene.reproduced(_moved(scene, step)):
+            hours = f"{step / HOUR:+.2f}".rstrip("0").rstrip(".")
+            yield Suspicion(Suspect.SHIFTED_TIME, f"Event times read {hours} h off give exactly what is stored.")
+            return
+
+
+def _moved(scene: Scene, step: int) -> list[Event]:
+    """The events as a stream would have them that reads their times so far off; what batch wrote stays."""
+    events: list[Event] = []
+    for event in scene.visible:
+        there = replace(event, event_ts=event.event_ts + step)
+        if _owner(scene, event) is Owner.BATCH:
+            events.append(event)
+        elif _owner(scene, there) is not Owner.BATCH:
+            events.append(there)
+    return events
+
+
+def _owner(scene: Scene, event: Event) -> Owner:
+
+    view, source = scene.case.view, scene.case.source
+    assert isinstance(view, WindowedView)
+    assert isinstance(source, EventSource)
+    hop = view.aggregates[0].hop
+    granularity = tile_plan(view, source).granularity(hop)
+    return scene.delivery.owner(granularity, event.event_ts // hop, source.allowed_lateness)
+
+
+def _wrong_key(scene: Scene) -> Iterator[Suspicion]:
+    for name, events in scene.others:
+        seen = [event for event in events if is_visible(scene.case.view, event, scene.case.q)]
+        if seen and scene.reproduced(sorted(seen, key=lambda event: event.order)):
+            yield Suspicion(Suspect.WRONG_KEY, f"What is stored under this key is exactly what {name} should hold.")
+
+
+def _float(scene: Scene) -> Iterator[Suspicion]:
+    if scene.wrong and all(_rounded(tile) for tile in scene.wrong):
+        yield Suspicion(
+            Suspect.FLOAT_ROUNDING,
+            f"Adding the same events as doubles gives exactly what {len(scene.wrong)} tiles hold.",
+        )
+
+
+def _rounded(tile: TileEvidence) -> bool:
+    slot = tile.slot
+    if slot is None or slot.events != len(tile.kept):
+        return False
+    folded = fold(tile.components, tile.kept)
+    differing = [item for item in tile.components if slot.states[item.name] != folded[item.name]]
+    return bool(differing) and all(_is_float_sum(item, slot, tile.kept) for item in differing)
+
+
+def _is_float_sum(component: Component, slot: Slot, events: Sequence[Event]) -> bool:
+    if not isinstance(component.op, Additive) or component.storage is Storage.FLOAT:
+        return False
+    ordered = sorted(events, key=lambda event: event.order)
+    delivered = sorted(events, key=lambda event: event.order[1:])
+    for sequence in (ordered, delivered):
+        values = [event.values[component.column] for event in sequence]
+        lifted = [component.op.lift(value) for value in values if value is not None]
+        for unit in (1, 100, 1000, 10**6):
+            total = sum((value / unit for value in lifted), 0.0)
+            if slot.states[component.name] in (round(total * unit), int(total * unit)):
+                return True
+    return False
+
+
+def _corrupted(scene: Scene) -> Iterator[Suspicion]:
+    """Tiles that say that they hold as many events as they should, and other values."""
+    wrong = scene.wrong
+    if wrong and all(tile.slot is not None and tile.slot.events == len(tile.kept) for tile in wrong):
+        yield Suspicion(
+            Suspect.CORRUPTED_STATE,
+            f"{len(wrong)} stored tiles count the events that they should and hold other values: with what the log "
+            "says in their place, the value is what training would use.",
+        )
+
+
+def _kept(scene: Scene) -> list[Event]:
+    gone = {order for tile in scene.tiles for order in tile.omitted}
+    return [event for event in scene.visible if event.order not in gone]
+
+
+def _lost_row(scene: Scene) -> Iterator[Suspicion]:
+    stored, visible = scene.case.stored.row, scene.visible
+    if stored is None and visible:
+        yield Suspicion(Suspect.LOST_UPDATE, "The log has a row that the store has to hold, and it holds none.")
+    older = [event for event in visible if stored is not None and event.order <= stored]
+    if older and older[-1].order == stored and len(older) < len(visible) and scene.gives(scene.case, older):
+        lost = visible[len(older)]
+        yield Suspicion(
+            Suspect.LOST_UPDATE,
+            f"Leaving out {len(visible) - len(older)} rows that the store has to hold gives exactly the served value: "
+            f"the first is in partition {lost.partition}, offset {lost.offset}.",
+        )
+
+
+def _corrupted_row(scene: Scene) -> Iterator[Suspicion]:
+    if scene.visible and scene.visible[-1].order == scene.case.stored.row:
+        yield Suspicion(Suspect.CORRUPTED_STATE, "The stored row claims the right event, and holds other values.")
+
+
+def _shifted_row(scene: Scene) -> Iterator[Suspicion]:
+    """The stored row is an event of the log, but for its time."""
+    stored = scene.case.stored.row
+    if stored is None:
+        return
+    for event in scene.visible:
+        step = stored[0] - event.event_ts
+        if event.order[2:] == stored[2:] and step in _ZONES and scene.gives(scene.case, [event]):
+            proof = f"The stored row is the event at that offset, its time read {step / HOUR:+g} h off."
+            yield Suspicion(Suspect.SHIFTED_TIME, proof)
+
+
+def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
+    stored: Order | None = scene.case.stored.row
+    for name, events in scene.others:
+        if stored in {event.order for event in events}:
+            yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
+
+
+_WINDOWED = (_lost, _twice, _wrong_key, _shifted_window, _shifted_time, _float, _corrupted)
+_ROWS = (_wrong_key_row, _shifted_row, _lost_row, _corrupted_row)
