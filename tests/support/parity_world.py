@@ -3,6 +3,7 @@ control plane. What the stream and a batch load would have written is computed b
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,17 +12,20 @@ from datetime import UTC, datetime
 import redis
 
 from coeval.aggregations.tiles import Granularity, tile_plan
+from coeval.client import FeatureStore
 from coeval.online.layout import Update, encode_tiles
 from coeval.online.writer import Fence, OnlineWriter
 from coeval.reference.oracle import key_of, seen_by
+from coeval.serving_log import ServingLog, Sink
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, Sla, View, WindowedView
-from coeval.spec.records import Event, Ingested, ingest
+from coeval.spec.records import Event, Ingested, Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_parity.result import ParityResult
 from coeval_parity.run import run_parity
+from coeval_parity.served import _append, _row, served_path
 from coeval_pipelines.control import Certificate, ControlPlane
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.streaming.names import changelog_topic
@@ -116,11 +120,16 @@ class World:
         run = begin_load(control, view.name, view.version, CUT)
         early = [event for event in loaded if event.available_at < CUT]
         write(writer, view, loads(built, self.manifest, seen_by(built, early), CUT, run))
-        write(writer, view, updates(built, self.manifest, seen_by(built, streamed), SINCE))
+        self.stream(view, built, streamed)
         control.finish_load(run, len(early), CUT + 1)
         for bucket in range(view.partitions):
             writer.apply(view, bucket, [], Fence(None, REACHED))
         assert writer.mark_ready(view, writer.incarnation(view), "test")
+
+    def stream(self, view: View, built: View, events: Sequence[Event]) -> None:
+        """Write what the stream makes of some events of a view, whose values another version computes."""
+        writer = OnlineWriter(self.client, self.manifest.tenant)
+        write(writer, view, updates(built, self.manifest, seen_by(built, events), SINCE))
 
     def certify(self, control: ControlPlane, at: int = CUT, offsets: dict[int, int] | None = None) -> None:
         """Record a certificate that the store has reached."""
@@ -187,3 +196,51 @@ def _rejects(logged: Ingested) -> object:
             "batch": pa.array([1] * len(rows), pa.int64()),
         }
     )
+
+
+class Kept:
+    """A sink of the serving log that keeps the rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, bytes, bytes]] = []
+
+    def write(self, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """Keep them."""
+        self.rows += rows
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def serve(
+    world: World,
+    sink: Sink,
+    entities: dict[str, list[object]],
+    q: int,
+    names: Sequence[str] = (),
+    manifest: Manifest | None = None,
+    clock: int = 0,
+) -> None:
+    """Read the store as a feature server at q, whose clock is that far off, and log everything that was served.
+
+    `manifest` is what that server reads by, whatever its answers say; `names` are the features (default: all).
+    """
+    client = redis.Redis.from_url(world.settings.redis.url)
+    reads = manifest or world.manifest
+    features = list(names) or [f"{view.name}__{item.name}" for view in reads.views.values() for item in view.features]
+    with FeatureStore(reads, client, lambda: q + clock) as store:
+        plan = store.plan(features)
+        result = store.get_features(features, entities)
+        result.manifest_hash = world.manifest.hash
+        log = ServingLog(lambda: sink, 1.0, lambda outcome, rows: None)
+        log.offer(world.manifest.tenant, plan, result)
+        log.close()
+
+
+def keep_served(world: World, kept: Kept) -> None:
+    """Put what was logged into the table of the serving log, as an ingest from the topic would."""
+    found = [_row("served", Record(value, 0, 0, offset)) for offset, (_, _, value) in enumerate(kept.rows)]
+    path = served_path(world.settings, world.manifest.tenant)
+    if path.exists():
+        shutil.rmtree(path)
+    _append(path, [row for row in found if row])
