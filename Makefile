@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations exactness chaos bench-catalog bench-stream bench-online bench-offline bench-freshness
+.PHONY: help setup demo test mutations exactness chaos faults bench-catalog bench-stream bench-online bench-offline bench-freshness
 .PHONY: soak soak-online
 .PHONY: lint types format lock up down status clean distclean
 
@@ -33,6 +33,9 @@ exactness: setup ## Compare two thousand generated training sets with the oracle
 
 chaos: setup ## Kill, wipe, pause and change a whole stack while a million records flow, and compare every value
 	@$(BIN)/python -m tests.chaos
+
+faults: setup ## Put each known fault into a sound world, with three seeds, and see whether parity names it
+	@$(BIN)/python -m tests.faults
 
 bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
 	@$(BIN)/python benchmarks/bench_catalog.py

@@ -19,7 +19,7 @@ from coeval.spec.types import Physical
 from coeval_parity.evidence import Case, Delivery, Order, components_of, holds
 from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
 from coeval_parity.result import Cause, Suspect
-from coeval_parity.suspects import Scene, suspicion
+from coeval_parity.suspects import Scene, as_streamed, suspicion
 
 MAX_FUTURE_EVENTS = 64
 """Events from after the instant of the read that the clock hypothesis tries."""
@@ -42,8 +42,11 @@ class Verdict:
     suspect: Suspect = Suspect.NONE
 
 
-def explain(case: Case, delivery: Delivery) -> Verdict:
-    """The cause of one difference. `case.stored` and `delivery` were read before the log was."""
+def explain(case: Case, delivery: Delivery, *, suspect: bool = True) -> Verdict:
+    """The cause of one difference. `case.stored` and `delivery` were read before the log was.
+
+    `suspect` looks for what is probably behind a difference that nothing explains, which takes a while.
+    """
     case = replace(case, view=narrowed(case.view, case.feature))
     visible = visible_events(case.view, case.events, case.key, case.q)
     reference = oracle(case, case.view, visible)
@@ -60,11 +63,11 @@ def explain(case: Case, delivery: Delivery) -> Verdict:
     for verdict in _hypotheses(case, delivery, visible, omitted, tiles):
         return verdict
     scene = Scene(case, delivery, visible, tiles, _tiles_with(delivery), reproduces, case.others)
-    found = suspicion(scene)
+    found = suspicion(scene) if suspect else None
     said = [_why_not(case, visible, tiles), found.proof if found else ""]
-    suspect = found.suspect if found else Suspect.NONE
     parted = _parted(case, visible, tiles)
-    return Verdict(Cause.UNEXPLAINED, " ".join(filter(None, said)), parted, {}, tiles, suspect=suspect)
+    what = found.suspect if found else Suspect.NONE
+    return Verdict(Cause.UNEXPLAINED, " ".join(filter(None, said)), parted, {}, tiles, suspect=what)
 
 
 def _tiles_with(delivery: Delivery) -> Callable[[Case, Sequence[Event]], Sequence[TileEvidence]]:
@@ -136,12 +139,17 @@ def _refused(
 
 def _producer_ahead(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
     """A side that takes the producers' clocks at their word."""
-    word = [replace(e, event_ts=e.declared_ts) if e.declared_ts > e.event_ts else e for e in visible]
-    if word == list(visible):
+
+    def change(event: Event) -> Event:
+        return replace(event, event_ts=max(event.event_ts, event.declared_ts))
+
+    if all(event.declared_ts <= event.event_ts for event in visible):
         return
+    rows = isinstance(case.view, RowView)
+    word = sorted_by_order([*map(change, visible)]) if rows else as_streamed(case, delivery, visible, change)
     tiles = tiles_of(case, delivery, word)
     gone = {order for tile in tiles for order in tile.omitted}
-    stored = case.stored.row in {event.order for event in word} if isinstance(case.view, RowView) else True
+    stored = not rows or case.stored.row in {event.order for event in word}
     kept = sorted_by_order([event for event in word if event.order not in gone])
     if stored and all(tile.sound for tile in tiles) and reproduces(case, kept):
         ahead = [event for event in visible if event.declared_ts > event.event_ts]

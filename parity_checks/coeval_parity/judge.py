@@ -30,6 +30,8 @@ from coeval_pipelines.control import ControlPlane
 
 MAX_MISTAKEN = 50
 """Keys that another key may be mistaken for, at most."""
+MAX_SUSPECTED = 1000
+"""Unexplained values of one view for which a suspect is looked for: so many tell what is wrong."""
 MAX_JUDGED = 100_000
 """Keys of one view that are explained; the rest of so broken a view is unexplained, and said to be unexamined."""
 KEPT_KEYS = {True: 20, False: 200}
@@ -64,6 +66,11 @@ class Docket:
     kept: list[Mismatch] = field(default_factory=list)
     keys: dict[Cause, set[str]] = field(default_factory=dict)
     omitted: int = 0
+
+    @property
+    def unexplained(self) -> int:
+        """Values that nothing explains, so far."""
+        return sum(counts[Cause.UNEXPLAINED] for counts in self.causes.values())
 
     def enter(self, case: Case, key: str, verdict: Verdict, symptom: Symptom) -> None:
         """Take down a verdict."""
@@ -214,14 +221,18 @@ def _judge_value(docket: Docket, screened: Screened, evidence: _Evidence, featur
         docket.within[feature] += 1
         return
     if not near(first, oracle_value(first), first.expected):
-        docket.enter(first, key, explain(first, evidence.second.delivery), _symptom(first))
+        docket.enter(first, key, _explained(docket, first, evidence), _symptom(first))
         return
     served = evidence.second.served
     case = _again(first, evidence.events, int(served.at[evidence.index]), served.columns[feature], evidence.index)
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
-    docket.enter(case, key, explain(case, evidence.second.delivery), _symptom(case))
+    docket.enter(case, key, _explained(docket, case, evidence), _symptom(case))
+
+
+def _explained(docket: Docket, case: Case, evidence: _Evidence) -> Verdict:
+    return explain(case, evidence.second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
 
 
 def _again(first: Case, events: Sequence[Event], q: int, served: Column, index: int) -> Case:

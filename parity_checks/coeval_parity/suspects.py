@@ -59,7 +59,7 @@ class Scene:
     def reproduced(self, events: Sequence[Event]) -> bool:
         """Whether the store holds exactly what the rules make of other events, and the served value is theirs."""
         tiles = self.tiles_of(self.case, events)
-        if not all(tile.sound for tile in tiles):
+        if not all(tile.sound for tile in tiles) or (tiles and all(tile.slot is None for tile in tiles)):
             return False
         gone = {order for tile in tiles for order in tile.omitted}
         return self.gives(self.case, [event for event in events if event.order not in gone])
@@ -146,10 +146,16 @@ def _shifted_window(scene: Scene) -> Iterator[Suspicion]:
         if scene.reproduced(_moved(scene, step)):
             way = "later" if step > 0 else "earlier"
             yield Suspicion(Suspect.SHIFTED_WINDOW, f"Events put one {duration(hop)} tile {way} give what is stored.")
-    edges = [replace(event, event_ts=event.event_ts - (event.event_ts % hop == 0)) for event in scene.visible]
-    if edges != list(scene.visible) and scene.reproduced(edges):
+    if any(event.event_ts % hop == 0 for event in scene.visible) and scene.reproduced(_edges(scene, hop)):
         proof = f"Events on the edge of two {duration(hop)} tiles, put into the earlier one, give what is stored."
         yield Suspicion(Suspect.SHIFTED_WINDOW, proof)
+
+
+def _edges(scene: Scene, hop: int) -> list[Event]:
+    def change(event: Event) -> Event:
+        return replace(event, event_ts=event.event_ts - (event.event_ts % hop == 0))
+
+    return as_streamed(scene.case, scene.delivery, scene.visible, change)
 
 
 def _shifted_time(scene: Scene) -> Iterator[Suspicion]:
@@ -161,31 +167,43 @@ def _shifted_time(scene: Scene) -> Iterator[Suspicion]:
 
 
 def _moved(scene: Scene, step: int) -> list[Event]:
-    """The events as a stream would have them that reads their times so far off; what batch wrote stays."""
-    events: list[Event] = []
-    for event in scene.visible:
-        there = replace(event, event_ts=event.event_ts + step)
-        if _owner(scene, event) is Owner.BATCH:
-            events.append(event)
-        elif _owner(scene, there) is not Owner.BATCH:
-            events.append(there)
-    return events
+    """The events as a stream has them that reads their times so far off."""
+
+    def change(event: Event) -> Event:
+        return replace(event, event_ts=event.event_ts + step)
+
+    return as_streamed(scene.case, scene.delivery, scene.visible, change)
 
 
-def _owner(scene: Scene, event: Event) -> Owner:
+def as_streamed(
+    case: Case, delivery: Delivery, visible: Sequence[Event], change: Callable[[Event], Event]
+) -> list[Event]:
+    """The events that tiles are made of where the stream has changed ones: what batch wrote stays as it is.
 
-    view, source = scene.case.view, scene.case.source
+    What would lie ahead of the read is in tiles that readers mask.
+    """
+    own = [event for event in visible if owner_of(case, delivery, event) is Owner.BATCH]
+    there = [changed for changed in map(change, visible) if changed.event_ts < case.q]
+    streamed = [event for event in there if owner_of(case, delivery, event) is not Owner.BATCH]
+    return sorted([*own, *streamed], key=lambda event: event.order)
+
+
+def owner_of(case: Case, delivery: Delivery, event: Event) -> Owner:
+    """Who has to deliver the tile of an event."""
+    view, source = case.view, case.source
     assert isinstance(view, WindowedView)
     assert isinstance(source, EventSource)
     hop = view.aggregates[0].hop
-    granularity = tile_plan(view, source).granularity(hop)
-    return scene.delivery.owner(granularity, event.event_ts // hop, source.allowed_lateness)
+    return delivery.owner(tile_plan(view, source).granularity(hop), event.event_ts // hop, source.allowed_lateness)
 
 
 def _wrong_key(scene: Scene) -> Iterator[Suspicion]:
     for name, events in scene.others:
         seen = [event for event in events if is_visible(scene.case.view, event, scene.case.q)]
-        if seen and scene.reproduced(sorted(seen, key=lambda event: event.order)):
+        own = [event for event in scene.visible if owner_of(scene.case, scene.delivery, event) is Owner.BATCH]
+        mixed = [*own, *(event for event in seen if owner_of(scene.case, scene.delivery, event) is not Owner.BATCH)]
+        ways = [way for way in (seen, mixed) if way and way != own]
+        if any(scene.reproduced(sorted(way, key=lambda event: event.order)) for way in ways):
             yield Suspicion(Suspect.WRONG_KEY, f"What is stored under this key is exactly what {name} should hold.")
 
 
@@ -275,5 +293,5 @@ def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
             yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
 
 
-_WINDOWED = (_lost, _twice, _wrong_key, _shifted_window, _shifted_time, _float, _corrupted)
+_WINDOWED = (_wrong_key, _lost, _twice, _shifted_window, _shifted_time, _float, _corrupted)
 _ROWS = (_wrong_key_row, _shifted_row, _lost_row, _corrupted_row)
