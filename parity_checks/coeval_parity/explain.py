@@ -16,10 +16,10 @@ from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedVie
 from coeval.spec.records import Event
 from coeval.spec.time import duration
 from coeval.spec.types import Physical
-from coeval_parity.evidence import Case, Delivery, Order, components_of, holds
+from coeval_parity.evidence import Case, Delivery, Order, components_of, holds, visible_of
 from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
 from coeval_parity.result import Cause, Suspect
-from coeval_parity.suspects import Scene, as_streamed, suspicion
+from coeval_parity.suspects import Scene, as_streamed, is_of_batch, suspicion
 
 MAX_FUTURE_EVENTS = 64
 """Events from after the instant of the read that the clock hypothesis tries."""
@@ -48,7 +48,7 @@ def explain(case: Case, delivery: Delivery, *, suspect: bool = True) -> Verdict:
     `suspect` looks for what is probably behind a difference that nothing explains, which takes a while.
     """
     case = replace(case, view=narrowed(case.view, case.feature))
-    visible = visible_events(case.view, case.events, case.key, case.q)
+    visible = visible_of(case)
     reference = oracle(case, case.view, visible)
     if not near(case, reference, case.expected):
         return Verdict(
@@ -93,7 +93,7 @@ def _hypotheses(
     if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
         proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
         yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also)
-    yield from _refused(case, tiles, kept, also, omitted or {})
+    yield from _refused(case, delivery, visible)
     for ahead in ahead_of(case):
         seen = sorted_by_order([*kept, *known_at(ahead, case.q)])
         if _stores(case, tiles, kept, ahead) and reproduces(case, seen):
@@ -123,18 +123,29 @@ def _other_rules(
             yield Verdict(Cause.DEFINITION, proof, None, gone, tiles, also)
 
 
-def _refused(
-    case: Case, tiles: Sequence[TileEvidence], kept: Sequence[Event], also: tuple[Cause, ...], gone: Mapping[Order, Why]
-) -> Iterator[Verdict]:
-    """Records that the log refused and the store counts: all of them, or one."""
+def _refused(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
+    """Records that the log refused and the stream counts, by the rules of all others: all of them, or one."""
     known = visible_events(case.view, case.rejected, case.key, case.q)
+    rows = isinstance(case.view, RowView)
+    if not rows:
+        known = [event for event in known if not is_of_batch(case, delivery, event)]
     for some in ([known] if known else []) + ([[event] for event in known] if len(known) > 1 else []):
-        if _stores(case, tiles, kept, some) and reproduces(case, sorted_by_order([*kept, *some])):
-            proof = (
-                f"Counting {len(some)} records that the log rejects gives exactly the served value: the stream took "
-                f"what it should have refused, first at partition {some[0].partition}, offset {some[0].offset}."
-            )
-            yield Verdict(Cause.REJECTED, proof, min(event.available_at for event in some), gone, tuple(tiles), also)
+        both = sorted_by_order([*visible, *some])
+        tiles = tiles_of(case, delivery, both)
+        gone = {order: why for tile in tiles for order, why in tile.omitted.items()}
+        stored = not rows or case.stored.row in {event.order for event in some}
+        kept = [event for event in both if event.order not in gone]
+        if stored and all(tile.sound for tile in tiles) and reproduces(case, kept):
+            counted = [event for event in some if event.order not in gone]
+            if counted:
+                proof = (
+                    f"Counting {len(counted)} records that the log rejects gives exactly the served value: the stream "
+                    f"took what it should have refused, first at partition {counted[0].partition}, offset "
+                    f"{counted[0].offset}."
+                )
+                also = tuple(cause for cause in Cause if cause in {_CAUSES[why] for why in gone.values()})
+                since = min(event.available_at for event in counted)
+                yield Verdict(Cause.REJECTED, proof, since, gone, tiles, also)
 
 
 def _producer_ahead(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
@@ -289,7 +300,7 @@ def reproduces(case: Case, events: Sequence[Event]) -> bool:
 
 def oracle_value(case: Case) -> Physical:
     """What the oracle computes from everything that the log holds."""
-    return oracle(case, narrowed(case.view, case.feature), case.events, seen=False)
+    return oracle(case, narrowed(case.view, case.feature), visible_of(case))
 
 
 def versions(case: Case) -> Iterator[View]:
@@ -309,7 +320,7 @@ def near(case: Case, left: Physical, right: Physical) -> bool:
     assert isinstance(case.source, EventSource)
     aggregate = next(item for item in case.view.aggregates if item.feature == case.feature)
     column = aggregate_column(aggregate, case.source)
-    seen = in_window(aggregate, visible_events(case.view, case.events, case.key, case.q), case.q)
+    seen = in_window(aggregate, visible_of(case), case.q)
     bound = tolerance(aggregate.function, values_of(aggregate, seen), column.type if column else None)
     return agree(aggregate.function, left, right, bound)
 

@@ -19,7 +19,7 @@ from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
-from coeval_parity.evidence import Case, Floor, Stored
+from coeval_parity.evidence import Case, Floor, Stored, visible_of
 from coeval_parity.expected import Events, Log, floors_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
@@ -138,9 +138,10 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             rejected=seen_by(view, refused.get(key, [])),
             others=[(name, found) for other, name, found in candidates if other != key],
         )
+        looks = _looks(screened, evidence)
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
-                _judge_value(docket, screened, evidence, name)
+                _judge_value(docket, screened, evidence, looks, name)
     _count_unexamined(docket, screened, set(keys))
     return docket.close()
 
@@ -196,16 +197,17 @@ def _named(view: View, key: str) -> str:
     return " ".join(f"{name}={value}" for name, value in entity(view, decode_key(view.key, key)).items())
 
 
-def _judge_value(docket: Docket, screened: Screened, evidence: _Evidence, feature: str) -> None:
+def _looks(screened: Screened, evidence: _Evidence) -> tuple[Case, Case]:
+    """A key as the first look found it, and as the second did, of no feature yet."""
     view, key = evidence.second.view, evidence.second.served.keys[evidence.index]
     first = Case(
         view=view,
         source=evidence.manifest.source_of(view),
-        feature=feature,
+        feature="",
         key=decode_key(view.key, key),
         q=int(screened.served.at[evidence.row]),
-        served=_value(screened.served.columns[feature], evidence.row),
-        expected=_value(screened.expected[feature], evidence.row),
+        served=None,
+        expected=None,
         stored=evidence.stored,
         events=evidence.known,
         every=evidence.every,
@@ -217,14 +219,25 @@ def _judge_value(docket: Docket, screened: Screened, evidence: _Evidence, featur
         rejected=evidence.rejected,
         others=evidence.others,
     )
-    if near(first, first.served, first.expected):
+    second = replace(first, q=int(evidence.second.served.at[evidence.index]), events=evidence.events)
+    return replace(first, known=visible_of(first)), replace(second, known=visible_of(second))
+
+
+def _judge_value(
+    docket: Docket, screened: Screened, evidence: _Evidence, looks: tuple[Case, Case], feature: str
+) -> None:
+    key = evidence.second.served.keys[evidence.index]
+    served = _value(screened.served.columns[feature], evidence.row)
+    expected = _value(screened.expected[feature], evidence.row)
+    first = replace(looks[0], feature=feature, served=served, expected=expected)
+    if near(first, served, expected):
         docket.within[feature] += 1
         return
-    if not near(first, oracle_value(first), first.expected):
+    if not near(first, oracle_value(first), expected):
         docket.enter(first, key, _explained(docket, first, evidence), _symptom(first))
         return
-    served = evidence.second.served
-    case = _again(first, evidence.events, int(served.at[evidence.index]), served.columns[feature], evidence.index)
+    again = replace(looks[1], feature=feature, served=_value(evidence.second.served.columns[feature], evidence.index))
+    case = replace(again, expected=oracle_value(again))
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
@@ -233,12 +246,6 @@ def _judge_value(docket: Docket, screened: Screened, evidence: _Evidence, featur
 
 def _explained(docket: Docket, case: Case, evidence: _Evidence) -> Verdict:
     return explain(case, evidence.second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
-
-
-def _again(first: Case, events: Sequence[Event], q: int, served: Column, index: int) -> Case:
-    """The case as the second look found it."""
-    moved = replace(first, q=q, events=events, served=_value(served, index))
-    return replace(moved, expected=oracle_value(moved))
 
 
 def _symptom(case: Case) -> Symptom:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coeval.aggregations.tiles import tile_plan
-from coeval.reference.oracle import is_late, visible_events
+from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import MINUTE, floor_to
-from coeval_parity.evidence import Case, Delivery, Order, Owner
+from coeval_parity.evidence import Case, Delivery, Order, Owner, visible_of
 from coeval_parity.omissions import Why
 from coeval_pipelines.control import BatchLoad, Certificate, ControlPlane, Deployment
 from coeval_pipelines.coordination.handoff import is_streamed
@@ -80,7 +80,7 @@ class LeftOut:
 
 def left_out(case: Case, delivery: Delivery) -> LeftOut:
     """What a value of the past left out. `case.view` has the value's feature alone."""
-    visible = visible_events(case.view, case.events, case.key, case.q)
+    visible = visible_of(case)
     view, source = case.view, case.source
     if not isinstance(view, WindowedView):
         waiting = delivery.in_flight if view.stream else delivery.after_load

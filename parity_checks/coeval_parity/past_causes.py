@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 
-from coeval.reference.oracle import visible_events
 from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration
-from coeval_parity.evidence import Case, Delivery, Order
+from coeval_parity.evidence import Case, Delivery, Order, visible_of
 from coeval_parity.explain import Verdict, ahead_of, delivery_verdict, known_at, narrowed, near, oracle, versions
 from coeval_parity.omissions import Why
 from coeval_parity.past import History, LeftOut, left_out
@@ -27,7 +26,7 @@ MAX_TRIED = 2000
 
 def explain_past(case: Case, past: History) -> Verdict:
     """The cause of one difference of a response. `case.view` has its feature alone; nothing is known of the state."""
-    visible = visible_events(case.view, case.events, case.key, case.q)
+    visible = visible_of(case)
     if not near(case, oracle(case, case.view, visible), case.expected):
         return Verdict(Cause.UNEXPLAINED, _WRONG_OFFLINE, None, {})
     for verdict in _hypotheses(case, past, visible):

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from coeval.spec.types import Kind, Physical
 from coeval_parity.compare import Comparison, Values, compare
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
-from coeval_parity.evidence import Case, Stored
+from coeval_parity.evidence import Case, Stored, visible_of
 from coeval_parity.expected import Log, floors_of
 from coeval_parity.explain import narrowed, near
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
@@ -257,8 +258,11 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
             floors=floors_of(log.erasures, view, parts, erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
         )
-        for row, name in sorted(rows[key]):
-            _judge_value(docket, screened, base, key, row, name, past)
+        for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
+            then = replace(base, q=int(screened.served.at[row]))
+            then = replace(then, known=visible_of(then))
+            for _, name in names:
+                _judge_value(docket, screened, then, key, row, name, past)
     return docket.close()
 
 
@@ -266,7 +270,6 @@ def _judge_value(docket: Docket, screened: Screened, base: Case, key: str, row: 
     case = replace(
         base,
         feature=name,
-        q=int(screened.served.at[row]),
         served=_value(screened.served.columns[name], row),
         expected=_value(screened.expected[name], row),
     )

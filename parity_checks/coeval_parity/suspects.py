@@ -5,19 +5,20 @@ A suspect excuses nothing: the difference stays unexplained. It tells whoever lo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 from coeval.aggregations.ops import Additive
 from coeval.aggregations.partial import Component
 from coeval.aggregations.states import Storage
-from coeval.aggregations.tiles import tile_plan
 from coeval.reference.oracle import is_visible
 from coeval.spec.model import EventSource, WindowedView
 from coeval.spec.records import Event
-from coeval.spec.time import HOUR, MINUTE, duration
-from coeval_parity.evidence import Case, Delivery, Order, Owner, Slot, fold, holds
+from coeval.spec.time import HOUR, MINUTE, duration, floor_to
+from coeval_parity.evidence import Case, Delivery, Order, Slot, fold, holds
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import Suspect
 
@@ -38,7 +39,7 @@ class Suspicion:
     proof: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scene:
     """What suspicions are tried on. `tiles_of` gives the tiles of a case with other events, `gives` whether these make
     the served value; `others` are the events of other keys, by how a person would name those."""
@@ -51,18 +52,28 @@ class Scene:
     gives: Gives
     others: Sequence[tuple[str, Sequence[Event]]] = field(default_factory=tuple)
 
-    @property
+    @cached_property
     def wrong(self) -> list[TileEvidence]:
         """The tiles that do not hold what they should."""
         return [tile for tile in self.tiles if not tile.sound]
 
     def reproduced(self, events: Sequence[Event]) -> bool:
         """Whether the store holds exactly what the rules make of other events, and the served value is theirs."""
+        if not self._has_room_for(events):
+            return False
         tiles = self.tiles_of(self.case, events)
         if not all(tile.sound for tile in tiles) or (tiles and all(tile.slot is None for tile in tiles)):
             return False
         gone = {order for tile in tiles for order in tile.omitted}
         return self.gives(self.case, [event for event in events if event.order not in gone])
+
+    def _has_room_for(self, events: Sequence[Event]) -> bool:
+        """Whether there are as many events in each tile as it says that it holds; which rules most out at once."""
+        assert isinstance(self.case.view, WindowedView)
+        hop = self.case.view.aggregates[0].hop
+        wanted = {tile.index: tile.slot.events for tile in self.tiles if tile.slot}
+        found = Counter(event.event_ts // hop for event in events)
+        return all(found[index] >= count for index, count in wanted.items())
 
 
 def suspicion(scene: Scene) -> Suspicion | None:
@@ -182,26 +193,39 @@ def as_streamed(
 
     What would lie ahead of the read is in tiles that readers mask.
     """
-    own = [event for event in visible if owner_of(case, delivery, event) is Owner.BATCH]
-    there = [changed for changed in map(change, visible) if changed.event_ts < case.q]
-    streamed = [event for event in there if owner_of(case, delivery, event) is not Owner.BATCH]
+    own = [event for event in visible if is_of_batch(case, delivery, event)]
+    assert isinstance(case.view, WindowedView)
+    hop = case.view.aggregates[0].hop
+    there = [changed for changed in map(change, visible) if changed.event_ts // hop <= (case.q - 1) // hop]
+    # Where batch has nothing to write, what the stream put there stays.
+    written = {event.event_ts // hop for event in own}
+    since = delivery.since if delivery.since is not None else case.q
+    streamed = [
+        event
+        for event in there
+        if not is_of_batch(case, delivery, event)
+        or (event.event_ts // hop not in written and floor_to(event.event_ts, hop) >= since)
+    ]
     return sorted([*own, *streamed], key=lambda event: event.order)
 
 
-def owner_of(case: Case, delivery: Delivery, event: Event) -> Owner:
-    """Who has to deliver the tile of an event."""
-    view, source = case.view, case.source
-    assert isinstance(view, WindowedView)
-    assert isinstance(source, EventSource)
-    hop = view.aggregates[0].hop
-    return delivery.owner(tile_plan(view, source).granularity(hop), event.event_ts // hop, source.allowed_lateness)
+def is_of_batch(case: Case, delivery: Delivery, event: Event) -> bool:
+    """Whether batch has to deliver the tile of an event."""
+    assert isinstance(case.view, WindowedView)
+    assert isinstance(case.source, EventSource)
+    if delivery.load_cut is None:
+        return False
+    final = floor_to(delivery.load_cut - case.source.allowed_lateness, case.view.aggregates[0].hop)
+    return event.event_ts < final
 
 
 def _wrong_key(scene: Scene) -> Iterator[Suspicion]:
+    if not any(tile.slot for tile in scene.wrong):
+        return  # what is not there is nobody's
     for name, events in scene.others:
         seen = [event for event in events if is_visible(scene.case.view, event, scene.case.q)]
-        own = [event for event in scene.visible if owner_of(scene.case, scene.delivery, event) is Owner.BATCH]
-        mixed = [*own, *(event for event in seen if owner_of(scene.case, scene.delivery, event) is not Owner.BATCH)]
+        own = [event for event in scene.visible if is_of_batch(scene.case, scene.delivery, event)]
+        mixed = [*own, *(event for event in seen if not is_of_batch(scene.case, scene.delivery, event))]
         ways = [way for way in (seen, mixed) if way and way != own]
         if any(scene.reproduced(sorted(way, key=lambda event: event.order)) for way in ways):
             yield Suspicion(Suspect.WRONG_KEY, f"What is stored under this key is exactly what {name} should hold.")
@@ -293,5 +317,5 @@ def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
             yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
 
 
-_WINDOWED = (_wrong_key, _lost, _twice, _shifted_window, _shifted_time, _float, _corrupted)
+_WINDOWED = (_shifted_window, _shifted_time, _wrong_key, _lost, _twice, _float, _corrupted)
 _ROWS = (_wrong_key_row, _shifted_row, _lost_row, _corrupted_row)
