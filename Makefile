@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations exactness chaos chaos-offline soak soak-online
+.PHONY: help setup demo test mutations exactness chaos chaos-offline faults soak soak-online
 .PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness bench-drift
 .PHONY: lint types format lock up down status clean distclean
 
@@ -36,6 +36,9 @@ chaos: setup ## Kill, wipe, pause and change a whole stack while a million recor
 
 chaos-offline: setup ## Kill ingests, training sets and backfills twenty times, run them again, and compare every value
 	@$(BIN)/python -m tests.chaos.offline
+
+faults: setup ## Put each known fault into a sound world, with three seeds, and see whether parity names it
+	@$(BIN)/python -m tests.faults
 
 bench-catalog: setup ## Measure imports, help, manifest, plan and apply, beside plain Feast
 	@$(BIN)/python benchmarks/bench_catalog.py

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coeval_parity.story_command import explain
+
 if TYPE_CHECKING:
     from coeval_parity.result import ParityResult
     from coeval_pipelines.control import ControlPlane
@@ -21,27 +23,44 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Does the store serve what training would use? If not: exactly why?", no_args_is_help=True)
     group.command("run")(run)
     group.command("show")(show)
+    group.command("replay")(replay)
     app.add_typer(group, name="parity")
+    app.command("explain")(explain)
 
 
 def run(
     views: Annotated[list[str] | None, typer.Argument(help="Views to compare (default: all).")] = None,
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
-    ingest: Annotated[bool, typer.Option(help="First read what is new in the topics into the log.")] = True,
+    ingest: Annotated[bool, typer.Option(help="Read what is new in the topics, too.")] = True,
+    engine: Annotated[str, typer.Option(help="auto, local (this process) or spark.")] = "auto",
+    sample: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of keys to compare.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Which keys are in the sample.")] = 0,
 ) -> None:
     """Compare every stored value with the log; exit 1 if a difference is neither in flight nor late.
 
-    Example: coeval parity run household_spend
+    A log of up to some million rows is read in this process, with what its topic holds beyond it; a larger one by
+    Spark, which reads the topic into the log first.
+
+    Example: coeval parity run household_spend --sample 0.1
     """
     from coeval.client import read_manifest
     from coeval.errors import CheckFailedError
     from coeval.settings import load_settings
-    from coeval_parity.run import run_parity
+    from coeval_parity.run import Sample, run_parity
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    result = run_parity(settings, manifest, views=views, on_progress=_progress, ingest=ingest, html=html)
+    result = run_parity(
+        settings,
+        manifest,
+        views=views,
+        on_progress=_progress,
+        ingest=ingest,
+        html=html,
+        wanted=engine,
+        sample=Sample(sample, seed),
+    )
     _print(result, as_json)
     _progress(f"report {result.report}")
     if not result.passed:
@@ -49,6 +68,38 @@ def run(
             f"Parity failed: {'; '.join(result.breaches)}.",
             f"Open {result.report}, or: coeval parity show {result.run}",
         )
+
+
+def replay(
+    views: Annotated[list[str] | None, typer.Argument(help="Views to compare (default: all).")] = None,
+    since: Annotated[str, typer.Option(help="Responses from this instant on: 2026-11-20T00:00:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="Responses before this instant.")] = "",
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
+    ingest: Annotated[bool, typer.Option(help="First read the serving log, and what is new in the topics.")] = True,
+    engine: Annotated[str, typer.Option(help="auto, local (this process) or spark.")] = "auto",
+) -> None:
+    """Compute what was served again, each response as of its instant; exit 1 if a difference is not benign.
+
+    What the feature server logs (COEVAL_SERVER__SERVING_LOG) is taken into a table, exactly once, and compared value by
+    value with what the log of events says that training would have used.
+
+    Example: coeval parity replay card_spend --since 2026-11-20T00:00:00Z
+    """
+    from coeval.client import read_manifest
+    from coeval.errors import CheckFailedError
+    from coeval.settings import load_settings
+    from coeval_parity.replay import Span, run_replay
+    from coeval_parity.story_command import instant
+
+    settings = load_settings()
+    manifest = read_manifest(settings.manifest_path)
+    span = Span(instant(since, "--since"), instant(until, "--until"))
+    result = run_replay(settings, manifest, span, views, _progress, ingest=ingest, wanted=engine, html=html)
+    _print(result, as_json)
+    _progress(f"report {result.report}")
+    if not result.passed:
+        raise CheckFailedError(f"Replay failed: {'; '.join(result.breaches)}.", f"Open {result.report}")
 
 
 def show(

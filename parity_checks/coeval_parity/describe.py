@@ -35,7 +35,7 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
     """The report of one difference."""
     field = _feature(case.view, case.feature)
     aggregate = aggregate_of(case.view, case.feature)
-    lines, omitted = _events(case, verdict, aggregate)
+    lines, omitted = event_lines(case, verdict)
     return Mismatch(
         view=case.view.name,
         feature=case.feature,
@@ -45,10 +45,12 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
         served=to_logical(field.type, case.served),
         expected=to_logical(field.type, case.expected),
         cause=verdict.cause,
+        also=verdict.also,
+        suspect=verdict.suspect,
         symptom=symptom,
         proof=verdict.proof,
         since=verdict.since,
-        steps=_tile_steps(case, verdict, aggregate) if aggregate else _row_step(case),
+        steps=steps(case, verdict),
         events=lines,
         events_omitted=omitted,
     )
@@ -77,6 +79,12 @@ def symptom_of(served: Physical, expected: Physical) -> Symptom:
 
 def _feature(view: View, name: str) -> Field:
     return next(field for field in view.features if field.name == name)
+
+
+def steps(case: Case, verdict: Verdict) -> tuple[Step, ...]:
+    """Both computations side by side, tile by tile, or of the winning row."""
+    aggregate = aggregate_of(case.view, case.feature)
+    return _tile_steps(case, verdict, aggregate) if aggregate else _row_step(case)
 
 
 def _tile_steps(case: Case, verdict: Verdict, aggregate: Aggregate) -> tuple[Step, ...]:
@@ -147,8 +155,9 @@ def _position(order: Order) -> str:
     return f"event of {iso(event_ts)}, available {iso(available_at)}, {where}, offset {offset}"
 
 
-def _events(case: Case, verdict: Verdict, aggregate: Aggregate | None) -> tuple[tuple[EventLine, ...], int]:
-    """The events in the total order, the telling ones first where there are too many to show."""
+def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], int]:
+    """The events in the total order, the telling ones first where there are too many to show; how many are not."""
+    aggregate = aggregate_of(case.view, case.feature)
     inside = visible_events(case.view, case.events, case.key, case.q)
     telling = set(verdict.omitted)
     if aggregate is not None:
@@ -158,9 +167,7 @@ def _events(case: Case, verdict: Verdict, aggregate: Aggregate | None) -> tuple[
         telling |= {event.order for event in inside if event.event_ts // aggregate.hop not in agreed}
     ranked = sorted(inside, key=lambda event: (event.order not in telling, tuple(-part for part in event.order)))
     shown = sorted(ranked[:MAX_EVENTS], key=lambda event: event.order)
-    reads = _reads(case.source, case.feature, aggregate)
-    lines = tuple(_line(event, verdict, aggregate, reads) for event in shown)
-    return lines, len(inside) - len(shown)
+    return tuple(event_line(case, event, verdict) for event in shown), len(inside) - len(shown)
 
 
 def _reads(source: EventSource | BatchSource, feature: str, aggregate: Aggregate | None) -> Field | None:
@@ -169,7 +176,10 @@ def _reads(source: EventSource | BatchSource, feature: str, aggregate: Aggregate
     return source.field(name) if name else None
 
 
-def _line(event: Event, verdict: Verdict, aggregate: Aggregate | None, reads: Field | None) -> EventLine:
+def event_line(case: Case, event: Event, verdict: Verdict) -> EventLine:
+    """One event as a report shows it."""
+    aggregate = aggregate_of(case.view, case.feature)
+    reads = _reads(case.source, case.feature, aggregate)
     return EventLine(
         event_id=event.event_id,
         event_ts=event.event_ts,

@@ -15,7 +15,7 @@ from coeval_parity.result import ParityResult
 
 def to_document(result: ParityResult) -> dict[str, Any]:
     """The result with its totals first, ready for `json.dumps`."""
-    return {**result.summary(), **_plain(result)}
+    return {**result.summary(), **plain(result)}
 
 
 def from_document(document: Mapping[str, Any]) -> ParityResult:
@@ -30,13 +30,14 @@ def from_document(document: Mapping[str, Any]) -> ParityResult:
         raise UsageError(f"This is not a parity result: {error}.", "Run parity again: coeval parity run") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of dataclasses, mappings and tuples as JSON has it; what is no number as text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)
@@ -59,7 +60,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return {_key(arguments[0], key): _typed(arguments[1], item) for key, item in value.items()}
     if is_dataclass(hint) and isinstance(hint, type):
         hints = _hints(hint)
-        return hint(**{item.name: _typed(hints[item.name], value[item.name]) for item in fields(hint)})
+        given = [item.name for item in fields(hint) if item.name in value]  # an earlier release knew fewer
+        return hint(**{name: _typed(hints[name], value[name]) for name in given})
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint(value)
     return float(value) if hint is float else value

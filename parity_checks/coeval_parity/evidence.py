@@ -12,6 +12,7 @@ from coeval.aggregations.partial import Component
 from coeval.aggregations.states import Storage
 from coeval.aggregations.tiles import Granularity, aggregate_column
 from coeval.reference.aggregate import tolerance
+from coeval.reference.oracle import visible_events
 from coeval.spec.model import Aggregate, BatchSource, EventSource, View
 from coeval.spec.records import Event
 from coeval.spec.types import FLOAT64, Physical
@@ -118,6 +119,19 @@ class Case:
     """The key's events whose subject was erased, in a view that is not keyed by it."""
     erased_epoch: int = 0
     """Loads up to this one may have written them."""
+    every: Sequence[Event] = ()
+    """The key's events before the view selects any, for other definitions of it."""
+    known: Sequence[Event] | None = None
+    """The events that are visible at q, in the total order, where that was worked out for all features of a key."""
+    rejected: Sequence[Event] = ()
+    """What records of the key that the log refused would be as events."""
+    others: Sequence[tuple[str, Sequence[Event]]] = ()
+    """The events of other keys that this one may be mistaken for, by how a person would name those."""
+
+
+def visible_of(case: Case) -> Sequence[Event]:
+    """The events that a value at q may be made of, in the total order."""
+    return visible_events(case.view, case.events, case.key, case.q) if case.known is None else case.known
 
 
 def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component, ...]:

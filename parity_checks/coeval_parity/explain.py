@@ -6,19 +6,20 @@ oracle again. What none of them reproduces exactly is unexplained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coeval.aggregations.tiles import aggregate_column, tile_plan
 from coeval.reference.aggregate import agree, tolerance
-from coeval.reference.oracle import in_window, value_at, values_of, visible_events
-from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedView
+from coeval.reference.oracle import in_window, value_of, values_of, visible_events
+from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedView, columns_read
 from coeval.spec.records import Event
 from coeval.spec.time import duration
 from coeval.spec.types import Physical
-from coeval_parity.evidence import Case, Delivery, Order, components_of, holds
+from coeval_parity.evidence import Case, Delivery, Order, components_of, holds, visible_of
 from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
-from coeval_parity.result import Cause
+from coeval_parity.result import Cause, Suspect
+from coeval_parity.suspects import Scene, as_streamed, is_of_batch, suspicion
 
 MAX_FUTURE_EVENTS = 64
 """Events from after the instant of the read that the clock hypothesis tries."""
@@ -26,20 +27,29 @@ MAX_FUTURE_EVENTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The cause of a difference, its proof in words, and what the served value leaves out (by position)."""
+    """The cause of a difference, its proof in words, and what the served value leaves out (by position).
+
+    `also` are other causes that it takes beside `cause` to give the served value, in their order; `suspect` is what is
+    probably behind a difference that is unexplained.
+    """
 
     cause: Cause
     proof: str
     since: int | None
     omitted: Mapping[Order, Why]
     tiles: tuple[TileEvidence, ...] = ()
+    also: tuple[Cause, ...] = ()
+    suspect: Suspect = Suspect.NONE
 
 
-def explain(case: Case, delivery: Delivery) -> Verdict:
-    """The cause of one difference. `case.stored` and `delivery` were read before the log was."""
-    case = replace(case, view=_narrowed(case.view, case.feature))
-    visible = visible_events(case.view, case.events, case.key, case.q)
-    reference = _oracle(case, case.view, visible)
+def explain(case: Case, delivery: Delivery, *, suspect: bool = True) -> Verdict:
+    """The cause of one difference. `case.stored` and `delivery` were read before the log was.
+
+    `suspect` looks for what is probably behind a difference that nothing explains, which takes a while.
+    """
+    case = replace(case, view=narrowed(case.view, case.feature))
+    visible = visible_of(case)
+    reference = oracle(case, case.view, visible)
     if not near(case, reference, case.expected):
         return Verdict(
             Cause.UNEXPLAINED,
@@ -48,11 +58,20 @@ def explain(case: Case, delivery: Delivery) -> Verdict:
             None,
             {},
         )
-    tiles = tuple(_tiles(case, delivery, visible))
+    tiles = tiles_of(case, delivery, visible)
     omitted = _omitted(case, delivery, visible, tiles)
     for verdict in _hypotheses(case, delivery, visible, omitted, tiles):
         return verdict
-    return Verdict(Cause.UNEXPLAINED, _why_not(case, visible, tiles), _parted(case, visible, tiles), {}, tiles)
+    scene = Scene(case, delivery, visible, tiles, _tiles_with(delivery), reproduces, case.others)
+    found = suspicion(scene) if suspect else None
+    said = [_why_not(case, visible, tiles), found.proof if found else ""]
+    parted = _parted(case, visible, tiles)
+    what = found.suspect if found else Suspect.NONE
+    return Verdict(Cause.UNEXPLAINED, " ".join(filter(None, said)), parted, {}, tiles, suspect=what)
+
+
+def _tiles_with(delivery: Delivery) -> Callable[[Case, Sequence[Event]], Sequence[TileEvidence]]:
+    return lambda case, events: tiles_of(case, delivery, events)
 
 
 def _hypotheses(
@@ -65,45 +84,135 @@ def _hypotheses(
     """Every hypothesis that reproduces the served value, the likeliest first."""
     kept = [event for event in visible if event.order not in (omitted or {})]
     # A value can come out right by chance; every tile that it is made of cannot.
-    if omitted and all(tile.sound for tile in tiles) and _reproduces(case, case.view, kept):
-        yield _delivery_verdict(case, delivery, visible, omitted, tiles)
-    if isinstance(case.view, RowView) and case.view.ttl and _reproduces(case, replace(case.view, ttl=0), visible):
-        proof = f"Ignoring the ttl of {duration(case.view.ttl)} gives exactly the served value."
-        yield Verdict(Cause.TTL, proof, visible[-1].event_ts + case.view.ttl if visible else None, {}, tiles)
-    for other in case.definitions:
-        if _has(other, case.feature) and _reproduces(case, _narrowed(other, case.feature), visible):
-            yield Verdict(Cause.DEFINITION, f"Version {other.version} gives exactly the served value.", None, {}, tiles)
+    if omitted and all(tile.sound for tile in tiles) and reproduces(case, kept):
+        yield delivery_verdict(case, delivery, visible, omitted, tiles)
+    for gone in ({}, omitted) if omitted else ({},):
+        yield from _other_rules(case, delivery, visible, gone, tiles)
+    also = _with_delivery(case, delivery, visible, omitted or {})
     still = _still_there(case)
-    if still and _stores(case, tiles, kept, still) and _reproduces(case, case.view, [*kept, *still]):
+    if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
         proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
-        yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles)
-    for ahead in _ahead(case):
-        if _stores(case, tiles, kept, ahead) and _reproduces(case, case.view, [*kept, *_known_at(ahead, case.q)]):
+        yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also)
+    yield from _refused(case, delivery, visible)
+    for ahead in ahead_of(case):
+        seen = sorted_by_order([*kept, *known_at(ahead, case.q)])
+        if _stores(case, tiles, kept, ahead) and reproduces(case, seen):
             proof = f"Counting {len(ahead)} events that became available at or after the read gives the served value."
-            yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles)
+            yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles, also)
+    yield from _producer_ahead(case, delivery, visible)
 
 
-def _delivery_verdict(
+def _other_rules(
+    case: Case,
+    delivery: Delivery,
+    visible: Sequence[Event],
+    gone: Mapping[Order, Why],
+    tiles: tuple[TileEvidence, ...],
+) -> Iterator[Verdict]:
+    """Another ttl, another version of the view; of what was delivered, where some was not."""
+    also = _with_delivery(case, delivery, visible, gone)
+    left = [event for event in visible if event.order not in gone]
+    view = case.view
+    if isinstance(view, RowView) and view.ttl and near(case, oracle(case, replace(view, ttl=0), left), case.served):
+        proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
+        yield Verdict(Cause.TTL, proof, left[-1].event_ts + view.ttl if left else None, gone, tiles, also)
+    for other in versions(case):
+        every = [event for event in case.every or case.events if event.order not in gone]
+        if near(case, oracle(case, narrowed(other, case.feature), every, seen=False), case.served):
+            proof = f"Version {other.version} gives exactly the served value."
+            yield Verdict(Cause.DEFINITION, proof, None, gone, tiles, also)
+
+
+def _refused(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
+    """Records that the log refused and the stream counts, by the rules of all others: all of them, or one."""
+    known = visible_events(case.view, case.rejected, case.key, case.q)
+    rows = isinstance(case.view, RowView)
+    if not rows:
+        known = [event for event in known if not is_of_batch(case, delivery, event)]
+    for some in ([known] if known else []) + ([[event] for event in known] if len(known) > 1 else []):
+        both = sorted_by_order([*visible, *some])
+        tiles = tiles_of(case, delivery, both)
+        gone = {order: why for tile in tiles for order, why in tile.omitted.items()}
+        stored = not rows or case.stored.row in {event.order for event in some}
+        kept = [event for event in both if event.order not in gone]
+        if stored and all(tile.sound for tile in tiles) and reproduces(case, kept):
+            counted = [event for event in some if event.order not in gone]
+            if counted:
+                proof = (
+                    f"Counting {len(counted)} records that the log rejects gives exactly the served value: the stream "
+                    f"took what it should have refused, first at partition {counted[0].partition}, offset "
+                    f"{counted[0].offset}."
+                )
+                also = tuple(cause for cause in Cause if cause in {_CAUSES[why] for why in gone.values()})
+                since = min(event.available_at for event in counted)
+                yield Verdict(Cause.REJECTED, proof, since, gone, tiles, also)
+
+
+def _producer_ahead(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
+    """A side that takes the producers' clocks at their word."""
+
+    def change(event: Event) -> Event:
+        return replace(event, event_ts=max(event.event_ts, event.declared_ts))
+
+    if all(event.declared_ts <= event.event_ts for event in visible):
+        return
+    rows = isinstance(case.view, RowView)
+    word = sorted_by_order([*map(change, visible)]) if rows else as_streamed(case, delivery, visible, change)
+    tiles = tiles_of(case, delivery, word)
+    gone = {order for tile in tiles for order in tile.omitted}
+    stored = not rows or case.stored.row in {event.order for event in word}
+    kept = sorted_by_order([event for event in word if event.order not in gone])
+    if stored and all(tile.sound for tile in tiles) and reproduces(case, kept):
+        ahead = [event for event in visible if event.declared_ts > event.event_ts]
+        proof = f"Taking {len(ahead)} producers' clocks that were ahead at their word gives exactly the served value."
+        yield Verdict(Cause.CLOCK, proof, min(event.available_at for event in ahead), {}, tiles)
+
+
+def sorted_by_order(events: Sequence[Event]) -> list[Event]:
+    """Events in the total order."""
+    return sorted(events, key=lambda event: event.order)
+
+
+def _with_delivery(
+    case: Case, delivery: Delivery, visible: Sequence[Event], omitted: Mapping[Order, Why]
+) -> tuple[Cause, ...]:
+    """The causes of what is left out beside another cause."""
+    if not omitted:
+        return ()
+    verdict = delivery_verdict(case, delivery, visible, omitted, ())
+    return tuple(sorted({verdict.cause, *verdict.also}, key=list(Cause).index))
+
+
+def delivery_verdict(
     case: Case,
     delivery: Delivery,
     visible: Sequence[Event],
     omitted: Mapping[Order, Why],
     tiles: tuple[TileEvidence, ...],
 ) -> Verdict:
+    """The verdict where what was not delivered gives the served value."""
     gone = [event for event in visible if event.order in omitted]
     since = min(event.available_at for event in gone)
     waiting = [event.available_at for event in gone if omitted[event.order] not in (Why.LATE, Why.ERASED)]
     proof = f"Leaving out {_counted(omitted)} gives exactly the served value."
+    found = {_CAUSES[why] for why in omitted.values()}
     if Why.UNDELIVERED in omitted.values():
         proof += " No writer owns their tiles: the batch load is behind the stream's start."
-        return Verdict(Cause.STALE, proof, since, omitted, tiles)
-    if waiting and case.q - min(waiting) > delivery.freshness:
+    elif waiting and case.q - min(waiting) > delivery.freshness:
         proof += f" The oldest has waited longer than the promised {duration(delivery.freshness)}."
-        return Verdict(Cause.STALE, proof, since, omitted, tiles)
-    if Why.ERASED in omitted.values():
-        return Verdict(Cause.ERASED, proof, since, omitted, tiles)
-    return Verdict(Cause.IN_FLIGHT if waiting else Cause.LATE, proof, since, omitted, tiles)
+        found = {Cause.STALE if cause is Cause.IN_FLIGHT else cause for cause in found}
+    # What a sound system does not do comes first, then what is over soonest.
+    first, *others = sorted(found, key=_DELIVERY.index)
+    return Verdict(first, proof, since, omitted, tiles, tuple(sorted(others, key=list(Cause).index)))
 
+
+_CAUSES = {
+    Why.LATE: Cause.LATE,
+    Why.IN_FLIGHT: Cause.IN_FLIGHT,
+    Why.UNDELIVERED: Cause.STALE,
+    Why.ERASED: Cause.ERASED,
+}
+_DELIVERY = (Cause.STALE, Cause.ERASED, Cause.IN_FLIGHT, Cause.LATE)
 
 _REASONS = {
     Why.LATE: "that came too late for a tile",
@@ -119,14 +228,16 @@ def _counted(omitted: Mapping[Order, Why]) -> str:
     return " and ".join(parts)
 
 
-def _tiles(case: Case, delivery: Delivery, visible: Sequence[Event]) -> list[TileEvidence]:
-    if not isinstance(case.view, WindowedView):
-        return []
+def tiles_of(case: Case, delivery: Delivery, visible: Sequence[Event]) -> tuple[TileEvidence, ...]:
+    """The tiles of a windowed value, on both sides; nothing of a row."""
+    view = narrowed(case.view, case.feature)
+    if not isinstance(view, WindowedView):
+        return ()
     assert isinstance(case.source, EventSource)
-    aggregate = case.view.aggregates[0]
-    granularity = tile_plan(case.view, case.source).granularity(aggregate.hop)
+    aggregate = view.aggregates[0]
+    granularity = tile_plan(view, case.source).granularity(aggregate.hop)
     stored = case.stored.tiles.get(aggregate.hop, {})
-    return window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floors)
+    return tuple(window_evidence(aggregate, case.source, granularity, delivery, stored, visible, case.q, case.floors))
 
 
 def _omitted(
@@ -148,14 +259,14 @@ def _still_there(case: Case) -> list[Event]:
     return [event for event, slot in found if slot is not None and slot.epoch <= case.erased_epoch]
 
 
-def _ahead(case: Case) -> Iterator[list[Event]]:
+def ahead_of(case: Case) -> Iterator[list[Event]]:
     """Prefixes of the events that became available only at or after the read."""
     future = sorted((e for e in case.events if e.available_at >= case.q), key=lambda event: event.order[1:])
     for end in range(1, min(len(future), MAX_FUTURE_EVENTS) + 1):
         yield future[:end]
 
 
-def _known_at(ahead: Sequence[Event], q: int) -> list[Event]:
+def known_at(ahead: Sequence[Event], q: int) -> list[Event]:
     """The events as if they had become available just before q."""
     return [replace(item, available_at=q - 1, event_ts=min(item.event_ts, q - 1)) for item in ahead]
 
@@ -176,17 +287,28 @@ def _stores(case: Case, tiles: Sequence[TileEvidence], kept: Sequence[Event], ah
     )
 
 
-def _oracle(case: Case, view: View, events: Sequence[Event]) -> Physical:
-    return value_at(view, case.source, events, case.key, case.q)[case.feature].value
+def oracle(case: Case, view: View, events: Sequence[Event], *, seen: bool = True) -> Physical:
+    """What the oracle makes of events: `seen`, of those that the view selects, visible and in the total order."""
+    visible = events if seen else visible_events(view, events, case.key, case.q)
+    return value_of(view, case.source, visible, case.q)[case.feature].value
 
 
-def _reproduces(case: Case, view: View, events: Sequence[Event]) -> bool:
-    return near(case, _oracle(case, view, events), case.served)
+def reproduces(case: Case, events: Sequence[Event]) -> bool:
+    """Whether visible events give the served value."""
+    return near(case, oracle(case, case.view, events), case.served)
 
 
 def oracle_value(case: Case) -> Physical:
     """What the oracle computes from everything that the log holds."""
-    return _oracle(case, _narrowed(case.view, case.feature), case.events)
+    return oracle(case, narrowed(case.view, case.feature), visible_of(case))
+
+
+def versions(case: Case) -> Iterator[View]:
+    """Other versions that have the feature, and read what the source still has."""
+    known = {field.name for field in case.source.fields}
+    for other in case.definitions:
+        if _has(other, case.feature) and columns_read(other) <= known:
+            yield other
 
 
 def near(case: Case, left: Physical, right: Physical) -> bool:
@@ -198,7 +320,7 @@ def near(case: Case, left: Physical, right: Physical) -> bool:
     assert isinstance(case.source, EventSource)
     aggregate = next(item for item in case.view.aggregates if item.feature == case.feature)
     column = aggregate_column(aggregate, case.source)
-    seen = in_window(aggregate, visible_events(case.view, case.events, case.key, case.q), case.q)
+    seen = in_window(aggregate, visible_of(case), case.q)
     bound = tolerance(aggregate.function, values_of(aggregate, seen), column.type if column else None)
     return agree(aggregate.function, left, right, bound)
 
@@ -207,7 +329,7 @@ def _has(view: View, feature: str) -> bool:
     return any(field.name == feature for field in view.features)
 
 
-def _narrowed(view: View, feature: str) -> View:
+def narrowed(view: View, feature: str) -> View:
     """The view with one feature, so that the oracle computes no other."""
     chosen = next(index for index, field in enumerate(view.features) if field.name == feature)
     if isinstance(view, WindowedView):
@@ -250,7 +372,7 @@ def _with_duplicates(case: Case, visible: Sequence[Event]) -> int:
     """How many duplicates, counted again, give the served value; 0 where none do."""
     seen = visible_events(case.view, case.duplicates, case.key, case.q)
     for count in range(1, len(seen) + 1):
-        if _reproduces(case, case.view, [*visible, *seen[:count]]):
+        if reproduces(case, sorted_by_order([*visible, *seen[:count]])):
             return count
     return 0
 

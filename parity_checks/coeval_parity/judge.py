@@ -8,25 +8,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 from coeval.online.result import Column
 from coeval.reference.oracle import seen_by
-from coeval.spec.keys import decode_key
+from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import View, WindowedView
+from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_logical
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
-from coeval_parity.evidence import Case, Floor, Stored
-from coeval_parity.expected import Log, duplicates_of, erased_of, events_of, floors_of
+from coeval_parity.evidence import Case, Floor, Stored, visible_of
+from coeval_parity.expected import Events, Log, floors_of
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
-from coeval_parity.result import BENIGN, Cause, Mismatch, Symptom
+from coeval_parity.refused import refused_events
+from coeval_parity.result import BENIGN, Cause, Mismatch, Suspect, Symptom
 from coeval_parity.screen import Screened
 from coeval_pipelines.control import ControlPlane
 
-MAX_JUDGED = 20_000
+MAX_MISTAKEN = 50
+"""Keys that another key may be mistaken for, at most."""
+MAX_SUSPECTED = 1000
+"""Unexplained values of one view for which a suspect is looked for: so many tell what is wrong."""
+MAX_JUDGED = 100_000
 """Keys of one view that are explained; the rest of so broken a view is unexplained, and said to be unexamined."""
 KEPT_KEYS = {True: 20, False: 200}
 """Keys per view and cause whose differences are kept in full: of benign causes, and of those that fail the run."""
@@ -43,23 +49,33 @@ class Judged:
     symptoms: Mapping[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
     within: Counter[str] = field(default_factory=Counter)
+    suspects: Mapping[str, Counter[Suspect]] = field(default_factory=dict)
     kept: tuple[Mismatch, ...] = ()
     omitted: int = 0
 
 
 @dataclass(slots=True)
-class _Docket:
+class Docket:
     """Verdicts as they come in."""
 
     causes: dict[str, Counter[Cause]] = field(default_factory=dict)
     symptoms: dict[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
     within: Counter[str] = field(default_factory=Counter)
+    suspects: dict[str, Counter[Suspect]] = field(default_factory=dict)
     kept: list[Mismatch] = field(default_factory=list)
     keys: dict[Cause, set[str]] = field(default_factory=dict)
     omitted: int = 0
 
+    @property
+    def unexplained(self) -> int:
+        """Values that nothing explains, so far."""
+        return sum(counts[Cause.UNEXPLAINED] for counts in self.causes.values())
+
     def enter(self, case: Case, key: str, verdict: Verdict, symptom: Symptom) -> None:
+        """Take down a verdict."""
+        if verdict.suspect:
+            self.suspects.setdefault(case.feature, Counter())[verdict.suspect] += 1
         self.count(case.feature, verdict.cause, symptom)
         if self._room(verdict.cause, key):
             self.kept.append(mismatch(case, verdict, symptom))
@@ -67,6 +83,7 @@ class _Docket:
             self.omitted += 1
 
     def count(self, feature: str, cause: Cause, symptom: Symptom, number: int = 1) -> None:
+        """Take down that so many values of a feature have a cause."""
         self.causes.setdefault(feature, Counter())[cause] += number
         if symptom:
             self.symptoms.setdefault(feature, Counter())[symptom] += number
@@ -79,7 +96,9 @@ class _Docket:
         return False
 
     def close(self) -> Judged:
-        return Judged(self.causes, self.symptoms, self.settled, self.within, tuple(self.kept), self.omitted)
+        """Everything that came in."""
+        counts = (self.causes, self.symptoms, self.settled, self.within, self.suspects)
+        return Judged(*counts, tuple(self.kept), self.omitted)
 
 
 def judge(first: Log, log: Log, screened: Screened, second: Look | None, definitions: Sequence[View]) -> Judged:
@@ -87,17 +106,19 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
 
     `first` is the log that the expected values were computed from, `log` the one that covers the second look.
     """
-    docket = _Docket()
+    docket = Docket()
     if not screened.served.ready or (second is not None and not second.served.ready):
         return _unavailable(screened, docket)
     if second is None:
         return docket.close()
     view, keys = second.view, second.served.keys
     rows = {key: row for row, key in enumerate(screened.served.keys)}
-    earliest = _earliest(view, screened)
-    events = events_of(log, view, keys, earliest)
-    duplicates = duplicates_of(log, view, keys, earliest)
-    erased = erased_of(log, view, keys, earliest)
+    earliest = earliest_of(view, screened)
+    events = log.events(view, keys, earliest)
+    duplicates = log.duplicates(view, keys, earliest)
+    erased = log.erased(view, keys, earliest)
+    refused = _refused(log, view)
+    candidates = _other_keys(log, view, keys, earliest, events)
     for index, key in enumerate(keys):
         mine = seen_by(view, events.get(key, []))
         evidence = _Evidence(
@@ -108,15 +129,19 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             stored=stored_state(log.manifest, view, second.blobs[key]),
             known=[event for event in mine if first.holds(view.source, event)],
             events=mine,
+            every=events.get(key, []),
             duplicates=seen_by(view, duplicates.get(key, [])),
             definitions=definitions,
-            floors=floors_of(log, view, decode_key(view.key, key), erased.get(key, [])),
+            floors=floors_of(log.erasures, view, decode_key(view.key, key), erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
             erased_epoch=max((item.epoch for item in log.erasures), default=0),
+            rejected=seen_by(view, refused.get(key, [])),
+            others=[(name, found) for other, name, found in candidates if other != key],
         )
+        looks = _looks(screened, evidence)
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
-                _judge_value(docket, screened, evidence, name)
+                _judge_value(docket, screened, evidence, looks, name)
     _count_unexamined(docket, screened, set(keys))
     return docket.close()
 
@@ -133,49 +158,94 @@ class _Evidence:
     known: Sequence[Event]
     """The events that the first look's expected values were computed from."""
     events: Sequence[Event]
+    every: Sequence[Event]
     duplicates: Sequence[Event]
     definitions: Sequence[View]
     floors: Sequence[Floor]
     erased: Sequence[Event]
     erased_epoch: int
+    rejected: Sequence[Event]
+    others: Sequence[tuple[str, Sequence[Event]]]
 
 
-def _judge_value(docket: _Docket, screened: Screened, evidence: _Evidence, feature: str) -> None:
+def _refused(log: Log, view: View) -> Events:
+    source = log.manifest.sources[view.source]
+    return refused_events(view, source, log.rejects(view)) if isinstance(source, EventSource) else {}
+
+
+def _other_keys(
+    log: Log, view: View, keys: Sequence[str], earliest: int | None, events: Events
+) -> list[tuple[str, str, Sequence[Event]]]:
+    """Keys that others may be mistaken for: those that differ too, and those of the same parts in another order."""
+    some = keys[:MAX_MISTAKEN]
+    swapped: list[str] = []
+    if len({field.type for field in view.key}) < len(view.key):
+        for key in some:
+            ways = permutations(range(len(view.key)))
+            parts = decode_key(view.key, key)
+            swapped += [encode_key(view.key, [parts[at] for at in way]) for way in ways if _fits(view, way)]
+    more = log.events(view, sorted({*swapped} - {*keys}), earliest) if swapped else {}
+    known = {key: events.get(key, more.get(key, [])) for key in dict.fromkeys([*swapped, *some])}
+    return [(key, _named(view, key), seen_by(view, found)) for key, found in known.items() if found]
+
+
+def _fits(view: View, way: Sequence[int]) -> bool:
+    return all(view.key[at].type == view.key[to].type for to, at in enumerate(way))
+
+
+def _named(view: View, key: str) -> str:
+    return " ".join(f"{name}={value}" for name, value in entity(view, decode_key(view.key, key)).items())
+
+
+def _looks(screened: Screened, evidence: _Evidence) -> tuple[Case, Case]:
+    """A key as the first look found it, and as the second did, of no feature yet."""
     view, key = evidence.second.view, evidence.second.served.keys[evidence.index]
     first = Case(
         view=view,
         source=evidence.manifest.source_of(view),
-        feature=feature,
+        feature="",
         key=decode_key(view.key, key),
         q=int(screened.served.at[evidence.row]),
-        served=_value(screened.served.columns[feature], evidence.row),
-        expected=_value(screened.expected[feature], evidence.row),
+        served=None,
+        expected=None,
         stored=evidence.stored,
         events=evidence.known,
+        every=evidence.every,
         duplicates=evidence.duplicates,
         definitions=evidence.definitions,
         floors=evidence.floors,
         erased=evidence.erased,
         erased_epoch=evidence.erased_epoch,
+        rejected=evidence.rejected,
+        others=evidence.others,
     )
-    if near(first, first.served, first.expected):
+    second = replace(first, q=int(evidence.second.served.at[evidence.index]), events=evidence.events)
+    return replace(first, known=visible_of(first)), replace(second, known=visible_of(second))
+
+
+def _judge_value(
+    docket: Docket, screened: Screened, evidence: _Evidence, looks: tuple[Case, Case], feature: str
+) -> None:
+    key = evidence.second.served.keys[evidence.index]
+    served = _value(screened.served.columns[feature], evidence.row)
+    expected = _value(screened.expected[feature], evidence.row)
+    first = replace(looks[0], feature=feature, served=served, expected=expected)
+    if near(first, served, expected):
         docket.within[feature] += 1
         return
-    if not near(first, oracle_value(first), first.expected):
-        docket.enter(first, key, explain(first, evidence.second.delivery), _symptom(first))
+    if not near(first, oracle_value(first), expected):
+        docket.enter(first, key, _explained(docket, first, evidence), _symptom(first))
         return
-    served = evidence.second.served
-    case = _again(first, evidence.events, int(served.at[evidence.index]), served.columns[feature], evidence.index)
+    again = replace(looks[1], feature=feature, served=_value(evidence.second.served.columns[feature], evidence.index))
+    case = replace(again, expected=oracle_value(again))
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
-    docket.enter(case, key, explain(case, evidence.second.delivery), _symptom(case))
+    docket.enter(case, key, _explained(docket, case, evidence), _symptom(case))
 
 
-def _again(first: Case, events: Sequence[Event], q: int, served: Column, index: int) -> Case:
-    """The case as the second look found it."""
-    moved = replace(first, q=q, events=events, served=_value(served, index))
-    return replace(moved, expected=oracle_value(moved))
+def _explained(docket: Docket, case: Case, evidence: _Evidence) -> Verdict:
+    return explain(case, evidence.second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
 
 
 def _symptom(case: Case) -> Symptom:
@@ -189,14 +259,14 @@ def _value(column: Column | Values, row: int) -> Physical:
     return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]
 
 
-def _earliest(view: View, screened: Screened) -> int | None:
+def earliest_of(view: View, screened: Screened) -> int | None:
     """Events before this instant are in no window of any key; None for row views, which reach back without end."""
     if not isinstance(view, WindowedView) or not len(screened.served.at):
         return None
     return int(screened.served.at.min()) - view.reach
 
 
-def _unavailable(screened: Screened, docket: _Docket) -> Judged:
+def _unavailable(screened: Screened, docket: Docket) -> Judged:
     """Readers get no value at all: one entry says so, every value counts."""
     view = screened.look.view
     for field_ in view.features:
@@ -225,7 +295,7 @@ def _not_ready(view: View, screened: Screened) -> Mismatch:
     )
 
 
-def _count_unexamined(docket: _Docket, screened: Screened, examined: set[str]) -> None:
+def _count_unexamined(docket: Docket, screened: Screened, examined: set[str]) -> None:
     for name, comparison in screened.comparisons.items():
         rest = sum(screened.served.keys[row] not in examined for row in comparison.mismatches.tolist())
         if rest:

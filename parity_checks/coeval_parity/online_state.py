@@ -40,6 +40,14 @@ BATCH = 1000
 """Keys per MGET."""
 
 Clock = Callable[[], int]
+Chosen = Callable[[str], bool]
+"""Whether an encoded key is looked at."""
+
+
+def every_key(key: str) -> bool:
+    """Leaves no key out."""
+    del key
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +120,16 @@ def look(
     keys: Sequence[str] | None = None,
     *,
     keep: bool = False,
+    chosen: Chosen = every_key,
 ) -> Look:
-    """Read a view for some keys (None: for all that are stored); `keep` keeps the raw state of every key."""
+    """Read a view for some keys (None: for the stored ones that are `chosen`); `keep` keeps the state of every key."""
     writer = OnlineWriter(client, manifest.tenant)
     delivery = read_delivery(manifest, view, writer, control)
     ready = writer.is_ready(view)
     parts: list[Served] = []
     blobs: dict[str, bytes | None] = {}
-    for chunk in _chunks(stored_keys(client, manifest, view) if keys is None else keys):
+    found = [key for key in stored_keys(client, manifest, view) if chosen(key)] if keys is None else keys
+    for chunk in _chunks(found):
         fetched = fetch(client, [data_key(manifest.tenant, view, key) for key in chunk])
         parts.append(serve(manifest, view, chunk, fetched, clock(), ready=ready))
         blobs.update(zip(chunk, fetched, strict=True) if keep else ())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coeval_parity.describe import iso
-from coeval_parity.result import BENIGN, Cause, FeatureParity, Mismatch, ParityResult, ViewParity
+from coeval_parity.result import BENIGN, Cause, FeatureParity, Mismatch, ParityResult, Suspect, ViewParity
 from coeval_parity.text import age, named, shown
 from coeval_pipelines.control import ControlPlane
 
@@ -16,6 +16,16 @@ MAX_FAILING_KEYS = 25
 MAX_BENIGN_KEYS = 8
 """Keys that the page shows in full; the JSON has every one that was kept."""
 
+SUSPECTS = {
+    Suspect.LOST_UPDATE: "updates were lost on their way to the store",
+    Suspect.APPLIED_TWICE: "events were counted twice",
+    Suspect.CORRUPTED_STATE: "stored state was changed by something else",
+    Suspect.SHIFTED_WINDOW: "a build that puts tile edges elsewhere",
+    Suspect.SHIFTED_TIME: "event times read in another time zone",
+    Suspect.WRONG_KEY: "values under another key than theirs",
+    Suspect.FLOAT_ROUNDING: "exact numbers added as doubles",
+}
+"""What each suspect comes to, for the page."""
 MEANINGS = {
     Cause.IN_FLIGHT: "Available, not yet certified to be in the store. Benign; gone at the next run.",
     Cause.LATE: "Came after its tile was final. Benign up to the view's late share; the next batch load mends it.",
@@ -24,6 +34,7 @@ MEANINGS = {
     Cause.DEFINITION: "The served value was computed by another version of the view.",
     Cause.CLOCK: "The store knows events that were not available yet at the instant of the read: a clock is ahead.",
     Cause.ERASED: "A subject was erased; what is left of its time is not written anew yet. Benign.",
+    Cause.REJECTED: "The store counts records that the log refuses: one side's validation lets too much through.",
     Cause.UNEXPLAINED: "No late or in-flight event accounts for it: store or log was changed, or lost something.",
 }
 ACTIONS = {
@@ -35,6 +46,8 @@ ACTIONS = {
     Cause.DEFINITION: "Fill the view again under its current version, and find the writer that still runs the old one.",
     Cause.CLOCK: "Check the clocks of producers and brokers, then run parity again.",
     Cause.ERASED: "Load by batch: coeval backfill run --correct.",
+    Cause.REJECTED: "Look at the records: coeval deadletter list. Find the job that judges them by other rules (an "
+    "old version, another schema), then fill the view again.",
     Cause.UNEXPLAINED: "Start with the tiles marked below. More online than in the log: the log lost events, or "
     "something else writes to the store. Less online: a write was lost. Do not promote anything that reads this view. "
     "Fill the view again from batch and changelog, then run parity on it.",
@@ -143,9 +156,16 @@ def _advice(result: ParityResult, cause: Cause) -> Advice | None:
         count=sum(counts.values()),
         where=", ".join(f"{name} ({count:,})" for name, count in counts.items()),
         since=iso(min(times)) if times else "",
-        meaning=MEANINGS[cause],
+        meaning=MEANINGS[cause] + (_suspected(result) if cause is Cause.UNEXPLAINED else ""),
         action=ACTIONS[cause],
     )
+
+
+def _suspected(result: ParityResult) -> str:
+    """What is probably behind it, in words."""
+    ranked = sorted(result.suspects.items(), key=lambda item: (-item[1], item[0]))
+    found = [f"{SUSPECTS[suspect]} ({count:,})" for suspect, count in ranked]
+    return f" Suspected, as it would give exactly what is stored: {'; '.join(found)}." if found else ""
 
 
 def _cards(result: ParityResult) -> tuple[list[KeyCard], list[KeyCard]]:

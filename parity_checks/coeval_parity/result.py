@@ -27,12 +27,34 @@ class Cause(StrEnum):
     """The store knows events whose availability lies at or after the instant of the read."""
     ERASED = "erased"
     """A subject was erased, and the next batch load writes anew what is left of its time."""
+    REJECTED = "rejected"
+    """One side refused a record that the other counts."""
     UNEXPLAINED = "unexplained"
     """No counterfactual reproduces the served value."""
 
 
 BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE, Cause.ERASED})
 """Causes that may occur in a sound system, within bounds. Every other cause has a budget of 0."""
+
+
+class Suspect(StrEnum):
+    """What is probably behind an unexplained difference: a defect that would give exactly what is stored."""
+
+    NONE = ""
+    LOST_UPDATE = "lost_update"
+    """Events that the store has to hold are not in it."""
+    APPLIED_TWICE = "applied_twice"
+    """Events were counted twice."""
+    CORRUPTED_STATE = "corrupted_state"
+    """What is stored claims the right events and holds other values."""
+    SHIFTED_WINDOW = "shifted_window"
+    """Tiles or windows begin too early or too late."""
+    SHIFTED_TIME = "shifted_time"
+    """Event times were read in another time zone."""
+    WRONG_KEY = "wrong_key"
+    """It is what another key should hold."""
+    FLOAT_ROUNDING = "float_rounding"
+    """Exact numbers were added as doubles."""
 
 
 class Symptom(StrEnum):
@@ -93,6 +115,9 @@ class Mismatch:
     since: int | None
     steps: tuple[Step, ...] = ()
     events: tuple[EventLine, ...] = ()
+    also: tuple[Cause, ...] = ()
+    """Other causes that it takes together with `cause` to give the served value."""
+    suspect: Suspect = Suspect.NONE
     events_omitted: int = 0
     """Events of tiles on which both sides agree, left out of `events` where there are many."""
 
@@ -113,6 +138,8 @@ class FeatureParity:
     null_offline: int
     largest_difference: float
     smape: float
+    suspects: Mapping[Suspect, int] = field(default_factory=dict)
+    """Of the unexplained values that were examined, how many have which suspect."""
 
     @property
     def unexplained(self) -> int:
@@ -196,6 +223,8 @@ class ParityResult:
     report: str = ""
     """Path of its HTML page."""
     notes: tuple[str, ...] = field(default=())
+    kind: str = "state"
+    """What was compared: the `state` of the store now, or in a `replay` what it served."""
 
     @property
     def compared(self) -> int:
@@ -217,6 +246,15 @@ class ParityResult:
         """Differences by cause; causes that did not occur are left out."""
         totals = {cause: sum(view.cause(cause) for view in self.views) for cause in Cause}
         return {cause: count for cause, count in totals.items() if count}
+
+    @property
+    def suspects(self) -> dict[Suspect, int]:
+        """What is probably behind the unexplained differences; suspects that nothing points to are left out."""
+        totals: dict[Suspect, int] = {}
+        for item in (item for view in self.views for item in view.features):
+            for suspect, count in item.suspects.items():
+                totals[suspect] = totals.get(suspect, 0) + count
+        return totals
 
     @property
     def breaches(self) -> tuple[str, ...]:
@@ -247,6 +285,7 @@ class ParityResult:
             "compared": self.compared,
             "matched": self.matched,
             "causes": {str(cause): self.causes.get(cause, 0) for cause in Cause},
+            "suspects": {str(suspect): count for suspect, count in self.suspects.items()},
             "breaches": list(self.breaches),
             "report": self.report,
         }

@@ -1,6 +1,6 @@
 """A state parity run: read the store, ingest the log, recompute, compare, look again at what differs, explain it.
 
-It knows Redis, Spark and the control plane through the modules beside it. A difference seen once may only be the
+It knows Redis and the control plane through the modules beside it. A difference seen once may only be the
 instant between two reads, so every key that differs is read again with all the evidence, and judged by that.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,25 +16,45 @@ from typing import TYPE_CHECKING
 from coeval.client import open_redis
 from coeval.errors import StoreError, UnknownFeatureError
 from coeval.online.reader import wall_clock
+from coeval.serving_log import sampled
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
 from coeval_parity.document import to_document
-from coeval_parity.expected import Log, open_log
+from coeval_parity.engines import engine
+from coeval_parity.expected import Log
 from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
-from coeval_parity.online_state import Clock, Look, look
+from coeval_parity.online_state import Chosen, Clock, Look, look
 from coeval_parity.report import write_report
 from coeval_parity.result import BENIGN, Mismatch, ParityResult
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.offline.session import spark_session
+from coeval_pipelines.offline.choice import AUTO
 
 if TYPE_CHECKING:
     import redis
     from pyspark.sql import SparkSession
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Which keys are compared: a share of them, by a hash of the key and the seed; the same in every run."""
+
+    share: float = 1.0
+    seed: int = 0
+
+    @property
+    def chosen(self) -> Chosen:
+        """Whether a key is in the sample."""
+        return lambda key: self.share >= 1 or sampled(f"{self.seed}:{key}", self.share)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the result says of it."""
+        return (f"a sample of {self.share:.4g} of the keys, seed {self.seed}",) if self.share < 1 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,7 @@ class _Run:
     control: ControlPlane
     clock: Clock
     say: Progress
+    sample: Sample
 
 
 def run_parity(
@@ -59,12 +80,15 @@ def run_parity(
     *,
     ingest: bool = True,
     html: Path | None = None,
+    wanted: str = AUTO,
+    sample: Sample | None = None,
 ) -> ParityResult:
     """Compare every stored value of some views (default: all) with the log; record the result and write its page.
 
     `q` (microseconds UTC) fixes the instant instead of the clock; the store must hold nothing that came after it.
     `ingest=False` takes the log as it stands; it must hold everything that the store does. `html` is where the page
-    goes (default: reports/parity.html under the home).
+    goes (default: reports/parity.html under the home). `wanted` is the engine: auto, local or spark, whose `spark`
+    session may be given. `sample` are the keys to compare (default: all).
 
     Raises:
         UnknownFeatureError: there is no such view.
@@ -75,9 +99,10 @@ def run_parity(
     chosen = _chosen(manifest, views)
     clock = wall_clock if q is None else lambda: q
     with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
-        run = _Run(settings, manifest, client, control, clock, on_progress or (lambda message: None))
+        say = on_progress or (lambda message: None)
+        run = _Run(settings, manifest, client, control, clock, say, sample or Sample())
         try:
-            result = _compare(run, chosen, spark, ingest=ingest)
+            result = _compare(run, chosen, spark, wanted, ingest=ingest)
         except redis.RedisError as error:
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
         path = html or settings.home / "reports" / "parity.html"
@@ -88,19 +113,20 @@ def run_parity(
         return result
 
 
-def _compare(run: _Run, chosen: Sequence[View], spark: SparkSession | None, *, ingest: bool) -> ParityResult:
+def _compare(
+    run: _Run, chosen: Sequence[View], spark: SparkSession | None, wanted: str, *, ingest: bool
+) -> ParityResult:
     started = time.monotonic()
     settings, manifest = run.settings, run.manifest
-    with ExitStack() as stack:
-        looks = [_first_look(run, view) for view in chosen]
-        run.say("reading the log")
-        session = spark or stack.enter_context(spark_session(settings))
-        log = open_log(session, settings, manifest, chosen, ingest=ingest)
+    looks = [_first_look(run, view) for view in chosen]
+    rows = sum(len(item.served.keys) for item in looks)
+    with engine(settings, manifest, chosen, rows, wanted, spark, run.say) as open_log:
+        log = open_log(ingest)
         screened = [_screen(run, log, item) for item in looks]
         seconds = [_second_look(run, item) for item in screened]
-        again = open_log(session, settings, manifest, chosen, ingest=True) if ingest and any(seconds) else log
+        again = open_log(True) if ingest and any(seconds) else log
         judged = [_judge(run, (log, again), *pair) for pair in zip(screened, seconds, strict=True)]
-        return _result(manifest, screened, seconds, judged, run.clock(), time.monotonic() - started)
+        return _result(run, screened, seconds, judged, time.monotonic() - started)
 
 
 def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[View]:
@@ -111,13 +137,13 @@ def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[View]:
 
 
 def _first_look(run: _Run, view: View) -> Look:
-    found = look(run.client, run.manifest, view, run.control, run.clock)
+    found = look(run.client, run.manifest, view, run.control, run.clock, chosen=run.sample.chosen)
     run.say(f"{view.name}: {len(found.served.keys):,} keys read from the store")
     return found
 
 
 def _screen(run: _Run, log: Log, first: Look) -> Screened:
-    found = screen(log, first, run.clock)
+    found = screen(log, first, run.clock, run.sample.chosen)
     different = len(found.differing())
     run.say(f"{first.view.name}: {len(found.served.keys):,} keys compared, {different:,} differ at first sight")
     return found
@@ -138,11 +164,10 @@ def _judge(run: _Run, logs: tuple[Log, Log], screened: Screened, second: Look | 
 
 
 def _result(
-    manifest: Manifest,
+    run: _Run,
     screened: Sequence[Screened],
     seconds: Sequence[Look | None],
     judged: Sequence[Judged],
-    at: int,
     elapsed: float,
 ) -> ParityResult:
     deliveries = [(second or item.look).delivery for item, second in zip(screened, seconds, strict=True)]
@@ -150,13 +175,13 @@ def _result(
     settled = sum(sum(item.settled.values()) for item in judged)
     notes = (f"{settled} values differed at first sight and were equal when read again",) if settled else ()
     return ParityResult(
-        at=at,
-        manifest_hash=manifest.hash,
+        at=run.clock(),
+        manifest_hash=run.manifest.hash,
         views=views,
         mismatches=tuple(sorted((entry for item in judged for entry in item.kept), key=_worst_first)),
         omitted=sum(item.omitted for item in judged),
         seconds=elapsed,
-        notes=notes,
+        notes=(*run.sample.notes, *notes),
     )
 
 

@@ -1,4 +1,4 @@
-"""The first look: every key of store and log, served and expected side by side. It knows Spark."""
+"""The first look: every key of store and log, served and expected side by side. Pure beside what it is given."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coeval_parity.compare import Comparison, Values, compare
-from coeval_parity.expected import Log, expected_values, logged_keys
-from coeval_parity.online_state import Clock, Look, Served, joined, serve
+from coeval_parity.expected import Log
+from coeval_parity.online_state import Chosen, Clock, Look, Served, every_key, joined, serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,19 @@ class Screened:
         return [self.served.keys[row] for row in sorted(rows)]
 
 
-def screen(log: Log, first: Look, clock: Clock) -> Screened:
-    """Compare what was read with what the log says. A key of the log that was not found in the store is not stored."""
+def screen(log: Log, first: Look, clock: Clock, chosen: Chosen = every_key) -> Screened:
+    """Compare what was read with what the log says. A key of the log that was not found in the store is not stored.
+
+    `chosen` says of a key whether it is looked at.
+    """
     view = first.view
     online = set(first.served.keys)
-    absent = [key for key in logged_keys(log, view) if key not in online]
+    absent = [key for key in log.keys(view) if key not in online and chosen(key)]
     # The log was read after the store: a key that is missing there is judged at the instant its read ended.
     ended = int(first.served.at.max()) if len(first.served.at) else clock()
     missing = serve(log.manifest, view, absent, [None] * len(absent), ended, ready=first.served.ready)
     served = joined(log.manifest, view, [first.served, missing], ended, ready=first.served.ready)
-    expected = expected_values(log, view, served.keys, served.at) if served.keys else _nothing(first)
+    expected = log.values(view, served.keys, served.at) if served.keys else _nothing(first)
     comparisons = {name: compare(served.columns[name], expected[name]) for name in expected}
     return Screened(first, served, len(online), expected, comparisons)
 

@@ -55,7 +55,9 @@ def failures(result: ParityResult) -> list[str]:
 def _failure(item: Mismatch) -> str:
     since = f" since {iso(item.since)}" if item.since is not None else ""
     values = f"served {shown(item.served)}, expected {shown(item.expected)}"
-    return f"{item.cause}: {item.view} {named(item)} {item.feature}: {values}{since}. {item.proof}"
+    causes = " and ".join([str(item.cause), *map(str, item.also)])
+    causes += f" ({item.suspect}?)" if item.suspect else ""
+    return f"{causes}: {item.view} {named(item)} {item.feature}: {values}{since}. {item.proof}"
 
 
 def named(item: Mismatch) -> str:

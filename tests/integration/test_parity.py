@@ -31,7 +31,7 @@ from coeval.spec.types import micros
 from coeval_parity.commands import register
 from coeval_parity.document import from_document, to_document
 from coeval_parity.result import Cause, ParityResult, Symptom
-from coeval_parity.run import run_parity
+from coeval_parity.run import Sample, run_parity
 from coeval_pipelines.control import Certificate, ControlPlane
 from coeval_pipelines.offline.tables import append, table_path
 from tests.support import catalog
@@ -76,7 +76,7 @@ class World:
     events: Sequence[Event]
 
     def parity(self, *views: str, q: int = Q) -> ParityResult:
-        return run_parity(self.settings, MANIFEST, self.spark, q, views or None, ingest=False)
+        return run_parity(self.settings, MANIFEST, None, q, views or None, ingest=False, wanted="local")
 
     @property
     def visible(self) -> list[Event]:
@@ -171,6 +171,35 @@ def test_a_sound_store_passes_with_its_late_events_named(world: World) -> None:
         assert any(line.note == "late" for line in item.events)
     # The generator makes late events for every granularity, so the run must have found some.
     assert result.causes[Cause.LATE] > 5
+
+
+def test_both_engines_give_the_same_document(world: World) -> None:
+    blob = world.client.get(data_key(MANIFEST.tenant, SPEND, "i0"))
+    assert isinstance(blob, bytes)
+    with world.changed(data_key(MANIFEST.tenant, SPEND, "i0"), _edited(blob, DAY)):
+        by_spark, here = (_document(world, engine) for engine in ("spark", "local"))
+    assert by_spark == here
+    assert by_spark["causes"]["unexplained"] == 2
+
+
+def _document(world: World, engine: str) -> dict[str, object]:
+    spark = world.spark if engine == "spark" else None
+    result = run_parity(world.settings, MANIFEST, spark, Q, ingest=False, wanted=engine)
+    return to_document(replace(result, seconds=0, run=0))
+
+
+def test_a_sample_is_of_the_same_keys_every_time(world: World) -> None:
+    some = [
+        run_parity(world.settings, MANIFEST, q=Q, ingest=False, wanted="local", sample=Sample(0.5, seed))
+        for seed in (1, 1, 2)
+    ]
+    everything = world.parity()
+    assert 0 < some[0].keys < everything.keys
+    assert [(item.key, item.feature) for item in some[0].mismatches] == [
+        (item.key, item.feature) for item in some[1].mismatches
+    ]
+    assert {item.key for item in some[0].mismatches} != {item.key for item in some[2].mismatches}
+    assert "a sample of 0.5 of the keys, seed 1" in some[0].notes
 
 
 def test_the_result_survives_the_control_plane(world: World) -> None:

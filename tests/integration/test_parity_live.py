@@ -19,6 +19,7 @@ from coeval.spec.model import Sla
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
+from coeval_parity.document import to_document
 from coeval_parity.result import BENIGN, Cause, ParityResult
 from coeval_parity.run import run_parity
 from coeval_pipelines.control import Certificate, ControlPlane
@@ -63,7 +64,7 @@ class Live:
     events: tuple[Event, ...]
 
     def parity(self, *views: str) -> ParityResult:
-        return run_parity(self.settings, MANIFEST, self.spark, Q, views or None)
+        return run_parity(self.settings, MANIFEST, None, Q, views or None, wanted="local")
 
     def certify(self, offsets: Mapping[int, int], reached: int = REACHED) -> None:
         ends = {
@@ -106,6 +107,16 @@ def test_the_topic_reaches_further_than_the_store(live: Live) -> None:
     for partition in (0, 1):
         visible = [e.offset for e in live.events if e.partition == partition and e.available_at < Q]
         assert max(visible) > 180
+
+
+def test_this_process_reads_from_the_topic_what_the_log_lacks(live: Live) -> None:
+    """Before anything was ingested, with some of it, and as Spark does after its ingest: it is the same."""
+    live.certify({0: 160, 1: 160})
+    before = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0))
+    by_spark = to_document(replace(run_parity(live.settings, MANIFEST, live.spark, Q), seconds=0, run=0))
+    after = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0))
+    assert before == by_spark == after
+    assert before["causes"]["in_flight"] > 10
 
 
 def test_what_lies_above_the_certified_offsets_is_in_flight(live: Live) -> None:

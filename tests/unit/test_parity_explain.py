@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from hypothesis import assume, given, settings
@@ -18,7 +18,7 @@ from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import Physical, micros
 from coeval_parity.evidence import Case, Delivery, Floor, Stored
-from coeval_parity.expected import Log, floors_of
+from coeval_parity.expected import floors_of
 from coeval_parity.explain import explain
 from coeval_parity.omissions import Why
 from coeval_parity.result import BENIGN, Cause
@@ -170,12 +170,11 @@ def test_floors_of_two_subjects_are_not_mixed() -> None:
 
 def test_a_key_has_the_floors_of_its_subjects_and_a_row_of_others_that_of_its_newest_erased_event() -> None:
     erasures = (Erasure("card_id", 1, NOON, 3), Erasure("merchant_id", "m", NOON + MINUTE, 5))
-    log = Log(cast("Any", None), cast("Any", None), catalog.manifest(), {}, {}, erasures)
     gone = [ON_TIME, FRESH]
-    assert floors_of(log, catalog.PAIR, (1, "m"), []) == (Floor(NOON, 3), Floor(NOON + MINUTE, 5))
-    assert floors_of(log, VIEW, (1,), gone) == (Floor(NOON, 3),)
-    assert floors_of(log, ROWS, (1,), gone) == (Floor(NOON, 3), Floor(FRESH.event_ts, 5))
-    assert floors_of(log, ROWS, (2,), []) == ()
+    assert floors_of(erasures, catalog.PAIR, (1, "m"), []) == (Floor(NOON, 3), Floor(NOON + MINUTE, 5))
+    assert floors_of(erasures, VIEW, (1,), gone) == (Floor(NOON, 3),)
+    assert floors_of(erasures, ROWS, (1,), gone) == (Floor(NOON, 3), Floor(FRESH.event_ts, 5))
+    assert floors_of(erasures, ROWS, (2,), []) == ()
 
 
 def test_in_flight_for_longer_than_the_freshness_promise_is_stale() -> None:

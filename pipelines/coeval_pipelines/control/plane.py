@@ -184,6 +184,14 @@ class ControlPlane:
         row = self._first(query.order_by(table.c.run.desc()).limit(1))
         return None if row is None else BatchLoad(**row._asdict())
 
+    def finished_loads(self, view: str, version: str) -> tuple[BatchLoad, ...]:
+        """The finished batch loads of a view version, newest first."""
+        table = schema.LOADS
+        mine = (table.c.view == view, table.c.version == version, table.c.finished_at.is_not(None))
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(table).where(*mine).order_by(table.c.run.desc()))
+            return tuple(BatchLoad(**row._asdict()) for row in rows)
+
     def record_certificate(self, certificate: Certificate) -> None:
         """Keep a progress certificate."""
         self._insert(

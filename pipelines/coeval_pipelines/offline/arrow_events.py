@@ -145,12 +145,17 @@ def _log_facts(
 
 def _facts(log: pa.Table, fields: Iterable[Field]) -> Facts:
     """Rows as a log has them; a column that the log lacks is null, a decimal as wide as it is declared."""
-    columns = pa.table({field.name: _conformed(log, field) for field in fields})
+    columns = pa.table({field.name: conformed(log, field) for field in fields})
     event_ts, available_at, partition, offset = (_ints(log.column(name)) for name in _POSITION)
     return Facts(event_ts, available_at, partition, offset, columns)
 
 
-def _conformed(log: pa.Table, field: Field) -> pa.ChunkedArray:
+def conformed(log: pa.Table, field: Field) -> pa.ChunkedArray:
+    """A field's logical values in rows of a log: null where the log lacks the column.
+
+    Raises:
+        NeedsSparkError: the log has it in another type.
+    """
     wanted, name = column_type(field.type), TIMES.get(field.name, field.name)
     if name not in log.column_names:
         return pa.chunked_array([pa.nulls(log.num_rows, wanted)])

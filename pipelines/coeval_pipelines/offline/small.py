@@ -5,8 +5,9 @@ The same rows, columns and types as `service_features.service_features` gives. I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,9 @@ from coeval_pipelines.offline.kernel import Events, Spine, Values, window_values
 from coeval_pipelines.offline.retention import check_begins
 from coeval_pipelines.quarantine import check_quarantine
 
+FactsOf: TypeAlias = Callable[[EventSource | BatchSource, frozenset[str], Span], Facts]
+"""What reads the rows of a source: these columns of it, and as much as a span needs."""
+
 _BEGINNING = -(2**62)
 """Before every event."""
 _BATCH = 50_000
@@ -62,11 +66,26 @@ def small_features(
     check_quarantine(settings, asked.manifest.tenant, asked.views)
     if rows.table.num_rows:
         check_begins(settings, asked.manifest, asked.views, rows.earliest)
+    read = reader_of(settings, asked.manifest, inputs)
+    return features_of(asked, rows, read, knowledge)
+
+
+def reader_of(settings: Settings, manifest: Manifest, inputs: Inputs) -> FactsOf:
+    """What reads the rows of these versions of the logs."""
+
+    def read(source: EventSource | BatchSource, columns: frozenset[str], span: Span) -> Facts:
+        return source_facts(settings, manifest, source, columns, inputs, span)
+
+    return read
+
+
+def features_of(asked: Asked, rows: CheckedSpine, read: FactsOf, knowledge: str = "available") -> pa.Table:
+    """The same of rows that were checked, whatever `read` gives being what is known of a source."""
     views = [_narrowed(view, asked.stored) for view in asked.views]
     columns = {name: rows.table.column(name) for name in rows.table.column_names}
     for name in asked.sources:
         mine = [view for view in views if view.source == name]
-        columns |= source_features(settings, asked.manifest, mine, rows, inputs, knowledge)
+        columns |= source_features(asked.manifest, mine, rows, read, knowledge)
     table = pa.table(columns)
     for derived in asked.derived:
         table = _with_derived(table, derived)
@@ -83,7 +102,7 @@ def _narrowed(view: View, stored: Sequence[str]) -> View:
 
 
 def source_features(
-    settings: Settings, manifest: Manifest, views: Sequence[View], spine: CheckedSpine, inputs: Inputs, knowledge: str
+    manifest: Manifest, views: Sequence[View], spine: CheckedSpine, read: FactsOf, knowledge: str
 ) -> dict[str, pa.ChunkedArray]:
     """The features of the views of one source, which is read once.
 
@@ -93,7 +112,7 @@ def source_features(
     source = manifest.sources[views[0].source]
     columns = frozenset[str]().union(*map(columns_read, views))
     span = Span(min(_since(view, spine) for view in views), spine.latest, knowledge)
-    facts = source_facts(settings, manifest, source, columns, inputs, span)
+    facts = read(source, columns, span)
     found: dict[str, pa.ChunkedArray] = {}
     for view in views:
         values = _view_features(view, with_columns(source, view), facts, spine, knowledge)

@@ -83,7 +83,11 @@ def value_at(
     erasures: Sequence[Erasure] = (),
 ) -> dict[str, Value]:
     """Every feature of a view, of one key, at q."""
-    visible = visible_events(view, events, key, q, erasures)
+    return value_of(view, source, visible_events(view, events, key, q, erasures), q)
+
+
+def value_of(view: View, source: EventSource | BatchSource, visible: Sequence[Event], q: int) -> dict[str, Value]:
+    """Every feature of a view at q, of what `visible_events` gives of one key."""
     if isinstance(view, RowView):
         return _row(view, visible, q)
     assert isinstance(source, EventSource)

@@ -23,7 +23,7 @@ from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_f
 from coeval_pipelines.offline.arrow_spine import CheckedSpine, checked, normalised, read_table
 from coeval_pipelines.offline.asked import Asked, Inputs
 from coeval_pipelines.offline.session import scratch
-from coeval_pipelines.offline.small import small_features, source_features
+from coeval_pipelines.offline.small import reader_of, small_features, source_features
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version
 from coeval_pipelines.offline.training.digest import row_digests
@@ -58,7 +58,8 @@ class LocalEngine:
         rows = CheckedSpine(rows.table.filter(pa.array(rows.q + delay <= now)), rows.q[rows.q + delay <= now] + delay)
         with _parquet(self.settings, table) as path:
             rule = label_rule(asked, labels, path, types_of(table.schema), spine.column_names)
-            found = source_features(self.settings, rule.manifest, [rule.view], rows, inputs, "available")
+            read = reader_of(self.settings, rule.manifest, inputs)
+            found = source_features(rule.manifest, [rule.view], rows, read, "available")
         labelled = rows.table
         for name in rule.columns:
             labelled = labelled.append_column(name, found[rule.column(name)])

@@ -1,0 +1,111 @@
+"""What the store must have held at an instant of the past, by what the control plane knows of it. Pure beside that.
+
+The raw state is gone, so what it left out has to follow from the rules: events that came too late for tiles of the
+stream, events after the cut of the last batch load that was over by then, tiles that nobody had delivered. What lay
+above the certified offsets may have been there or not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coeval.aggregations.tiles import tile_plan
+from coeval.reference.oracle import is_late
+from coeval.spec.model import EventSource, View, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.time import MINUTE, floor_to
+from coeval_parity.evidence import Case, Delivery, Order, Owner, visible_of
+from coeval_parity.omissions import Why
+from coeval_pipelines.control import BatchLoad, Certificate, ControlPlane, Deployment
+from coeval_pipelines.coordination.handoff import is_streamed
+
+WRITER_LAG = MINUTE
+"""When the writer reached a certificate's ends is not kept. One that was recorded so shortly before a read may not have
+been reached by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was done for a view version, ever: loads newest first; certificates that speak of it, oldest first."""
+
+    view: View
+    deployment: Deployment | None
+    loads: Sequence[BatchLoad]
+    certificates: Sequence[Certificate]
+
+    def at(self, q: int, patience: int = 0) -> Delivery:
+        """How far the writers had got at q (microseconds UTC); `patience` passes over the newest certificates."""
+        load = next((item for item in self.loads if item.finished_at <= q), None)
+        certificate = self._certificate(q - patience)
+        return Delivery(
+            since=self.deployment.since if self.deployment else None,
+            load_cut=load.cut if load else None,
+            loaded_at=load.finished_at if load else None,
+            certified=certificate.offsets if certificate else None,
+            freshness=self.view.sla.freshness,
+            load_run=load.run if load else 0,
+        )
+
+    def deliveries(self, q: int) -> Iterator[Delivery]:
+        """The same by the newest certificate, then by that which the writer must have reached, where it is older."""
+        newest, sure = self.at(q), self.at(q, WRITER_LAG)
+        yield newest
+        if sure.certified != newest.certified:
+            yield sure
+
+    def _certificate(self, q: int) -> Certificate | None:
+        place = bisect_right(self.certificates, q, key=lambda item: item.recorded_at)
+        return self.certificates[place - 1] if place else None
+
+
+def history_of(control: ControlPlane, topic: str, view: View) -> History:
+    """What the control plane knows of a view version, whose changelog has that topic."""
+    found: list[Certificate] = []
+    if is_streamed(view):
+        found = [item for item in control.every_certificate(view.source) if topic in item.ends]
+    found.sort(key=lambda item: item.recorded_at)
+    loads = control.finished_loads(view.name, view.version)
+    return History(view, control.deployment(view.name, view.version), loads, found)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Of the events behind a value: those that the store lacked by rule; and lanes, any tail of which it may lack."""
+
+    must: Mapping[Order, Why] = field(default_factory=dict)
+    lanes: tuple[tuple[Event, ...], ...] = ()
+
+
+def left_out(case: Case, delivery: Delivery) -> LeftOut:
+    """What a value of the past left out. `case.view` has the value's feature alone."""
+    visible = visible_of(case)
+    view, source = case.view, case.source
+    if not isinstance(view, WindowedView):
+        waiting = delivery.in_flight if view.stream else delivery.after_load
+        return LeftOut({}, _lanes([event for event in visible if waiting(event)]))
+    assert isinstance(source, EventSource)
+    aggregate = view.aggregates[0]
+    granularity = tile_plan(view, source).granularity(aggregate.hop)
+    must: dict[Order, Why] = {}
+    free: list[Event] = []
+    for event in visible:
+        if event.event_ts < floor_to(case.q - aggregate.window, aggregate.hop):
+            continue
+        owner = delivery.owner(granularity, event.event_ts // aggregate.hop, source.allowed_lateness)
+        late = is_late(event, aggregate.hop, source.allowed_lateness)
+        if (owner is Owner.BATCH and delivery.after_cut(event)) or (owner is Owner.STREAM and late):
+            must[event.order] = Why.LATE
+        elif owner is Owner.NOBODY:
+            must[event.order] = Why.UNDELIVERED
+        elif owner is Owner.STREAM and delivery.in_flight(event):
+            free.append(event)
+    return LeftOut(must, _lanes(free))
+
+
+def _lanes(events: Sequence[Event]) -> tuple[tuple[Event, ...], ...]:
+    lanes: dict[int, list[Event]] = {}
+    for event in sorted(events, key=lambda item: item.order[1:]):
+        lanes.setdefault(event.partition, []).append(event)
+    return tuple(tuple(lane) for _, lane in sorted(lanes.items()))

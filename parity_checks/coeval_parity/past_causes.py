@@ -1,0 +1,101 @@
+"""Give one difference of the past a cause, by recomputation alone: the state that was read is gone. Pure.
+
+What the rules of delivery left out is left out; of what may have been in flight, every way is tried in which it can
+have been: tails of the partitions, in the order of delivery. What nothing reproduces exactly is unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, product
+
+from coeval.spec.model import RowView, WindowedView
+from coeval.spec.records import Event
+from coeval.spec.time import duration
+from coeval_parity.evidence import Case, Delivery, Order, visible_of
+from coeval_parity.explain import Verdict, ahead_of, delivery_verdict, known_at, narrowed, near, oracle, versions
+from coeval_parity.omissions import Why
+from coeval_parity.past import History, LeftOut, left_out
+from coeval_parity.result import Cause
+
+_WRONG_OFFLINE = "Engine and reference differ over the same log: the offline side is wrong."
+MAX_TRIED = 2000
+"""Ways of being in flight that are tried for one value."""
+
+
+def explain_past(case: Case, past: History) -> Verdict:
+    """The cause of one difference of a response. `case.view` has its feature alone; nothing is known of the state."""
+    visible = visible_of(case)
+    if not near(case, oracle(case, case.view, visible), case.expected):
+        return Verdict(Cause.UNEXPLAINED, _WRONG_OFFLINE, None, {})
+    for verdict in _hypotheses(case, past, visible):
+        return verdict
+    return Verdict(Cause.UNEXPLAINED, _why_not(case, past), None, {})
+
+
+def _hypotheses(case: Case, past: History, visible: Sequence[Event]) -> Iterator[Verdict]:
+    certain: Mapping[Order, Why] = {}
+    for delivery in past.deliveries(case.q):
+        out = left_out(case, delivery)
+        certain = certain or out.must
+        for missing in islice(_omissions(case, out), MAX_TRIED):
+            if missing and _gives(case, visible, missing):
+                yield _delivered(case, delivery, visible, missing)
+    view = case.view
+    tried: list[Mapping[Order, Why]] = [{}, certain] if certain else [{}]
+    for omitted in tried:
+        kept = [event for event in visible if event.order not in omitted]
+        also = (Cause.LATE,) if omitted else ()
+        if isinstance(view, RowView) and view.ttl and near(case, oracle(case, replace(view, ttl=0), kept), case.served):
+            proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
+            yield Verdict(Cause.TTL, proof, kept[-1].event_ts + view.ttl if kept else None, omitted, also=also)
+        for other in versions(case):
+            every = [event for event in case.every or case.events if event.order not in omitted]
+            if near(case, oracle(case, narrowed(other, case.feature), every, seen=False), case.served):
+                proof = f"Version {other.version} gives exactly the served value."
+                yield Verdict(Cause.DEFINITION, proof, None, omitted, also=also)
+        for ahead in ahead_of(case):
+            events = sorted([*kept, *known_at(ahead, case.q)], key=lambda event: event.order)
+            if near(case, oracle(case, view, events), case.served):
+                proof = f"Counting {len(ahead)} events that became available at or after it gives the served value."
+                yield Verdict(Cause.CLOCK, proof, case.q, omitted, also=also)
+
+
+def _gives(case: Case, visible: Sequence[Event], omitted: Mapping[Order, Why]) -> bool:
+    kept = [event for event in visible if event.order not in omitted]
+    return near(case, oracle(case, case.view, kept), case.served)
+
+
+def _omissions(case: Case, out: LeftOut) -> Iterator[dict[Order, Why]]:
+    """What may have been missing, least first: the same tail in every tile of a partition, then tile by tile."""
+    yield from _tails(out.must, out.lanes)
+    if isinstance(case.view, WindowedView):
+        hop = case.view.aggregates[0].hop
+        split = [[e for e in lane if e.event_ts // hop == tile] for lane in out.lanes for tile in _tiles(lane, hop)]
+        if len(split) > len(out.lanes):
+            yield from _tails(out.must, split)
+
+
+def _tiles(lane: Sequence[Event], hop: int) -> list[int]:
+    return sorted({event.event_ts // hop for event in lane})
+
+
+def _tails(must: Mapping[Order, Why], lanes: Sequence[Sequence[Event]]) -> Iterator[dict[Order, Why]]:
+    ways = islice(product(*(range(len(lane) + 1) for lane in lanes)), MAX_TRIED)
+    for lengths in sorted(ways, key=sum):
+        gone = [event for lane, length in zip(lanes, lengths, strict=True) for event in lane[len(lane) - length :]]
+        yield {**must, **{event.order: Why.IN_FLIGHT for event in gone}}
+
+
+def _delivered(case: Case, delivery: Delivery, visible: Sequence[Event], omitted: Mapping[Order, Why]) -> Verdict:
+    verdict = delivery_verdict(case, delivery, visible, omitted, ())
+    return replace(verdict, proof=f"{verdict.proof} Computed as of the request: the state itself is gone.")
+
+
+def _why_not(case: Case, past: History) -> str:
+    delivery = past.at(case.q)
+    if past.deployment is None and not past.loads:
+        return "The control plane knows no deployment and no load of this view version."
+    known = "no certificate" if delivery.certified is None else "the certificates of that time"
+    return f"Nothing that loads, lateness and {known} allow to be missing gives the served value."

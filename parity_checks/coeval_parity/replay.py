@@ -1,0 +1,287 @@
+"""Replay parity: every logged response is computed again as of its instant, and every difference gets its cause.
+
+It knows the control plane, the log by either engine, and the table of what was served; the store is not asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coeval.errors import UsageError
+from coeval.online.result import Column, Status
+from coeval.reference.oracle import seen_by
+from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
+from coeval.spec.keys import decode_key, encode_key
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import Field, View
+from coeval.spec.types import Kind, Physical
+from coeval_parity.compare import Comparison, Values, compare
+from coeval_parity.describe import symptom_of
+from coeval_parity.engines import engine
+from coeval_parity.evidence import Case, Stored, visible_of
+from coeval_parity.expected import Log, floors_of
+from coeval_parity.explain import narrowed, near
+from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
+from coeval_parity.online_state import Look, Served
+from coeval_parity.past import History, history_of
+from coeval_parity.past_causes import explain_past
+from coeval_parity.report import render_html
+from coeval_parity.result import BENIGN, ParityResult, ViewParity
+from coeval_parity.screen import Screened
+from coeval_parity.served import Response, ingest_served, physical, responses
+from coeval_parity.tally import tally
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.choice import AUTO
+from coeval_pipelines.streaming.names import changelog_topic
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From an instant on, and before another (microseconds UTC); None: no bound."""
+
+    since: int | None = None
+    until: int | None = None
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What was served of one view version: a row per response, values by feature; None where it was not logged."""
+
+    keys: list[str] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    rows: list[Response] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Served:
+    """What was served by one manifest, by view."""
+
+    manifest: Manifest
+    views: dict[str, _Answers] = field(default_factory=dict)
+
+
+def run_replay(
+    settings: Settings,
+    manifest: Manifest,
+    span: Span,
+    views: Sequence[str] | None = None,
+    on_progress: Progress | None = None,
+    *,
+    ingest: bool = True,
+    wanted: str = AUTO,
+    spark: SparkSession | None = None,
+    html: Path | None = None,
+) -> ParityResult:
+    """Compute every logged response of a span again and compare it, value by value; write the page.
+
+    Each is computed by the manifest that it was served with. With `ingest`, the serving log and the topics are read
+    first. Derived features and those that describe a person are not logged in a way that can be computed again.
+
+    Raises:
+        UsageError: there is no response in the span.
+        BrokerError, EngineError: a component is missing or fails.
+    """
+    say = on_progress or (lambda message: None)
+    started = time.monotonic()
+    if ingest:
+        report = ingest_served(settings, manifest)
+        say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")
+    with closing(ControlPlane.open(settings)) as control:
+        answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
+        if not answers:
+            raise UsageError("No response was logged in that span.", "Log some: COEVAL_SERVER__SERVING_LOG=0.01")
+        judged: list[tuple[ViewParity, Judged]] = []
+        for item in answers:
+            judged += _replayed(settings, item, control, wanted, spark, say, ingest=ingest)
+    result = ParityResult(
+        at=max(max(found.at) for item in answers for found in item.views.values()),
+        manifest_hash=manifest.hash,
+        views=tuple(view for view, _ in judged),
+        mismatches=tuple(sorted((entry for _, item in judged for entry in item.kept), key=_worst_first)),
+        omitted=sum(item.omitted for _, item in judged),
+        seconds=time.monotonic() - started,
+        notes=notes,
+        kind="replay",
+    )
+    path = html or settings.home / "reports" / "replay.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = replace(result, report=str(path))
+    path.write_text(render_html(result))
+    return result
+
+
+def _worst_first(item: Any) -> tuple[bool, str, str, str]:
+    return item.cause in BENIGN, item.view, item.key, item.feature
+
+
+def _by_view(
+    settings: Settings, manifest: Manifest, control: ControlPlane, span: Span, wanted: set[str]
+) -> tuple[list[_Served], tuple[str, ...]]:
+    """The responses by manifest and view; what was left out, in words."""
+    found: dict[str, _Served | None] = {manifest.hash: _Served(manifest)}
+    erasures = ErasureTable(settings, manifest.tenant).erasures()
+    left_out: dict[str, int] = defaultdict(int)
+    for response in responses(settings, manifest, span.since, span.until):
+        if response.manifest not in found:
+            known = control.manifest(response.manifest)
+            found[response.manifest] = _Served(known) if known else None
+        served = found[response.manifest]
+        if served is None:
+            left_out["of a manifest that the control plane does not know"] += 1
+        elif _is_erased(response, erasures):
+            left_out["of erased subjects"] += 1
+        else:
+            for name in {feature.partition("__")[0] for feature in response.features}:
+                if name in served.manifest.views and (not wanted or name in wanted):
+                    _add(served.views.setdefault(name, _Answers()), served.manifest.views[name], response)
+    notes = tuple(f"{count:,} responses {why} are not compared" for why, count in left_out.items())
+    return [item for item in found.values() if item and item.views], notes
+
+
+def _add(answers: _Answers, view: View, response: Response) -> None:
+    parts = [physical(item, response.entities[item.name]) for item in view.key]
+    answers.keys.append(encode_key(view.key, parts))
+    answers.at.append(response.at)
+    answers.rows.append(response)
+
+
+def _is_erased(response: Response, erasures: Iterable[Erasure]) -> bool:
+    return any(response.entities.get(item.column) == item.value for item in erasures)
+
+
+def _replayed(
+    settings: Settings,
+    served: _Served,
+    control: ControlPlane,
+    wanted: str,
+    spark: SparkSession | None,
+    say: Progress,
+    *,
+    ingest: bool,
+) -> list[tuple[ViewParity, Judged]]:
+    manifest = served.manifest
+    views = [manifest.views[name] for name in sorted(served.views)]
+    rows = sum(len(item.keys) for item in served.views.values())
+    done: list[tuple[ViewParity, Judged]] = []
+    with engine(settings, manifest, views, rows, wanted, spark, say) as open_log:
+        log = open_log(ingest)
+        for view in views:
+            answers = served.views[view.name]
+            past = history_of(control, changelog_topic(manifest, view), view)
+            screened = _screened(log, view, answers, past)
+            say(f"{view.name}: {len(answers.keys):,} responses computed again")
+            judged = _judged(log, screened, past, other_definitions(manifest, control, view))
+            parity = tally(screened, judged, screened.look.delivery)
+            done.append((replace(parity, keys=len(set(answers.keys)), keys_online=len(answers.keys)), judged))
+    return done
+
+
+def _screened(log: Log, view: View, answers: _Answers, past: History) -> Screened:
+    at = np.array(answers.at, dtype=np.int64)
+    expected = log.values(view, answers.keys, at)
+    columns = {item.name: _column(view, item, answers.rows) for item in view.features}
+    served = Served(tuple(answers.keys), at, columns, ready=True)
+    # What was not logged (of a person), or had no value to be believed, is not compared.
+    comparisons = {name: _known(compare(columns[name], expected[name]), columns[name]) for name in expected}
+    return Screened(Look(view, past.at(int(at.max())), served, {}), served, len(at), expected, comparisons)
+
+
+def _column(view: View, field: Field, rows: Sequence[Response]) -> Column:
+    name = f"{view.name}__{field.name}"
+    statuses = [row.statuses.get(name, Status.UNAVAILABLE.name) for row in rows]
+    known = [status != Status.UNAVAILABLE.name for status in statuses]
+    values = [physical(field, row.features[name]) if it else None for row, it in zip(rows, known, strict=True)]
+    null = np.array([value is None for value in values], dtype=bool)
+    return Column(field.type, _array(field, values), null, np.array([Status[item] for item in statuses], dtype=np.int8))
+
+
+def _array(field: Field, values: Sequence[Physical]) -> Any:
+    if field.type.kind is Kind.STRING:
+        return np.array(values, dtype=object)
+    filled = [0 if value is None else value for value in values]
+    if field.type.kind is Kind.FLOAT64:
+        return np.array(filled, dtype=np.float64)
+    small = all(-(2**63) <= value < 2**63 for value in filled)  # type: ignore[operator]
+    return np.array(filled, dtype=np.int64 if small else object)
+
+
+def _known(comparison: Comparison, column: Column) -> Comparison:
+    """The comparison without what was not served; the others keep their places."""
+    unknown = column.status == Status.UNAVAILABLE
+    outcome = np.where(unknown, np.int8(-1), comparison.outcome)
+    return replace(comparison, outcome=outcome)
+
+
+def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[View]) -> Judged:
+    """Every difference with its cause; the events of a key are read once, whatever was served of it."""
+    view = screened.look.view
+    docket = Docket()
+    rows: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name, comparison in screened.comparisons.items():
+        for row in comparison.mismatches.tolist():
+            rows[screened.served.keys[row]].append((row, name))
+    keys = sorted(rows)
+    earliest = earliest_of(view, screened)
+    events = log.events(view, keys, earliest)
+    erased = log.erased(view, keys, earliest)
+    for key in keys:
+        parts = decode_key(view.key, key)
+        mine = events.get(key, [])
+        base = Case(
+            view=view,
+            source=log.manifest.source_of(view),
+            feature="",
+            key=parts,
+            q=0,
+            served=None,
+            expected=None,
+            stored=Stored({}),
+            events=seen_by(view, mine),
+            every=mine,
+            definitions=definitions,
+            floors=floors_of(log.erasures, view, parts, erased.get(key, [])),
+            erased=seen_by(view, erased.get(key, [])),
+        )
+        for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
+            then = replace(base, q=int(screened.served.at[row]))
+            then = replace(then, known=visible_of(then))
+            for _, name in names:
+                _judge_value(docket, screened, then, key, row, name, past)
+    return docket.close()
+
+
+def _judge_value(docket: Docket, screened: Screened, base: Case, key: str, row: int, name: str, past: History) -> None:
+    case = replace(
+        base,
+        feature=name,
+        served=_value(screened.served.columns[name], row),
+        expected=_value(screened.expected[name], row),
+    )
+    if near(case, case.served, case.expected):
+        docket.within[name] += 1
+        return
+    verdict = explain_past(replace(case, view=narrowed(case.view, name)), past)
+    docket.enter(case, key, verdict, symptom_of(case.served, case.expected))
+
+
+def _value(column: Column | Values, row: int) -> Physical:
+    if column.null[row]:
+        return None
+    value = column.values[row]
+    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]

@@ -1,0 +1,192 @@
+"""The serving log as a table: what was answered, taken from its topic exactly once. It knows Kafka and deltalake.
+
+A row is identified by (topic, partition, offset). What is read next follows from what the table holds, one writer at a
+time, and a batch is one commit: so a row is there once, however often and wherever an ingest ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from coeval.errors import BrokerError
+from coeval.serving_log import SCHEMA
+from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import Field
+from coeval.spec.records import Record
+from coeval.spec.types import Kind, Physical, micros, parse_literal
+from coeval_parity.tail import topic_records
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
+from coeval_pipelines.offline.arrow_files import delta_files
+from coeval_pipelines.offline.event_log import topic_ends
+from coeval_pipelines.offline.tables import latest_version
+from coeval_pipelines.streaming.names import served_topic
+
+_AT_ONCE = 100_000
+_TABLE = "served"
+_TEXTS = ("service", "manifest", "entities", "features", "statuses")
+_COLUMNS = pa.schema(
+    [
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("at", pa.int64()),
+        *((name, pa.string()) for name in _TEXTS),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What was served to one entity at an instant (microseconds UTC): JSON values and statuses by view__feature."""
+
+    at: int
+    manifest: str
+    entities: Mapping[str, Any]
+    features: Mapping[str, Any]
+    statuses: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedReport:
+    """What an ingest of the serving log did."""
+
+    rows: int = 0
+    unreadable: int = 0
+    erased: int = 0
+
+
+def served_path(settings: Settings, tenant: str) -> Path:
+    """Where the table is."""
+    return settings.delta / tenant / _TABLE
+
+
+def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:
+    """Take what is new in the serving log into its table, and rows of erased subjects out of it.
+
+    Raises:
+        BrokerError: the broker does not answer, or nothing was ever logged.
+    """
+    topic, path = served_topic(manifest.tenant), served_path(settings, manifest.tenant)
+    with ingest_journal(settings, manifest.tenant, _TABLE).locked():
+        begin, end = _ends(settings, topic)
+        known = _next_offsets(path)
+        start = {part: max(known.get(part, 0), first) for part, first in begin.items()}
+        rows = unreadable = 0
+        records = topic_records(settings, topic, start, end)
+        while batch := list(islice(records, _AT_ONCE)):
+            parsed = [_row(topic, record) for record in batch]
+            good = [row for row in parsed if row is not None]
+            _append(path, good)
+            rows, unreadable = rows + len(good), unreadable + len(batch) - len(good)
+        return ServedReport(rows, unreadable, _forget(path, ErasureTable(settings, manifest.tenant).erasures()))
+
+
+def _ends(settings: Settings, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+    try:
+        return topic_ends(settings, topic)
+    except BrokerError as error:
+        if "There is no topic" not in error.reason:
+            raise
+        raise BrokerError(
+            f"Nothing was logged of what is served: there is no topic {topic}.",
+            "Log a share of it: COEVAL_SERVER__SERVING_LOG=0.01 coeval serve",
+        ) from error
+
+
+def _next_offsets(path: Path) -> dict[int, int]:
+    if latest_version(path) is None:
+        return {}
+    table = delta_files(path).read(["partition", "offset"])
+    newest = table.group_by("partition").aggregate([("offset", "max")])
+    return {row["partition"]: row["offset_max"] + 1 for row in newest.to_pylist()}
+
+
+def _row(topic: str, record: Record) -> dict[str, Any] | None:
+    """A row of the table; None where the record is no row of a serving log that this release reads."""
+    try:
+        document = json.loads(record.value or b"")
+        if document["schema"] != SCHEMA:
+            return None
+        at = micros(datetime.fromisoformat(document["at"]))
+        texts = {name: document[name] for name in ("service", "manifest")}
+        texts |= {name: json.dumps(document[name]) for name in ("entities", "features", "statuses")}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return {"topic": topic, "partition": record.partition, "offset": record.offset, "at": at, **texts}
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    from deltalake import write_deltalake
+
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_deltalake(str(path), pa.Table.from_pylist(rows, _COLUMNS), mode="append")
+
+
+def _forget(path: Path, erasures: Iterable[Erasure]) -> int:
+    """Take the rows of erased subjects out of the table and its files; how many there were."""
+    from deltalake import DeltaTable
+
+    gone = {(item.column, item.value) for item in erasures}
+    if not gone or latest_version(path) is None:
+        return 0
+    rows = delta_files(path).read(["partition", "offset", "entities"]).to_pylist()
+    mine = [row for row in rows if not gone.isdisjoint(json.loads(row["entities"]).items())]
+    if not mine:
+        return 0
+    table = DeltaTable(str(path))
+    for part in sorted({row["partition"] for row in mine}):
+        offsets = ", ".join(str(row["offset"]) for row in mine if row["partition"] == part)
+        table.delete(f'"partition" = {part} AND "offset" IN ({offsets})')
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    return len(mine)
+
+
+def responses(settings: Settings, manifest: Manifest, since: int | None, until: int | None) -> Iterator[Response]:
+    """What was served from an instant on, and before another (microseconds UTC), in no order; None: no bound."""
+    path = served_path(settings, manifest.tenant)
+    if latest_version(path) is None:
+        return
+    condition = pc.scalar(True)
+    if since is not None:
+        condition &= ds.field("at") >= since
+    if until is not None:
+        condition &= ds.field("at") < until
+    table = delta_files(path).read(["at", *_TEXTS], condition)
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            parts = (json.loads(row[name]) for name in ("entities", "features", "statuses"))
+            yield Response(row["at"], row["manifest"], *parts)
+
+
+def physical(field: Field, value: Any) -> Physical:
+    """The physical value of what JSON says of a feature or key.
+
+    Raises:
+        ValueError: it is not of the field's type.
+    """
+    if value is None:
+        return None
+    match field.type.kind:
+        case Kind.TIMESTAMP:
+            return micros(datetime.fromisoformat(value))
+        case Kind.FLOAT64:
+            return float(value)
+        case Kind.BOOL:
+            return int(value)
+        case Kind.STRING:
+            return str(value)
+    return parse_literal(field.type, str(value))

@@ -1,0 +1,104 @@
+"""What a topic holds beyond its event log, judged as the ingest would: read, and kept nowhere. It knows Kafka.
+
+So a check of what is served now needs no ingest, which the log alone accounts for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from coeval.errors import NeedsSparkError, UsageError
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval.spec.records import Event, Reason, Record, ingest
+from coeval_pipelines.kafka import answering, client_options
+from coeval_pipelines.offline.arrow_files import delta_files
+from coeval_pipelines.offline.event_log import topic_ends, totals
+from coeval_pipelines.offline.tables import table_path
+
+MAX_TAIL = 500_000
+"""Records beyond the log that are read; more are for the ingest."""
+_POLL_MILLISECONDS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Good events, discarded deliveries and rejects beyond the log; `reached` are the next offsets, by partition."""
+
+    good: tuple[Event, ...] = ()
+    duplicates: tuple[Event, ...] = ()
+    rejected: tuple[tuple[Record, Reason], ...] = ()
+    reached: Mapping[int, int] = field(default_factory=dict)
+
+
+def read_tail(settings: Settings, manifest: Manifest, source: EventSource, version: int | None) -> Tail:
+    """What the topic of a source holds beyond a version of its log (None: there is no log yet).
+
+    Raises:
+        BrokerError: the broker does not answer.
+        NeedsSparkError: it is too much.
+        UsageError: the source has a history that is not loaded yet.
+    """
+    if source.history and version is None:
+        raise UsageError(f"The history of {source.name} has not been loaded.", "Load it: coeval log ingest")
+    begin, end = topic_ends(settings, source.topic)
+    known = totals(settings, manifest, source).offsets
+    start = {part: max(known.get(part, 0), first) for part, first in begin.items()}
+    ahead = sum(max(0, end[part] - start[part]) for part in end)
+    if ahead > MAX_TAIL:
+        raise NeedsSparkError(
+            f"{source.topic} holds {ahead:,} records that its log does not.", "Read them: coeval log ingest"
+        )
+    sorted_out = ingest(source, topic_records(settings, source.topic, start, end))
+    good, again = _beyond(settings, manifest, source, version, sorted_out.good)
+    return Tail(good, (*sorted_out.duplicates, *again), sorted_out.rejected, end)
+
+
+def topic_records(settings: Settings, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Record]:
+    """The records of a topic between offsets (next to read), in the order of each partition.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    from kafka import KafkaConsumer, TopicPartition
+
+    left = {part for part, last in end.items() if last > start.get(part, 0)}
+    if not left:
+        return
+    options = {**client_options(settings.kafka), "enable_auto_commit": False, "bootstrap_timeout_ms": 10_000}
+    with answering(settings.kafka), closing(KafkaConsumer(**options)) as consumer:
+        partitions = {part: TopicPartition(topic, part) for part in sorted(left)}
+        consumer.assign([*partitions.values()])
+        for part, place in partitions.items():
+            consumer.seek(place, start.get(part, 0))
+        while left:
+            for batch in consumer.poll(_POLL_MILLISECONDS).values():
+                for item in batch:
+                    if item.offset < end[item.partition]:
+                        headers = [(name, value) for name, value in item.headers or ()]
+                        at = item.timestamp * 1000
+                        yield Record(item.value, at, item.partition, item.offset, item.key, headers)
+            # Offsets may have gaps, so it is the place of reading that tells.
+            left = {part for part in left if consumer.position(partitions[part]) < end[part]}
+
+
+def _beyond(
+    settings: Settings, manifest: Manifest, source: EventSource, version: int | None, events: tuple[Event, ...]
+) -> tuple[tuple[Event, ...], list[Event]]:
+    """Those events that the log does not hold; and of those that it does, the ones it holds by another delivery."""
+    if version is None or not events:
+        return events, []
+    names = ["event_id", "declared_ts", "partition", "offset"]
+    ids = pa.array([event.event_id for event in events], pa.string())
+    files = delta_files(table_path(settings, manifest, "log", source.name), version)
+    rows = files.read(names, ds.field("event_id").isin(ids)).to_pylist()
+    logged = {(row["event_id"], row["declared_ts"]): (row["partition"], row["offset"]) for row in rows}
+    good = tuple(event for event in events if event.identity not in logged)
+    known = [event for event in events if event.identity in logged]
+    return good, [event for event in known if logged[event.identity] != (event.partition, event.offset)]
