@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -360,8 +361,10 @@ def test_every_form_of_a_spine_is_read_alike_by_either_engine(
     write_deltalake(str(tmp_path / "spine"), table)
     forms = [table, table.to_pandas(), pl.from_arrow(table), str(path), tmp_path / "spine.csv", tmp_path / "spine"]
     for form in forms:
-        assert LocalEngine(settings).read(form, ASKED).equals(table)
-        assert read_spine(spark, form, ASKED).toArrow().sort_by("n").equals(table.sort_by("n"))
+        found = LocalEngine(settings).read(form, ASKED)
+        # Of a CSV file, request inputs are read as they are declared.
+        assert found.drop_columns(["payment_amount"]).equals(table.drop_columns(["payment_amount"]))
+        assert read_spine(spark, form, ASKED).toArrow().sort_by("n").equals(found.sort_by("n"))
         assert chosen(settings, ASKED, form, "auto").engine == "local"
     query = f"SELECT * FROM parquet.`{path}`"
     for form in (query, spark.createDataFrame(table)):
@@ -391,7 +394,9 @@ def test_a_notebook_needs_no_online_store(settings: Settings, made: World) -> No
         with pytest.raises(UsageError, match="no time zone"):
             store.get_batch_features("risk", spine, datetime(2026, 3, 25))
         with pytest.raises(StoreError, match="without the online store"):
-            store.get_features("risk", {"card_id": [1], "merchant_id": ["m"]}, request={"payment_amount": [1.0]})
+            store.get_features(
+                "risk", {"card_id": [1], "merchant_id": ["m"]}, request={"payment_amount": [Decimal("1.00")]}
+            )
 
 
 def test_a_service_is_had_as_an_archived_manifest_defines_it(settings: Settings, made: World) -> None:
