@@ -92,8 +92,9 @@ def _start(settings: Settings, command: Sequence[str]) -> subprocess.Popen[bytes
 
 
 def _said(settings: Settings) -> str:
+    """The complaint of the last command, or its last line."""
     lines = (settings.home / _LOG).read_text().strip().splitlines()
-    return lines[-1] if lines else ""
+    return next((line for line in reversed(lines) if line.startswith("coeval:")), lines[-1] if lines else "")
 
 
 class Study:

@@ -71,7 +71,12 @@ class Bases:
         """The log too, and a stream that is at rest."""
         home = self._world.home(self.empty)
         self._world.run(home, ("log", "ingest"))
+        return self.keep(home)
+
+    def keep(self, home: Settings) -> Settings:
+        """Take a home whose log is there already for `ingested`."""
         self._world.deploy(home)
+        self.ingested = home
         return home
 
 
@@ -91,6 +96,7 @@ class Ingest(Phase):
 
     def learn(self, home: Settings) -> None:
         self._whole = self._batches(home)
+        self._bases.keep(home)
 
     def half(self, home: Settings) -> Iterator[str]:
         book = ingest_journal(home, self.world.manifest.tenant, self.world.source.name)
