@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from coeval.errors import CheckFailedError, UsageError
 from coeval.settings import Settings, load_settings
+from coeval.spec.erasure import Erasure
+from coeval.spec.records import ingest
 from coeval.spec.time import DAY, HOUR
 from coeval_parity.drift import measures
 from coeval_parity.drift.bins import number_bins
@@ -27,7 +29,13 @@ from coeval_parity.drift.report import render
 from coeval_parity.drift.result import DriftResult, FeatureDrift, from_document
 from coeval_parity.drift.rules import Kind, Limits, Rules, read_rules
 from coeval_parity.drift.run import Ask, find_drift
+from coeval_parity.drift.tables import open_drift_table
 from coeval_parity.drift.windows import earlier_windows, last_window, members
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.tables import table_path
+from tests.support import catalog
+from tests.support.delta_log import write_log
+from tests.support.events import records
 
 RULES = Rules()
 NONE = (None, None)
@@ -236,6 +244,20 @@ def test_a_weekend_is_compared_with_weekends(tmp_path: Path) -> None:
     assert find_drift(settings, None, fixed, RULES, lambda _: None).passed
     again = replace(dearer, against=path, length=DAY)
     assert not find_drift(settings, None, again, RULES, lambda _: None).passed
+
+
+def test_events_of_a_log_that_were_erased_are_not_looked_at(tmp_path: Path) -> None:
+    settings, manifest = Settings(home=tmp_path), catalog.manifest()
+    events = list(ingest(catalog.PAYMENTS, records(20261122, 200, MONDAY, DAY)).good)
+    write_log(table_path(settings, manifest, "log", "payments"), catalog.PAYMENTS, events)
+    before = open_drift_table(settings, manifest, "log:payments").read(["card_id", "amount"])
+    erasure = Erasure("card_id", 1, MONDAY + 30 * DAY)
+    ErasureTable(settings, manifest.tenant).record(erasure, MONDAY, lambda: 0)
+    after = open_drift_table(settings, manifest, "log:payments").read(["card_id", "amount"])
+    assert before.of == len(events)
+    assert after.of == sum(event.values["card_id"] != 1 for event in events)
+    assert 1 in before.table["card_id"].to_pylist()
+    assert 1 not in after.table["card_id"].to_pylist()
 
 
 def test_rules_are_read_and_the_last_that_fits_wins(tmp_path: Path) -> None:

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from coeval.errors import UsageError
 from coeval.settings import Settings
+from coeval.spec.erasure import Erasure, concerning
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field
 from coeval_parity.drift.windows import Span
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.arrow_events import Facts, not_erased
 from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files
-from coeval_pipelines.offline.tables import latest_version, payload, table_path
+from coeval_pipelines.offline.tables import ORDER, latest_version, payload, table_path
 
 TRAINING, LOG = "training:", "log:"
 TIMES = ("event_timestamp", "at", "served_at", "event_ts", "available_at")
@@ -38,7 +41,7 @@ class Table:
     """A table that is not read yet. `time` is its column of instants ('': none); `features` what is compared of it.
 
     `ids` are features that are no sizes whatever their type, `keys` the entity keys, `private` those whose values are
-    not to be shown.
+    not to be shown. Of a log: its `source`, and the `erasures` that concern it, whose events are not read.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Table:
     ids: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     private: frozenset[str] = frozenset()
+    source: EventSource | None = None
+    erasures: tuple[Erasure, ...] = ()
 
     def bounds(self) -> tuple[int, int]:
         """The first and the last instant.
@@ -63,7 +68,11 @@ class Table:
     def read(self, columns: Collection[str], spans: Sequence[Span] = ()) -> Rows:
         """Some columns of the rows in these spans, or of all; of many rows, some at random."""
         wanted = list(dict.fromkeys([*columns, *([self.time] if self.time else [])]))
-        table = self.files.read(wanted, reduce(or_, map(self._within, spans)) if spans else None)
+        where = reduce(or_, map(self._within, spans)) if spans else None
+        if self.source is not None and self.erasures:
+            table = _not_erased(self.files, self.source, self.erasures, wanted, where)
+        else:
+            table = self.files.read(wanted, where)
         return some_rows(table, self.time)
 
     def _within(self, span: Span) -> ds.Expression:
@@ -126,7 +135,17 @@ def _log(settings: Settings, manifest: Manifest, name: str, time: str | None) ->
     fields = _compared(source, files)
     names = tuple(item.name for item in fields)
     table = Table(name, files, _time(name, files, time or "event_ts"), names, _ids(names))
+    erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
+    table = replace(table, source=source, erasures=tuple(erasures))
     return _with_fields(table, {item.name: item for item in source.fields}, manifest)
+
+
+def _not_erased(
+    files: Files, source: EventSource, erasures: Collection[Erasure], columns: list[str], where: ds.Expression | None
+) -> pa.Table:
+    rows = files.read(list(dict.fromkeys([*columns, *ORDER, *(item.column for item in erasures)])), where)
+    event_ts, available_at, partition, offset = (rows.column(name).to_numpy() for name in ORDER)
+    return not_erased(Facts(event_ts, available_at, partition, offset, rows), source, erasures).columns.select(columns)
 
 
 def _compared(source: EventSource, files: Files) -> list[Field]:
