@@ -24,6 +24,8 @@ from coeval_parity.result import Suspect
 
 _FEW = 12
 """Events of a tile up to which pairs of them are tried."""
+_SIMPLE = 3
+"""Lost events up to which no other suspect is looked for."""
 _ZONES = tuple(sign * step * 15 * MINUTE for step in range(1, 57) for sign in (1, -1))
 """How far clocks that tell the time of another zone are off: quarters of an hour, up to 14 hours."""
 
@@ -97,6 +99,12 @@ def _lost(scene: Scene) -> Iterator[Suspicion]:
             f"Leaving out {len(gone)} events that the store has to hold gives exactly what it does: the first is "
             f"{first.event_id or 'a row'} in partition {first.partition}, offset {first.offset}.",
         )
+
+
+def _few_lost(scene: Scene) -> Iterator[Suspicion]:
+    """So few lost events are likelier than all that moves every event and happens to look like it."""
+    if sum(max(0, len(tile.kept) - (tile.slot.events if tile.slot else 0)) for tile in scene.wrong) <= _SIMPLE:
+        yield from _lost(scene)
 
 
 def _missing(tile: TileEvidence) -> list[Event] | None:
@@ -317,5 +325,5 @@ def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
             yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
 
 
-_WINDOWED = (_shifted_window, _shifted_time, _wrong_key, _lost, _twice, _float, _corrupted)
+_WINDOWED = (_few_lost, _shifted_window, _shifted_time, _wrong_key, _lost, _twice, _float, _corrupted)
 _ROWS = (_wrong_key_row, _shifted_row, _lost_row, _corrupted_row)

@@ -252,18 +252,18 @@ def server_clock(world: World, rng: random.Random) -> None:
 
 def at_their_word(world: World, rng: random.Random) -> None:
     """The stream takes producers' clocks that are four minutes ahead at their word."""
-    ahead = {event.order for event in _some(world, rng, 20)}
-    world.logged = replace(
-        world.logged,
-        good=tuple(_ahead(event) if event.order in ahead else event for event in world.events),
-    )
+    edges = [world.q - window for window in (HOUR, DAY, 7 * DAY)]
+    ahead = {event.order: edges[number % 3] for number, event in enumerate(_some(world, rng, 9))}
+    events = [_ahead(event, ahead[event.order]) if event.order in ahead else event for event in world.events]
+    world.logged = replace(world.logged, good=tuple(events))
     world.log()
     moved = [replace(event, event_ts=max(event.event_ts, event.declared_ts)) for event in world.visible]
     world.fill(moved, world.visible)
 
 
-def _ahead(event: Event) -> Event:
-    return replace(event, event_ts=event.available_at, declared_ts=event.available_at + 4 * MINUTE)
+def _ahead(event: Event, edge: int) -> Event:
+    """The event as it happened a minute before an edge, and claims to have three minutes after it."""
+    return replace(event, event_ts=edge - MINUTE, available_at=edge - MINUTE, declared_ts=edge + 3 * MINUTE)
 
 
 def accepted(world: World, rng: random.Random) -> None:

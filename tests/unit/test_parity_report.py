@@ -129,7 +129,7 @@ def test_the_terminal_names_key_values_and_proof() -> None:
     out = StringIO()
     print_result(run_of(edited()), Console(file=out, width=160))
     text = out.getvalue()
-    assert "unexplained: card_spend card_id=1 sum_amount_1h: served 28.27, expected 3.27" in text
+    assert "unexplained (corrupted_state?): card_spend card_id=1 sum_amount_1h: served 28.27, expected 3.27" in text
     assert "parity failed" in text
 
 
