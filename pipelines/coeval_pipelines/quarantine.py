@@ -7,13 +7,13 @@ that log (docs/adr/0011-quality-is-a-verdict-on-a-batch.md).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coeval.errors import CheckFailedError, UsageError
+from coeval.files import write_whole
 from coeval.settings import Settings
 from coeval.spec.model import View
 
@@ -70,14 +70,8 @@ class Quarantine:
 
     def record(self, verdict: Verdict) -> None:
         """Keep a verdict in the place of an earlier one on the same batch."""
-        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{verdict.batch:09d}.quality.json"
-        partial = path.with_suffix(".partial")
-        with partial.open("w") as handle:
-            json.dump(asdict(verdict), handle, sort_keys=True)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
+        write_whole(path, json.dumps(asdict(verdict), sort_keys=True))
 
     def decide(self, batch: int, decision: str, who: str, why: str, now: int) -> Verdict:
         """Record what was decided about a quarantined batch.
