@@ -30,13 +30,13 @@ from coeval_pipelines.schedule.book import (
     RunEntry,
     ScheduleBook,
 )
-from coeval_pipelines.schedule.jobs import jobs, named
+from coeval_pipelines.schedule.jobs import DEFAULTS, jobs, named
 from coeval_pipelines.schedule.runner import run_job
 from coeval_pipelines.schedule.scheduler import serve
 
 DEADLINE = 60
 LASTING = "stream logs --follow"
-OFF = {name: ScheduledJob(command="") for name in ("ingest", "materialize", "parity", "correct")}
+OFF = {name: ScheduledJob(command="") for name in DEFAULTS}
 
 
 @pytest.fixture

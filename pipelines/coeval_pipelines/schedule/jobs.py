@@ -21,10 +21,19 @@ DEFAULTS: Mapping[str, ScheduledJob] = {
     "ingest": ScheduledJob(command="log ingest", every="15m"),
     "materialize": ScheduledJob(command="materialize", every="1h"),
     "parity": ScheduledJob(command="parity run", every="1h", timeout="1h"),
+    "quality": ScheduledJob(command="quality run", every="1h"),
     "correct": ScheduledJob(command="backfill run --correct", cron="30 2 * * *"),
 }
 """What is scheduled where the settings say nothing else of a job of that name."""
-_RUNBOOKS = {"parity": "parity.md", "backfill": "backfill.md", "materialize": "backfill.md", "log": "backfill.md"}
+_RUNBOOKS = {
+    "parity": "docs/runbooks/parity.md",
+    "backfill": "docs/runbooks/backfill.md",
+    "materialize": "docs/runbooks/backfill.md",
+    "log": "docs/event-log.md",
+    "quality": "docs/quality.md",
+    "drift": "docs/drift.md",
+}
+"""What to do about a command that fails, by its first word."""
 _MOST_MISSED = 1000
 
 
@@ -90,7 +99,7 @@ def _job(name: str, item: ScheduledJob) -> Job:
         ) from error
     command = tuple(shlex.split(item.command))
     when = f"every {item.every}" if item.every else f"cron {item.cron}"
-    return Job(name, command, when, trigger, timeout, item.runbook or _runbook(command))
+    return Job(name, command, when, trigger, timeout, item.runbook or _RUNBOOKS.get(command[0], ""))
 
 
 def _every(text: str) -> IntervalTrigger:
@@ -98,8 +107,3 @@ def _every(text: str) -> IntervalTrigger:
     if length <= 0:
         raise ValueError("an interval must be longer than nothing")
     return IntervalTrigger(seconds=length / 1e6, start_date=EPOCH, timezone=UTC)
-
-
-def _runbook(command: tuple[str, ...]) -> str:
-    name = _RUNBOOKS.get(command[0], "")
-    return f"docs/runbooks/{name}" if name else ""
