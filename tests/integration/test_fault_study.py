@@ -32,4 +32,4 @@ def test_a_fault_is_found_and_named(redis_server: Settings, home: Path, fault: F
     found = run_fault(redis_server, home, fault, SEED, Counter())
     assert found.detected
     assert found.right, found.labels
-    assert found.labels[found.expected] >= 0.95 * sum(found.labels.values())
+    assert found.labels[found.expected] >= 0.8 * sum(found.labels.values())
