@@ -175,7 +175,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _aims(cases: Sequence[Figures]) -> list[Figures]:
-    """Of ours as it is chosen for such sizes (without Spark, up to `choice.BOUND` rows), and of ours on Spark."""
+    """Of ours as it is chosen for such sizes (without Spark, up to 4 GB), and of ours on Spark."""
     few, asof, small, large = "as-of 100,000", "as-of 5,000,000", "windows 200,000", "windows 8,000,000"
     found: list[Figures] = []
     for ours, named in (("coeval locally", "as chosen"), ("coeval on spark", "on Spark")):

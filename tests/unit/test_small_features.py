@@ -23,7 +23,7 @@ from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import micros, to_physical
 from coeval_pipelines.offline.arrow_spine import read_table
 from coeval_pipelines.offline.asked import Asked, Inputs
-from coeval_pipelines.offline.choice import BOUND, Size, choose, decide
+from coeval_pipelines.offline.choice import Size, choose, decide
 from coeval_pipelines.offline.small import small_features
 from coeval_pipelines.offline.tables import table_path
 from tests.support import catalog
@@ -208,16 +208,27 @@ def test_the_choice_is_made_by_what_the_tables_say_of_their_size(settings: Setti
     choice = choose(settings, ASKED, 5)
     assert choice.engine == "local"
     assert "66 rows (1 of limits, 60 of payments, 5 of the spine)" in choice.why
-    assert choose(settings, ASKED, BOUND).engine == "spark"
-    assert choose(settings, ASKED, BOUND, "local").engine == "local"
+    assert choose(settings, ASKED, 50_000_000).engine == "spark"
+    assert choose(settings, ASKED, 50_000_000, "local").engine == "local"
     assert choose(settings, ASKED, 5, "spark").engine == "spark"
     with pytest.raises(UsageError, match="no engine 'flink'"):
         choose(settings, ASKED, 5, "flink")
 
 
-def test_the_bound_counts_sources_and_spine_together() -> None:
-    assert decide([Size("a", BOUND - 2), Size("b", 1)], 1).engine == "local"
-    assert decide([Size("a", BOUND - 2), Size("b", 1)], 2).engine == "spark"
+@pytest.mark.parametrize(
+    ("rows", "spine", "features", "engine"),
+    [
+        (5_000_000, 1_000_000, 43, "local"),
+        (14_000_000, 1, 1, "local"),
+        (15_000_000, 1, 1, "spark"),
+        (0, 4_000_000, 43, "local"),
+        (0, 5_000_000, 43, "spark"),
+        (0, 5_000_000, 10, "local"),
+        (8_000_000, 2_000_000, 100, "spark"),
+    ],
+)
+def test_the_bound_is_of_memory(rows: int, spine: int, features: int, engine: str) -> None:
+    assert decide([Size("a", rows - rows // 2), Size("b", rows // 2)], spine, features).engine == engine
 
 
 def test_nothing_is_chosen_for_spark_because_a_log_does_not_exist_yet(tmp_path: Path) -> None:

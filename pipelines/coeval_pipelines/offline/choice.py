@@ -12,8 +12,10 @@ from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import latest_version, table_path
 
 LOCAL, SPARK, AUTO = "local", "spark", "auto"
-BOUND = 10_000_000
-"""Rows of sources and spine together, up to which this process is the better engine; see docs/offline-engines.md."""
+BOUND = 4 * 2**30
+"""Bytes that a computation may take of this process without Spark being started; see docs/offline-engines.md."""
+_ROW, _VALUE = 300, 24
+"""Bytes that a row of a source takes, and a feature of a spine row: measured, see there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,11 @@ def choose(settings: Settings, asked: Asked, spine_rows: int, wanted: str = AUTO
         NeedsSparkError: "local" is wanted, and cannot be.
         UsageError: `wanted` is no engine, or the files of a batch source are not there.
     """
-    return decide([] if wanted == SPARK else sizes(settings, asked), spine_rows, wanted)
+    return decide([] if wanted == SPARK else sizes(settings, asked), spine_rows, len(asked.outputs), wanted)
 
 
-def decide(sources: Sequence[Size], spine_rows: int, wanted: str = AUTO) -> Choice:
-    """The engine for sources of these sizes. Pure; see `choose`."""
+def decide(sources: Sequence[Size], spine_rows: int, features: int, wanted: str = AUTO) -> Choice:
+    """The engine for sources of these sizes, and so many features of each spine row. Pure; see `choose`."""
     if wanted not in (AUTO, LOCAL, SPARK):
         raise UsageError(f"There is no engine {wanted!r}.", f"Choose one of: {AUTO}, {LOCAL}, {SPARK}.")
     if wanted == SPARK:
@@ -56,14 +58,16 @@ def decide(sources: Sequence[Size], spine_rows: int, wanted: str = AUTO) -> Choi
         raise NeedsSparkError(obstacle, "Ask for Spark, or leave the choice to Coeval: auto.")
     if obstacle:
         return Choice(SPARK, f"{obstacle} Spark reads it.")
-    rows = sum(item.rows for item in sources) + spine_rows
+    rows = sum(item.rows for item in sources)
+    bytes_ = rows * _ROW + spine_rows * features * _VALUE
     parts = [f"{item.rows:,} of {item.source}" for item in sources]
-    said = f"{rows:,} rows ({', '.join([*parts, f'{spine_rows:,} of the spine'])})"
+    said = f"{rows + spine_rows:,} rows ({', '.join([*parts, f'{spine_rows:,} of the spine'])}), "
+    said += f"about {bytes_ / 2**30:.1f} GB"
     if wanted == LOCAL:
         return Choice(LOCAL, f"This process was asked for: {said}.")
-    if rows > BOUND:
-        return Choice(SPARK, f"{said} are more than the {BOUND:,} up to which one process is the better engine.")
-    return Choice(LOCAL, f"{said} fit into this process: no Spark is started up to {BOUND:,}.")
+    if bytes_ > BOUND:
+        return Choice(SPARK, f"{said}, are more than the {BOUND >> 30} GB that this process takes without being asked.")
+    return Choice(LOCAL, f"{said}, fit into this process: no Spark is started up to {BOUND >> 30} GB.")
 
 
 def sizes(settings: Settings, asked: Asked) -> list[Size]:
