@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 
 from coeval.settings import NotifySettings, ScheduledJob, Settings
 from coeval.spec.time import HOUR, MINUTE
+from coeval_pipelines.coordination.locks import is_held
 from coeval_pipelines.schedule.book import (
     DONE,
     ERROR,
@@ -147,7 +149,8 @@ def _end_orphans(settings: Settings) -> None:
 
 def test_a_problem_is_told_once_and_its_end_once(settings: Settings, receiver: ThreadingHTTPServer) -> None:
     base = f"http://127.0.0.1:{receiver.server_address[1]}"
-    notify = NotifySettings(webhooks=[SecretStr(f"{base}/hook")], alertmanager=base)
+    dead = SecretStr("http://127.0.0.1:9/hook")  # hinders no other
+    notify = NotifySettings(webhooks=[dead, SecretStr(f"{base}/hook")], alertmanager=base)
     told = settings.model_copy(update={"notify": notify})
     ill = named(settings.schedule, "ill")
     receiver.status = 503  # type: ignore[attr-defined]
@@ -165,7 +168,8 @@ def test_a_problem_is_told_once_and_its_end_once(settings: Settings, receiver: T
     assert "2 runs since" in hooks[1]
     assert "well again" in hooks[2]
     alerts = [body for path, body in taken if path == "/api/v2/alerts"]
-    assert [bool(body[0].get("endsAt")) for body in alerts] == [False, False, False, True]  # type: ignore[index]
+    now = datetime.now(UTC)
+    assert [datetime.fromisoformat(body[0]["endsAt"]) < now for body in alerts] == [False, False, False, True]  # type: ignore[index]
 
 
 def test_what_was_missed_is_reported_and_made_up_for_once(settings: Settings) -> None:
@@ -173,7 +177,9 @@ def test_what_was_missed_is_reported_and_made_up_for_once(settings: Settings) ->
     with closing(ScheduleBook.open(settings)) as book:
         before = time.time_ns() // 1000 - 3 * HOUR - MINUTE
         book.end(
-            RunEntry(book.begin("well", "schedule history", before).number, "well", "", before, before, before, DONE)
+            RunEntry(
+                book.begin("well", "schedule history", before, "").number, "well", "", before, before, before, DONE
+            )
         )
     stop = threading.Event()
     thread = threading.Thread(target=serve, args=(settings, {"well": job}, stop))
@@ -187,6 +193,26 @@ def test_what_was_missed_is_reported_and_made_up_for_once(settings: Settings) ->
     assert missed.outcome == MISSED
     assert "3 runs" in missed.summary
     assert again.outcome == DONE
+
+
+def test_a_run_and_a_second_scheduler_end_when_they_are_told_to(settings: Settings) -> None:
+    first, run, second = _process(settings), _process(settings, "lasting"), None
+    try:
+        _await(lambda: _begun(settings, "lasting"))
+        _await(lambda: is_held(settings, "schedule"))
+        second = _process(settings)
+        for process in (run, second):
+            process.send_signal(signal.SIGTERM)
+        assert run.wait(DEADLINE) != 0
+        assert second.wait(DEADLINE) in (0, -signal.SIGTERM)  # perhaps before it listened
+        assert _runs(settings, "lasting")[0].outcome == KILLED
+    finally:
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(DEADLINE) == 0
+        for process in (run, second):
+            if process is not None:
+                process.kill()
+                process.wait()
 
 
 def test_the_scheduler_begins_what_is_due_and_ends_what_goes_on_when_it_is_told_to_stop(settings: Settings) -> None:

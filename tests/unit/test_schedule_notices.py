@@ -8,7 +8,7 @@ import pytest
 from coeval.errors import UsageError
 from coeval.settings import ScheduledJob, Settings
 from coeval.spec.time import HOUR, MINUTE
-from coeval_pipelines.schedule.book import DONE, FAILED, REFUSED, TIMEOUT, Problem, RunEntry
+from coeval_pipelines.schedule.book import DONE, FAILED, TIMEOUT, Problem, RunEntry
 from coeval_pipelines.schedule.jobs import jobs
 from coeval_pipelines.schedule.notices import Notice, alert, judged, webhook
 
@@ -42,27 +42,23 @@ def test_the_end_of_a_problem_is_said_if_the_problem_was() -> None:
     assert judged(None, _run(DONE), HOUR) == (None, False)
 
 
-def test_a_run_that_was_refused_says_nothing_of_the_job() -> None:
-    said = Problem("parity", FAILED, NOON, NOON, 3)
-    assert judged(said, _run(REFUSED), 0) == (said, False)
-
-
 def test_what_was_not_told_is_told_by_the_next_run() -> None:
     assert judged(Problem("parity", FAILED, NOON, 0, 1), _run(FAILED, NOON + MINUTE), 4 * HOUR)[1]
 
 
 def test_messages_say_what_is_wrong_and_what_to_do() -> None:
     problem = Problem("parity", FAILED, NOON, 0, 2)
-    notice = Notice(_run(FAILED), problem, False, "docs/runbooks/parity.md", "https://host/parity.html")
+    later = NOON + 2 * HOUR
+    notice = Notice(_run(FAILED), problem, False, later, "docs/runbooks/parity.md", "https://host/parity.html")
     text = webhook(notice)["text"]
     for part in ("coeval parity: check failed, 2 runs since", "2 unexplained", "https://host/parity.html", "parity.md"):
         assert part in text
     raised = alert(notice)
-    assert raised["labels"] == {
-        "alertname": "CoevalJobFailed", "job": "parity", "outcome": FAILED, "severity": "critical",
-    }  # fmt: skip
-    assert "endsAt" not in raised
-    ended = alert(Notice(_run(DONE, NOON + HOUR), problem, True))
+    assert raised["labels"] == {"alertname": "CoevalJobFailed", "job": "parity", "severity": "critical"}
+    assert raised["annotations"]["outcome"] == FAILED
+    # It ends by itself where no further run says that it goes on.
+    assert datetime.fromisoformat(raised["endsAt"]) == datetime.fromtimestamp(later / 1e6, tz=UTC)
+    ended = alert(Notice(_run(DONE, NOON + HOUR), problem, True, later))
     assert ended["labels"] == raised["labels"]
     assert datetime.fromisoformat(ended["endsAt"]) == datetime.fromtimestamp((NOON + HOUR) / 1e6, tz=UTC)
     assert "well again, after 1.0 h" in ended["annotations"]["summary"]

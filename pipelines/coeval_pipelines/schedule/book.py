@@ -6,7 +6,7 @@ Instants are microseconds since the epoch, UTC.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -87,9 +87,9 @@ class ScheduleBook:
         """Release every connection."""
         self._engine.dispose()
 
-    def begin(self, job: str, command: str, now: int) -> RunEntry:
+    def begin(self, job: str, command: str, now: int, log: str) -> RunEntry:
         """Record that a run begins; its number is greater than that of any other."""
-        return self._add(RunEntry(0, job, command, now, now))
+        return self._add(RunEntry(0, job, command, now, now, log=log))
 
     def note(self, job: str, command: str, due_at: int, outcome: str, summary: str, now: int) -> RunEntry:
         """Record a run that did not begin."""
@@ -103,11 +103,20 @@ class ScheduleBook:
 
     def lose(self, job: str, now: int) -> list[RunEntry]:
         """End the runs of a job that were never ended; to be called by who holds its lock, so that none goes on."""
-        lost = [entry for entry in self.runs(job) if entry.outcome == RUNNING]
+        summary = "It was cut off: whoever ran it is gone. What it had not finished is as it was before."
+        running = [entry for entry in self.runs(job) if entry.outcome == RUNNING]
+        lost = [replace(entry, ended_at=now, outcome=KILLED, summary=summary) for entry in running]
         for entry in lost:
-            summary = "It was cut off: whoever ran it is gone. What it had not finished is as it was before."
-            self.end(RunEntry(**{**asdict(entry), "ended_at": now, "outcome": KILLED, "summary": summary}))
+            self.end(entry)
         return lost
+
+    def forget(self, job: str, keep: int) -> list[RunEntry]:
+        """Forget all but the newest runs of a job; gives those that are forgotten."""
+        query = sa.select(_RUNS).where(_RUNS.c.job == job).order_by(_RUNS.c.number.desc()).offset(keep)
+        with self._engine.begin() as connection:
+            old = [RunEntry(**row._asdict()) for row in connection.execute(query)]
+            connection.execute(sa.delete(_RUNS).where(_RUNS.c.number.in_([entry.number for entry in old])))
+        return old
 
     def runs(self, job: str | None = None, limit: int = 100) -> list[RunEntry]:
         """The newest runs, of one job or of all, the newest first."""

@@ -44,19 +44,17 @@ def run(
     from coeval.logs import configure_logging
     from coeval.settings import load_settings
     from coeval_pipelines.schedule.jobs import jobs, named
+    from coeval_pipelines.schedule.scheduler import serve, until_told
 
-    settings = load_settings()
+    settings, stop = load_settings(), threading.Event()
+    until_told(stop)
     if job is None:
-        from coeval_pipelines.schedule.scheduler import serve, until_told
-
         configure_logging("info")
-        stop = threading.Event()
-        until_told(stop)
         serve(settings, jobs(settings.schedule), stop)
         return
     from coeval_pipelines.schedule.runner import check, run_job
 
-    entry = run_job(settings, named(settings.schedule, job))
+    entry = run_job(settings, named(settings.schedule, job), stop)
     if as_json:
         print(json.dumps(_document(entry), indent=2))
     else:
@@ -145,9 +143,10 @@ def _short(text: str | None) -> str:
 
 def _table(columns: tuple[str, ...], lines: list[list[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*columns, box=None, header_style="bold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

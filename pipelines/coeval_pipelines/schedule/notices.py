@@ -7,19 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coeval.spec.time import HOUR, MINUTE
-from coeval_pipelines.schedule.book import DONE, REFUSED, RUNNING, Problem, RunEntry
-
-_SILENT = (RUNNING, REFUSED)
-"""Outcomes that say nothing of whether a job is well."""
+from coeval_pipelines.schedule.book import DONE, Problem, RunEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to be told: of a job that fails, or is well again (`resolved`)."""
+    """Something to be told: of a job that fails, or is well again (`resolved`).
+
+    `until` (microseconds UTC) is when the next run will have said whether that is still so.
+    """
 
     entry: RunEntry
     problem: Problem
     resolved: bool
+    until: int
     runbook: str = ""
     report: str = ""
 
@@ -39,8 +40,6 @@ def judged(known: Problem | None, entry: RunEntry, repeat: int) -> tuple[Problem
     `repeat` (microseconds): how long the same problem is not said again.
     """
     now = entry.ended_at or entry.started_at
-    if entry.outcome in _SILENT:
-        return known, False
     if entry.outcome == DONE:
         return None, known is not None and known.said_at > 0
     if known is None or known.outcome != entry.outcome:
@@ -60,22 +59,21 @@ def webhook(notice: Notice) -> dict[str, Any]:
 
 
 def alert(notice: Notice) -> dict[str, Any]:
-    """As Alertmanager takes it. It is the same alert for as long as the job fails in the same way."""
-    labels = {"alertname": "CoevalJobFailed", "job": notice.entry.job, "outcome": notice.problem.outcome}
+    """As Alertmanager takes it: one alert for as long as the job fails, which ends by itself where no run comes."""
+    ends = (notice.entry.ended_at or notice.entry.started_at) if notice.resolved else notice.until
     annotations = {
+        "outcome": notice.problem.outcome,
         "summary": notice.headline,
         "description": notice.entry.summary,
         "runbook": notice.runbook,
         "report": notice.report,
     }
-    found: dict[str, Any] = {
-        "labels": {**labels, "severity": "critical"},
+    return {
+        "labels": {"alertname": "CoevalJobFailed", "job": notice.entry.job, "severity": "critical"},
         "annotations": {name: text for name, text in annotations.items() if text},
         "startsAt": _iso(notice.problem.since),
+        "endsAt": _iso(ends),
     }
-    if notice.resolved:
-        found["endsAt"] = _iso(notice.entry.ended_at or notice.entry.started_at)
-    return found
 
 
 def _since(problem: Problem, entry: RunEntry) -> str:

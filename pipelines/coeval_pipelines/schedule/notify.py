@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,17 +15,16 @@ _SECONDS = 10.0
 _LOG = structlog.get_logger(service="schedule")
 
 
-def tell(notify: NotifySettings, notice: Notice, *, webhooks: bool) -> bool:
-    """Tell Alertmanager, and the webhooks if asked to; whether all took it. An address that fails hinders no other."""
-    told = [_post(address, document) for address, document in _messages(notify, notice, webhooks)]
-    return all(told)
-
-
-def _messages(notify: NotifySettings, notice: Notice, webhooks: bool) -> Iterator[tuple[str, Any]]:
+def tell_alertmanager(notify: NotifySettings, notice: Notice) -> None:
+    """Tell Alertmanager, where there is one. It is told after every run, so nothing is lost if it is away."""
     if notify.alertmanager:
-        yield f"{notify.alertmanager.rstrip('/')}/api/v2/alerts", [alert(notice)]
-    for address in notify.webhooks if webhooks else []:
-        yield address.get_secret_value(), webhook(notice)
+        _post(f"{notify.alertmanager.rstrip('/')}/api/v2/alerts", [alert(notice)])
+
+
+def tell_webhooks(notify: NotifySettings, notice: Notice) -> bool:
+    """Tell every webhook; whether any took it, or there is none. One that fails hinders no other."""
+    told = [_post(address.get_secret_value(), webhook(notice)) for address in notify.webhooks]
+    return any(told) or not told
 
 
 def _post(address: str, document: Any) -> bool:

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -21,13 +22,16 @@ from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.schedule.book import DONE, ERROR, FAILED, KILLED, REFUSED, TIMEOUT, RunEntry, ScheduleBook
 from coeval_pipelines.schedule.jobs import Job
 from coeval_pipelines.schedule.notices import Notice, judged
-from coeval_pipelines.schedule.notify import tell
+from coeval_pipelines.schedule.notify import tell_alertmanager, tell_webhooks
 
 _LAST_LINES = 8
+NOT_OVER = "The run before it is not over."
 _LOOK_SECONDS = 0.2
 """How often it is looked whether a run is over."""
 _KILL_SECONDS = 30.0
 """How long a run that is told to end may take to do so."""
+_KEPT_RUNS = 500
+"""Of each job, with their logs."""
 _REPORT = re.compile(r"report (\S+)")
 
 
@@ -40,10 +44,9 @@ def run_job(settings: Settings, job: Job, stop: threading.Event | None = None) -
     with closing(ScheduleBook.open(settings)) as book:
         with only_one(settings, f"schedule-{job.name}", wait=False) as held:
             if not held:
-                summary = "The run before it is not over."
-                return book.note(job.name, " ".join(job.command), now, REFUSED, summary, now)
+                return book.note(job.name, " ".join(job.command), now, REFUSED, NOT_OVER, now)
             for lost in book.lose(job.name, now):
-                _judge(settings, book, job, replace(lost, ended_at=now, outcome=KILLED))
+                _judge(settings, book, job, lost)
             entry = _run(settings, book, job, stop or threading.Event())
         _judge(settings, book, job, entry)
         return entry
@@ -58,13 +61,16 @@ def record(settings: Settings, job: Job, due_at: int, outcome: str, summary: str
 
 
 def _run(settings: Settings, book: ScheduleBook, job: Job, stop: threading.Event) -> RunEntry:
-    entry = book.begin(job.name, " ".join(job.command), _now())
-    log = settings.home.resolve() / "local" / "schedule" / f"{job.name}-{entry.number}.log"
+    started = _now()
+    log = settings.home.resolve() / "local" / "schedule" / f"{job.name}-{started}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    entry = book.begin(job.name, " ".join(job.command), started, str(log))
     with log.open("wb") as output:
         code, outcome = _ended(settings, job, output, stop)
-    entry = replace(entry, ended_at=_now(), outcome=outcome, exit_code=code, summary=_last_words(log), log=str(log))
+    entry = replace(entry, ended_at=_now(), outcome=outcome, exit_code=code, summary=_last_words(log))
     book.end(entry)
+    for old in book.forget(job.name, _KEPT_RUNS):
+        Path(old.log).unlink(missing_ok=True)
     return entry
 
 
@@ -117,14 +123,23 @@ def _judge(settings: Settings, book: ScheduleBook, job: Job, entry: RunEntry) ->
     known = book.problems().get(job.name)
     problem, say = judged(known, entry, parse_duration(settings.notify.repeat))
     about = problem or known
-    if about is not None:
-        notice = Notice(entry, about, problem is None, job.runbook, _report(settings, entry))
-        told = tell(settings.notify, notice, webhooks=say)
-        if problem is None and not told:
-            return  # Its end is said by the next run that is well.
-        if problem is not None and say and told:
-            problem = replace(problem, said_at=entry.ended_at or entry.started_at)
+    if about is None:
+        return
+    notice = Notice(entry, about, problem is None, _until(job), job.runbook, _report(settings, entry))
+    tell_alertmanager(settings.notify, notice)
+    told = say and tell_webhooks(settings.notify, notice)
+    if problem is None and say and not told:
+        return  # Its end is said by the next run that is well.
+    if problem is not None and told:
+        problem = replace(problem, said_at=entry.ended_at or entry.started_at)
     book.set_problem(job.name, problem)
+
+
+def _until(job: Job) -> int:
+    """When the next run of a job will be over, at the latest."""
+    now = datetime.now(UTC)
+    begins = job.after(now) or now + timedelta(days=1)
+    return int((begins.timestamp() + job.timeout) * 1e6)
 
 
 def _report(settings: Settings, entry: RunEntry) -> str:

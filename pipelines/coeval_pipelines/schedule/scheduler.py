@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from coeval.settings import Settings
 from coeval_pipelines.coordination.locks import only_one
 from coeval_pipelines.schedule.book import DONE, MISSED, REFUSED, ScheduleBook
 from coeval_pipelines.schedule.jobs import Job
-from coeval_pipelines.schedule.runner import record, run_job
+from coeval_pipelines.schedule.runner import NOT_OVER, record, run_job
 
+_STANDBY_SECONDS = 1.0
+"""How often a second scheduler looks whether the first is gone."""
 _LOG = structlog.get_logger(service="schedule")
 
 
@@ -28,22 +31,26 @@ def serve(settings: Settings, jobs: Mapping[str, Job], stop: threading.Event) ->
     One scheduler per home: a second one waits until the first is gone. What was due while there was none is reported
     as missed, and made up for by one run.
     """
-    with only_one(settings, "schedule"):
-        if stop.is_set():
-            return
-        pool = ThreadPoolExecutor(len(jobs) or 1)
-        scheduler = BackgroundScheduler(timezone=UTC, executors={"default": pool})
-        scheduler.add_listener(lambda event: _refused(settings, jobs, event), EVENT_JOB_MAX_INSTANCES)
-        missed = _missed(settings, jobs)
-        for name, job in jobs.items():
-            options = {"id": name, "max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-            scheduler.add_job(_begin, job.trigger, [settings, job, stop], **options)
-            if name in missed:
-                scheduler.add_job(_begin, args=[settings, job, stop], id=f"{name} again", misfire_grace_time=None)
-        scheduler.start()
-        _LOG.info("scheduling", jobs=sorted(jobs))
-        stop.wait()
-        scheduler.shutdown(wait=True)
+    while not stop.is_set():
+        with only_one(settings, "schedule", wait=False) as held:
+            if held:
+                _serve(settings, jobs, stop)
+        stop.wait(_STANDBY_SECONDS)
+
+
+def _serve(settings: Settings, jobs: Mapping[str, Job], stop: threading.Event) -> None:
+    pool = ThreadPoolExecutor(len(jobs) or 1)
+    scheduler = BackgroundScheduler(timezone=UTC, executors={"default": pool})
+    scheduler.add_listener(lambda event: _refused(settings, jobs, event), EVENT_JOB_MAX_INSTANCES)
+    missed = _missed(settings, jobs)
+    for name, job in jobs.items():
+        at_once = {"next_run_time": datetime.now(UTC)} if name in missed else {}
+        options = {"id": name, "max_instances": 1, "coalesce": True, "misfire_grace_time": None, **at_once}
+        scheduler.add_job(_begin, job.trigger, [settings, job, stop], **options)
+    scheduler.start()
+    _LOG.info("scheduling", jobs=sorted(jobs))
+    stop.wait()
+    scheduler.shutdown(wait=True)
 
 
 def until_told(stop: threading.Event) -> None:
@@ -64,7 +71,8 @@ def _refused(settings: Settings, jobs: Mapping[str, Job], event: JobSubmissionEv
     job = jobs.get(event.job_id)
     if job is not None:
         due = int(event.scheduled_run_times[-1].timestamp() * 1e6)
-        record(settings, job, due, REFUSED, "The run before it is not over.")
+        with closing(ScheduleBook.open(settings)) as book:
+            book.note(job.name, " ".join(job.command), due, REFUSED, NOT_OVER, int(time.time() * 1e6))
         _LOG.warning("refused: the run before is not over", job=job.name)
 
 
