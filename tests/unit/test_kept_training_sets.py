@@ -1,0 +1,138 @@
+"""Training sets that are kept, by this process: who writes at once, what is left unfinished, and parts of no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from coeval.errors import UsageError
+from coeval.settings import Settings
+from coeval.spec.erasure import Erasure
+from coeval.spec.time import DAY, HOUR
+from coeval.training import Labels, TrainingSet
+from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.tables import table_path
+from coeval_pipelines.offline.training import registry
+from coeval_pipelines.offline.training.build import Wanted, build, extend
+from coeval_pipelines.offline.training.rebuild import rebuild
+from tests.support import catalog
+from tests.support.delta_log import write_log
+from tests.support.offline import write_limits
+from tests.support.training_worlds import MANIFEST, START, World, spine_table, world
+
+SEED = 20261122
+ASKED = Asked.of(MANIFEST, "risk")
+TENANT = MANIFEST.tenant
+INSTANT = pa.timestamp("us", tz="UTC")
+
+
+@pytest.fixture(scope="module")
+def made() -> World:
+    return world(SEED, events=60, rows=20)
+
+
+@pytest.fixture
+def settings(made: World, tmp_path: Path) -> Settings:
+    found = Settings(home=tmp_path)
+    write_log(table_path(found, MANIFEST, "log", "payments"), catalog.PAYMENTS, made.payments)
+    write_limits(found, made.limits)
+    return found
+
+
+@pytest.fixture
+def spine(made: World) -> pa.Table:
+    return spine_table([made])
+
+
+def _built(settings: Settings, spine: object, name: str | None = "one", labels: Labels | None = None) -> TrainingSet:
+    return build(settings, Wanted(ASKED, spine, labels, engine="local"), name)
+
+
+def _kept(settings: Settings, name: str = "one") -> registry.Kept:
+    return registry.kept_set(settings, TENANT, name)
+
+
+def _erase(settings: Settings) -> None:
+    ErasureTable(settings, TENANT).record(Erasure("card_id", 1, START + HOUR), START, lambda: 0)
+
+
+def _meanwhile(moment: str, do: Callable[[], object]) -> Callable[[str], None]:
+    """Does something, once, when progress of this kind is said."""
+    done = []
+
+    def say(text: str) -> None:
+        if text.startswith(moment) and not done:
+            done.append(do())
+
+    return say
+
+
+def test_a_rebuild_after_an_erasure_builds_upon_what_is_there_when_it_begins(
+    settings: Settings, spine: pa.Table
+) -> None:
+    _built(settings, spine.slice(0, 5))
+    old = _kept(settings)
+    _built(settings, spine)
+    _erase(settings)
+    assert rebuild(settings, old, "local").erased
+    assert _kept(settings).document.lineage["rows"] == len(spine)
+
+
+def test_nobody_writes_while_what_an_erasure_left_is_built(settings: Settings, spine: pa.Table) -> None:
+    _built(settings, spine)
+    _erase(settings)
+    with ThreadPoolExecutor() as pool:
+        others = []
+        twice = pa.concat_tables([spine, spine])
+        say = _meanwhile("profiling", lambda: others.append(pool.submit(_built, settings, twice)))
+        rebuild(settings, _kept(settings), "local", say)
+        (other,) = others
+        assert other.result(timeout=60).rows == 2 * len(spine)
+    assert _kept(settings).document.lineage["rows"] == 2 * len(spine)
+
+
+def test_a_set_is_not_removed_while_it_is_extended(settings: Settings, spine: pa.Table) -> None:
+    _built(settings, spine)
+    with ThreadPoolExecutor() as pool:
+        others = []
+        say = _meanwhile("profiling", lambda: others.append(pool.submit(registry.remove, settings, TENANT, "one")))
+        assert extend(settings, _kept(settings), spine, None, "local", say).rows == 2 * len(spine)
+        others[0].result(timeout=60)
+    assert registry.find(settings, TENANT, "one") is None
+
+
+@pytest.mark.parametrize("moment", ["sizing", "profiling what was there"])
+def test_a_table_that_something_else_wrote_to_is_not_extended(
+    settings: Settings, spine: pa.Table, moment: str
+) -> None:
+    table = _built(settings, spine)
+    kept = _kept(settings)
+
+    def change() -> None:
+        write_deltalake(str(kept.path), table.to_arrow().slice(0, 1), mode="append")
+
+    if moment == "sizing":
+        change()
+    with pytest.raises(UsageError, match="changed by something else"):
+        extend(settings, kept, spine, None, "local", _meanwhile(moment, change))
+    assert DeltaTable(str(kept.path)).version() == 1
+
+
+def test_what_a_killed_build_or_removal_left_is_listed_and_removed(settings: Settings, spine: pa.Table) -> None:
+    home = registry.directory(settings, TENANT)
+    _built(settings, spine, "whole")
+    for name in ("first", ".second.removed"):
+        (home / name).mkdir()
+        (home / name / "part-0.parquet").touch()
+    assert registry.unfinished(settings, TENANT) == ["first", "second"]
+    for name in ("first", "second", "whole"):
+        registry.remove(settings, TENANT, name)
+    assert [path.name for path in home.glob("*/")] == []
+    with pytest.raises(UsageError, match="no training set 'first'"):
+        registry.remove(settings, TENANT, "first")
