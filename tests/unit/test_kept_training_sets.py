@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,3 +137,32 @@ def test_what_a_killed_build_or_removal_left_is_listed_and_removed(settings: Set
     assert [path.name for path in home.glob("*/")] == []
     with pytest.raises(UsageError, match="no training set 'first'"):
         registry.remove(settings, TENANT, "first")
+
+
+def _labels() -> Labels:
+    table = {"card_id": [0, 1], "at": pa.array([START, START + DAY], INSTANT), "fraud": [True, False]}
+    return Labels(pa.table(table), "1d", "at")
+
+
+def _young(spine: pa.Table) -> pa.Table:
+    """The rows at an instant whose labels cannot be known yet."""
+    now = pa.array([time.time_ns() // 1000] * len(spine), INSTANT)
+    return spine.set_column(spine.column_names.index("event_timestamp"), "event_timestamp", now)
+
+
+def test_a_set_is_not_extended_by_no_rows(settings: Settings, spine: pa.Table) -> None:
+    _built(settings, spine, "one", _labels())
+    for rows in (spine.slice(0, 0), _young(spine)):
+        with pytest.raises(UsageError, match="No new rows"):
+            extend(settings, _kept(settings), rows, _labels(), "local")
+    assert rebuild(settings, _kept(settings), "local").same
+
+
+def test_a_set_of_no_rows_is_built_extended_and_rebuilt(settings: Settings, spine: pa.Table) -> None:
+    whole = _built(settings, spine)
+    empty = _built(settings, spine.slice(0, 0))
+    assert empty.to_arrow().schema.equals(whole.to_arrow().schema)
+    assert rebuild(settings, _kept(settings), "local").same
+    grown = extend(settings, _kept(settings), spine, None, "local")
+    assert grown.lineage["content_hash"] == whole.lineage["content_hash"]
+    assert rebuild(settings, _kept(settings), "local").same

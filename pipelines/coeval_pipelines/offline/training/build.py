@@ -70,8 +70,8 @@ def extend(
     """Compute new rows by the definitions of a training set, and add them as another part of it, in one commit.
 
     Raises:
-        UsageError: the new rows have other columns than it, something that it holds was erased since, or something
-            else wrote to its table.
+        UsageError: there are no new rows, or they have other columns than it; something that it holds was erased
+            since, or something else wrote to its table.
         NeedsSparkError, EngineError: as `build`.
     """
     with registry.locked(kept.path):
@@ -84,6 +84,7 @@ def extend(
             inputs = inputs_now(settings, wanted.asked)
             job = Job(worker, settings, wanted.asked, inputs, wanted.knowledge, choice, say)
             part = job.part(spine, labels)
+            _check_rows(part)
             _check_columns(kept, part)
             document = job.document(part, kept.name, lineage["erased"], kept)
             _check_unchanged(kept)
@@ -126,6 +127,13 @@ def _check_extensible(settings: Settings, kept: Kept, wanted: Wanted) -> None:
     if (before is None) != (labels is None) or (labels and before["delay_microseconds"] != delay_of(labels)):
         said = f"labels with a delay of {before['delay']}" if before else "no labels"
         raise UsageError(f"{kept.name} has {said}.", "Give the same for its new rows.")
+
+
+def _check_rows(part: Part[Any]) -> None:
+    if not part.content.rows:
+        young = (part.lineage["labels"] or {}).get("left_out", 0)
+        why = f": it is too early for the labels of {young}" if young else ""
+        raise UsageError(f"No new rows{why}.", "Give rows whose labels can be known by now." if young else "Give some.")
 
 
 def _check_unchanged(kept: Kept) -> None:

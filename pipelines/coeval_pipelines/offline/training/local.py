@@ -81,7 +81,7 @@ class LocalEngine:
 
     def sample(self, table: pa.Table, columns: Sequence[str], below: int | None) -> pa.Table:
         """The rows whose digest of these columns begins below a number (None: every row)."""
-        if below is None:
+        if below is None or not table.num_rows:
             return table
         masks = [row_digests(batch, columns)[:, 0] < np.uint64(below) for batch in table.to_batches(50_000)]
         return table.filter(pa.array(np.concatenate(masks)))
@@ -107,7 +107,12 @@ class LocalEngine:
 
     def stored(self, path: Path, version: int, files: Sequence[str] | None = None) -> pa.Table:
         """A version of a training set, or only some of its files."""
-        found = delta_files(path, version) if files is None else parquet_files([str(path / name) for name in files])
+        if files:
+            found = parquet_files([str(path / name) for name in files])
+        else:
+            found = delta_files(path, version)
+            if files is not None:
+                return normalised(found.data.schema.empty_table())
         return normalised(found.read(list(found.types)))
 
     def commit(self, table: pa.Table, path: Path, document: str, *, append: bool = False) -> None:

@@ -124,9 +124,10 @@ class SparkEngine(ExitStack):
 
     def stored(self, path: Path, version: int, files: Sequence[str] | None = None) -> DataFrame:
         """A version of a training set, or only some of its files."""
-        if files is None:
-            return self._spark.read.format("delta").option("versionAsOf", version).load(str(path))
-        return self._spark.read.parquet(*(str(path / name) for name in files))
+        if files:
+            return self._spark.read.parquet(*(str(path / name) for name in files))
+        whole = self._spark.read.format("delta").option("versionAsOf", version).load(str(path))
+        return whole if files is None else whole.limit(0)
 
     def commit(self, table: DataFrame, path: Path, document: str, *, append: bool = False) -> None:
         """Put rows in the place of what the table holds, or beside it, together with a document: one commit."""
