@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,3 +167,17 @@ def test_a_set_of_no_rows_is_built_extended_and_rebuilt(settings: Settings, spin
     grown = extend(settings, _kept(settings), spine, None, "local")
     assert grown.lineage["content_hash"] == whole.lineage["content_hash"]
     assert rebuild(settings, _kept(settings), "local").same
+
+
+def test_a_profile_tells_no_personal_value(settings: Settings, spine: pa.Table) -> None:
+    (service,) = MANIFEST.services
+    told = _built(settings, spine, None).profile["columns"]
+    derived = [
+        replace(view, request=tuple(replace(field, pii="sensitive") for field in view.request))
+        for view in MANIFEST.derived_views
+    ]
+    asked = Asked.of(replace(MANIFEST, derived_views=tuple(derived)), service.name)
+    hidden = build(settings, Wanted(asked, spine, engine="local")).profile["columns"]
+    assert told["payment_amount"]["max"] is not None
+    for name in ("payment_amount", "card_id"):
+        assert hidden[name]["max"] is None and not hidden[name]["quantiles"] and not hidden[name]["histogram"]

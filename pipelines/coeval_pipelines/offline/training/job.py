@@ -151,5 +151,7 @@ def _labelled(labels: Labels, names: Sequence[str], content: Summary, rows: int)
 
 
 def _personal(asked: Asked) -> set[str]:
-    fields = {f"{view.name}__{field.name}": field for view in (*asked.views, *asked.derived) for field in view.features}
-    return {name for name, field in fields.items() if field.pii != "none"}
+    views = (*asked.views, *asked.derived)
+    fields = [(f"{view.name}__{field.name}", field) for view in views for field in view.features]
+    fields += [(field.name, field) for field in asked.request]
+    return {name for name, field in fields if field.pii != "none"}

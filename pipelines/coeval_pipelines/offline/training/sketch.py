@@ -120,19 +120,21 @@ class Sketch:
         self.buckets = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def document(self, private: bool = False) -> dict[str, Any]:
-        """The profile of the column; with `private`, without its most frequent values."""
+        """The profile of the column; with `private`, what tells of no value: as if there were none."""
         found: dict[str, Any] = {"kind": self.kind, "nulls": self.nulls}
         if self.kind == "other":
             return found
-        found |= self._distinct()
+        told = Sketch(self.kind) if private else self
+        return found | self._distinct() | told._values()
+
+    def _values(self) -> dict[str, Any]:
         match self.kind:
             case "category":
-                found["top"] = [] if private else self._top()
+                return {"top": self._top()}
             case "number":
-                found |= self._numbers()
+                return self._numbers()
             case _:
-                found |= self._times()
-        return found
+                return self._times()
 
     def _distinct(self) -> dict[str, Any]:
         if len(self.hashes) <= _DISTINCT:
