@@ -181,3 +181,16 @@ def test_a_profile_tells_no_personal_value(settings: Settings, spine: pa.Table) 
     assert told["payment_amount"]["max"] is not None
     for name in ("payment_amount", "card_id"):
         assert hidden[name]["max"] is None and not hidden[name]["quantiles"] and not hidden[name]["histogram"]
+
+
+def test_a_label_that_is_no_number_is_null_and_takes_no_other_along(settings: Settings, spine: pa.Table) -> None:
+    rows = spine.slice(0, 3)
+    cards = pa.array(range(3))
+    rows = rows.set_column(rows.column_names.index("card_id"), "card_id", cards)
+    rows = rows.set_column(rows.column_names.index("event_timestamp"), "event_timestamp", pa.array([START] * 3, INSTANT))
+    scores = pa.array([float("nan"), 0.5, float("-inf")])
+    at = pa.array([START + HOUR] * 3, INSTANT)
+    table = pa.table({"card_id": cards, "at": at, "fraud": [1, 2, 3], "score": scores, "small": scores.cast("float")})
+    found = _built(settings, rows, None, Labels(table, "1d", "at")).to_arrow()
+    assert found.column("fraud").to_pylist() == [1, 2, 3]
+    assert found.column("score").to_pylist() == found.column("small").to_pylist() == [None, 0.5, None]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coeval.errors import EngineError, UsageError
@@ -56,7 +57,7 @@ class LocalEngine:
         rows = checked(spine, asked)
         delay = delay_of(labels)
         rows = CheckedSpine(rows.table.filter(pa.array(rows.q + delay <= now)), rows.q[rows.q + delay <= now] + delay)
-        with _parquet(self.settings, table) as path:
+        with _parquet(self.settings, _finite(table)) as path:
             rule = label_rule(asked, labels, path, types_of(table.schema), spine.column_names)
             read = reader_of(self.settings, rule.manifest, inputs)
             found = source_features(rule.manifest, [rule.view], rows, read, "available")
@@ -137,6 +138,16 @@ class LocalEngine:
     def rows(self, table: pa.Table) -> pa.Table:
         """The rows themselves."""
         return table
+
+
+def _finite(labels: pa.Table) -> pa.Table:
+    """Labels with null for what is no number: as in a file of events, it would take its whole row along."""
+    for place, field in enumerate(labels.schema):
+        if pa.types.is_floating(field.type):
+            column = labels.column(place)
+            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
+            labels = labels.set_column(place, field.name, finite)
+    return labels
 
 
 def instants_given() -> UsageError:
