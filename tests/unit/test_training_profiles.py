@@ -160,6 +160,29 @@ def test_the_stability_index_is_nothing_for_the_same_and_large_for_another_distr
     assert stability(holes[0], holes[1], (100, 100)) > 0.25
 
 
+def test_the_stability_index_of_categories_says_nothing_that_a_profile_does_not() -> None:
+    # Thirty values, of which each profile names the twenty most frequent: other ones, though they hardly differ.
+    texts = [
+        Sketch.of(pa.array([f"{n:02}" for n in range(30) for _ in range(100 + sign * n)])).document()
+        for sign in (-1, 1)
+    ]
+    rows = tuple(sum(100 + sign * n for n in range(30)) for sign in (-1, 1))
+    assert {value for value, _ in texts[0]["top"]} != {value for value, _ in texts[1]["top"]}
+    assert stability(texts[0], texts[1], (rows[0], rows[1])) < 0.1
+    # A value that one of them has not at all is another matter.
+    few = [Sketch.of(pa.array(["a"] * 50 + [name] * 50)).document() for name in "bc"]
+    assert stability(few[0], few[1], (100, 100)) > 0.25
+
+
+def test_the_stability_index_sees_what_moved_in_a_sparse_column() -> None:
+    rng = np.random.default_rng(SEED)
+    holes = pa.nulls(19_000, pa.float64())
+    one, far = (
+        Sketch.of(pa.concat_arrays([holes, pa.array(rng.normal(mean, 10, 1000))])).document() for mean in (50, 80)
+    )
+    assert stability(one, far, (20_000, 20_000)) > 0.1
+
+
 @pytest.mark.parametrize("name", ["", ".hidden", "_x", "a/b", "..", "a b"])
 def test_a_set_has_a_name_that_a_directory_can_have(name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a training set"):
