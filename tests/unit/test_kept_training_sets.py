@@ -18,6 +18,7 @@ from coeval.spec.erasure import Erasure
 from coeval.spec.time import DAY, HOUR
 from coeval.training import Labels, TrainingSet
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.offline.training import registry
@@ -194,3 +195,14 @@ def test_a_label_that_is_no_number_is_null_and_takes_no_other_along(settings: Se
     found = _built(settings, rows, None, Labels(table, "1d", "at")).to_arrow()
     assert found.column("fraud").to_pylist() == [1, 2, 3]
     assert found.column("score").to_pylist() == found.column("small").to_pylist() == [None, 0.5, None]
+
+
+def test_a_set_is_rebuilt_from_versions_of_which_nothing_was_let_go(settings: Settings, spine: pa.Table) -> None:
+    _built(settings, spine)
+    log = ingest_journal(settings, TENANT, "payments")
+    log.let_go(START + DAY, 0)
+    assert (log.begins(0), log.begins(1), log.begins()) == (None, START + DAY, START + DAY)
+    assert rebuild(settings, _kept(settings), "local").same
+    write_log(table_path(settings, MANIFEST, "log", "payments"), catalog.PAYMENTS, [])
+    with pytest.raises(UsageError, match="earlier events were let go"):
+        _built(settings, spine)
