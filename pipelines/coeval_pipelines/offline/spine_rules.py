@@ -5,6 +5,7 @@ Types are named as Spark names them: that is what a person is told, whichever en
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from coeval.errors import UsageError
@@ -109,4 +110,4 @@ def unreadable(path: object) -> UsageError:
 
 def is_select(spine: str) -> bool:
     """Whether a text is a query, not a path."""
-    return spine.lstrip()[:6].upper().startswith(("SELECT", "WITH"))
+    return re.match(r"\s*(SELECT|WITH)\s", spine, re.IGNORECASE) is not None
