@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -23,7 +24,9 @@ from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import Wanted, build, extend
+from coeval_pipelines.offline.training.local import LocalEngine
 from coeval_pipelines.offline.training.rebuild import rebuild
+from coeval_pipelines.offline.training.summary import Summary
 from tests.support import catalog
 from tests.support.delta_log import write_log
 from tests.support.offline import write_limits
@@ -111,9 +114,7 @@ def test_a_set_is_not_removed_while_it_is_extended(settings: Settings, spine: pa
 
 
 @pytest.mark.parametrize("moment", ["sizing", "profiling what was there"])
-def test_a_table_that_something_else_wrote_to_is_not_extended(
-    settings: Settings, spine: pa.Table, moment: str
-) -> None:
+def test_a_table_that_something_else_wrote_to_is_not_extended(settings: Settings, spine: pa.Table, moment: str) -> None:
     table = _built(settings, spine)
     kept = _kept(settings)
 
@@ -188,7 +189,9 @@ def test_a_label_that_is_no_number_is_null_and_takes_no_other_along(settings: Se
     rows = spine.slice(0, 3)
     cards = pa.array(range(3))
     rows = rows.set_column(rows.column_names.index("card_id"), "card_id", cards)
-    rows = rows.set_column(rows.column_names.index("event_timestamp"), "event_timestamp", pa.array([START] * 3, INSTANT))
+    rows = rows.set_column(
+        rows.column_names.index("event_timestamp"), "event_timestamp", pa.array([START] * 3, INSTANT)
+    )
     scores = pa.array([float("nan"), 0.5, float("-inf")])
     at = pa.array([START + HOUR] * 3, INSTANT)
     table = pa.table({"card_id": cards, "at": at, "fraud": [1, 2, 3], "score": scores, "small": scores.cast("float")})
@@ -206,3 +209,88 @@ def test_a_set_is_rebuilt_from_versions_of_which_nothing_was_let_go(settings: Se
     write_log(table_path(settings, MANIFEST, "log", "payments"), catalog.PAYMENTS, [])
     with pytest.raises(UsageError, match="earlier events were let go"):
         _built(settings, spine)
+
+
+KINDS = {
+    "nulls": pa.nulls,
+    "uint64": lambda n: pa.array([2**63 + 5] * n, pa.uint64()),
+    "list": lambda n: pa.array([[1, 2]] * n),
+    "large list": lambda n: pa.array([["a", None]] * n, pa.large_list(pa.large_string())),
+    "fixed list": lambda n: pa.array([[1, 2]] * n, pa.list_(pa.uint64(), 2)),
+    "struct": lambda n: pa.array([{"a": "b"}] * n, pa.struct([("a", pa.large_string())])),
+    "map": lambda n: pa.array([[("a", 1)]] * n, pa.map_(pa.large_string(), pa.uint32())),
+    "nanoseconds": lambda n: pa.array([[1]] * n, pa.list_(pa.timestamp("ns", tz="Asia/Tokyo"))),
+    "dictionary": lambda n: pa.array(["a"] * n).dictionary_encode(),
+}
+
+
+def test_columns_of_a_spine_are_hashed_as_they_are_stored(settings: Settings, spine: pa.Table) -> None:
+    for name, make in KINDS.items():
+        spine = spine.append_column(name, make(len(spine)))
+    whole = _built(settings, spine, "whole")
+    assert rebuild(settings, _kept(settings, "whole"), "local").differences == ()
+    _built(settings, spine.slice(0, 10))
+    grown = extend(settings, _kept(settings), spine.slice(10), None, "local")
+    assert grown.lineage["content_hash"] == whole.lineage["content_hash"]
+    assert rebuild(settings, _kept(settings), "local").differences == ()
+    table = LocalEngine(settings).stored(_kept(settings, "whole").path, 0)
+    assert Summary.of(table.schema, table.to_batches()).hash == whole.lineage["content_hash"]
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (pa.array([None], pa.time64("us")), "The column x is a time64"),
+        (pa.array([None], pa.duration("us")), "The column x is a duration"),
+        (pa.array([None], pa.float16()), "The column x is a halffloat"),
+        (pa.array([None], pa.decimal256(50, 2)), "The column x is a decimal256"),
+        (pa.array([None], pa.binary(4)), "The column x is a fixed_size_binary"),
+        (pa.array([None], pa.list_(pa.time32("s"))), "The column x is a list"),
+    ],
+)
+def test_a_column_that_no_table_can_keep_is_refused(
+    settings: Settings, spine: pa.Table, column: pa.Array, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says) as raised:
+        _built(settings, spine.slice(0, 1).append_column("x", column))
+    assert raised.value.instruction
+
+
+def test_a_bad_frame_is_refused_with_its_reason(settings: Settings, spine: pa.Table) -> None:
+    frame = spine.to_pandas()
+    twice = pd.concat([frame, frame[["n"]]], axis=1)
+    bad = [
+        (spine.append_column("N", spine.column("n")), "Several columns are named n"),
+        (spine.append_column("to", pa.array([2**60] * len(spine), INSTANT)), "The column to has times that are not"),
+        (
+            spine.append_column("to", pa.array([2**30] * len(spine), pa.date32())),
+            "The column to has times that are not",
+        ),
+        (twice, "Several columns are named n"),
+        (frame.assign(mixed=[1, "a"] * (len(frame) // 2)), "values of several types"),
+        (spine.append_column("CARD_SPEND__count_1h", spine.column("n")), "already has columns"),
+        (
+            spine.drop_columns(["event_timestamp"]).append_column("event_timestamp", pa.array([2**60] * len(spine))),
+            "not in the years 1 to 9999",
+        ),
+    ]
+    for form, says in bad:
+        with pytest.raises(UsageError, match=says):
+            _built(settings, form)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"at": pa.array([START])}, "The labels' at is a bigint"),
+        ({"at": pa.array([START], pa.timestamp("us"))}, "The labels' at is a timestamp_ntz"),
+        ({"card_id": pa.array(["0"])}, "The labels' card_id is a string; this key is a int64"),
+        ({"N": pa.array([1])}, "already has columns named N"),
+    ],
+)
+def test_bad_labels_are_refused_by_their_own_names(
+    settings: Settings, spine: pa.Table, change: dict[str, pa.Array], says: str
+) -> None:
+    columns = {"card_id": pa.array([0]), "at": pa.array([START], INSTANT), "fraud": pa.array([1])} | change
+    with pytest.raises(UsageError, match=says):
+        _built(settings, spine, None, Labels(pa.table(columns), "1d", "at"))

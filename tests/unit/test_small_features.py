@@ -125,9 +125,7 @@ def _forms(directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["with_labels.csv", "selected.parquet"])
-def test_a_path_is_no_query_whatever_it_begins_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_path_is_no_query_whatever_it_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     if name.endswith(".csv"):
         csv.write_csv(_spine(), name)

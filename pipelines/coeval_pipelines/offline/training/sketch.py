@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coeval.spec.types import micros
 from coeval_pipelines.arrow import single
 from coeval_pipelines.offline.columns import derived_input
 from coeval_pipelines.offline.training.digest import value_words
@@ -36,6 +37,8 @@ _GUARD = 64
 _LIMB = 18
 _LONGEST = 100
 _DAY = 86_400_000_000
+_FIRST, _LAST = (micros(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
+"""Times beyond the years 1 to 9999 are counted at these ends."""
 
 
 @dataclass(slots=True)
@@ -200,8 +203,9 @@ def _numbers(array: pa.Array) -> NDArray[np.float64]:
 
 def _micros(array: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_date32(array.type):
-        return array.cast(pa.int32()).to_numpy().astype(np.int64) * _DAY  # type: ignore[no-any-return]
-    return array.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+        days = array.cast(pa.int32()).to_numpy().astype(np.int64)
+        return days.clip(_FIRST // _DAY, _LAST // _DAY) * _DAY  # type: ignore[no-any-return]
+    return array.cast(pa.int64()).to_numpy().clip(_FIRST, _LAST)  # type: ignore[no-any-return]
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
