@@ -122,14 +122,20 @@ class Journal:
         plan = self.last_plan()
         return plan.batch if plan and self.report(plan.batch) is None else None
 
-    def begins(self) -> int | None:
-        """The instant before which events were let go (microseconds UTC); None where none were."""
-        document = self._read("begins.json")
-        return None if document is None else int(document["event_ts"])
+    def begins(self, version: int | None = None) -> int | None:
+        """The instant before which events were let go of a version of the log (microseconds UTC; None: the newest).
 
-    def let_go(self, before: int) -> None:
-        """Record that events before an instant are let go; it never goes back."""
-        self._write("begins.json", {"event_ts": max(before, self.begins() or before)})
+        None where none were.
+        """
+        found = (cut["event_ts"] for cut in self._cuts() if version is None or version > cut["after"])
+        return max(found, default=None)
+
+    def let_go(self, before: int, version: int) -> None:
+        """Record that versions of the log after this one lack the events before an instant."""
+        self._write("begins.json", {"cuts": [*self._cuts(), {"after": version, "event_ts": before}]})
+
+    def _cuts(self) -> list[dict[str, int]]:
+        return (self._read("begins.json") or {"cuts": []})["cuts"]  # type: ignore[no-any-return]
 
     def last_done_at(self) -> int | None:
         """When the newest batch was done (microseconds UTC); None where none is."""

@@ -280,7 +280,7 @@ def test_old_events_are_let_go_unless_something_needs_them(
         build(settings, Wanted(Asked.of(manifest, "small"), spark.createDataFrame(_spine(early))), "early")
     with pytest.raises(UsageError, match="card_merchant would need them"):  # without Spark, too
         small_features(settings, Asked.of(manifest, "small"), _spine(early), Inputs({"payments": 1}, 0))
-    check_begins(settings, manifest, [catalog.PAIR], done["before"] + 9 * DAY)
+    check_begins(settings, manifest, [catalog.PAIR], done["before"] + 9 * DAY, {"payments": 1})
     frame = point_in_time(spark, settings, manifest, catalog.LATEST, spark.createDataFrame(_spine(late)))
     assert frame.count() == 2
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,7 @@ def _labels(made: World) -> pa.Table:
             "known_at": pa.array([row[1] for row in rows], pa.timestamp("us", tz="UTC")),
             "fraud": pa.array([row[2] for row in rows]),
             "reason": pa.array([row[3] for row in rows], pa.int16()),
+            "score": pa.array([(0.5, nan, inf)[row[3] % 3] for row in rows]),
         }
     )
 
@@ -199,7 +201,7 @@ def test_a_label_counts_when_it_was_known_in_time_and_a_row_when_its_time_is_ove
     labelled = built.lineage["parts"][0]["labels"]
     assert built.rows == len(_spine(made))
     assert labelled["left_out"] == 3
-    assert built.lineage["columns"]["labels"] == ["fraud", "reason"]
+    assert built.lineage["columns"]["labels"] == ["fraud", "reason", "score"]
     instants = table.column("known_at").cast(pa.int64()).to_pylist()
     rows = list(zip(instants, *(table.column(n).to_pylist() for n in ("card_id", "fraud", "reason")), strict=True))
     erased = START + HOUR
@@ -211,6 +213,7 @@ def test_a_label_counts_when_it_was_known_in_time_and_a_row_when_its_time_is_ove
         newest = max((item[0] for item in known), default=None)
         expected = {item[2:] for item in known if item[0] == newest} or {(None, None)}
         assert (row["fraud"], row["reason"]) in expected, row["n"]
+        assert row["score"] == (0.5 if row["reason"] is not None and row["reason"] % 3 == 0 else None)
     assert labelled["without"]["fraud"] == sum(row["fraud"] is None for row in found) > 0
 
 

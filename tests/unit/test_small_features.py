@@ -124,6 +124,19 @@ def _forms(directory: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("name", ["with_labels.csv", "selected.parquet"])
+def test_a_path_is_no_query_whatever_it_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name.endswith(".csv"):
+        csv.write_csv(_spine(), name)
+    else:
+        pq.write_table(_spine(), name)
+    assert read_table(name, ASKED).num_rows == len(_spine())
+    for query in ("SELECT * FROM a", " with a AS (SELECT 1) SELECT * FROM a", "select\n1"):
+        with pytest.raises(NeedsSparkError):
+            read_table(query, ASKED)
+
+
 def test_every_form_of_a_spine_gives_the_same_features(settings: Settings, tmp_path: Path) -> None:
     expected = small_features(settings, ASKED, _spine(), LOG).select(ASKED.outputs)
     for name, form in _forms(tmp_path).items():

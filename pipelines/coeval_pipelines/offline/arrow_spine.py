@@ -15,15 +15,18 @@ from coeval.aggregations.states import Ints
 from coeval.arrow import arrow_type
 from coeval.errors import NeedsSparkError, UsageError
 from coeval.spec.model import Field
+from coeval.spec.time import DAY
 from coeval_pipelines.offline.arrow_events import column_type
 from coeval_pipelines.offline.arrow_files import INSTANT, Files, delta_files, parquet_files
 from coeval_pipelines.offline.asked import Asked
-from coeval_pipelines.offline.columns import physical_array, sql_name
+from coeval_pipelines.offline.columns import given_type, physical_array, sql_name
 from coeval_pipelines.offline.spine_rules import (
     TIMESTAMP_COLUMN,
     check_columns,
     check_names,
     check_nulls,
+    check_times,
+    check_unique,
     is_select,
     key_fields,
     naive,
@@ -84,47 +87,50 @@ def checked(spine: pa.Table, asked: Asked) -> CheckedSpine:
 
     Raises:
         UsageError: a column is missing, of another type or has a name of the answer's; an instant has no time zone; a
-            key or an instant is null.
+            key or an instant is null, or an instant is out of range.
     """
     spine = normalised(spine)
     check_names(spine.column_names, asked)
     keys = key_fields(asked.views)
     check_columns({field.name: sql_name(field.type) for field in spine.schema}, keys, asked.request)
     check_nulls({name: spine.column(name).null_count for name in (*(k.name for k in keys), TIMESTAMP_COLUMN)})
-    return CheckedSpine(spine, spine.column(TIMESTAMP_COLUMN).cast(pa.int64()).to_numpy())
+    found = CheckedSpine(spine, spine.column(TIMESTAMP_COLUMN).cast(pa.int64()).to_numpy())
+    check_times(TIMESTAMP_COLUMN, found.earliest, found.latest)
+    return found
 
 
 def normalised(spine: pa.Table) -> pa.Table:
     """The columns in the types that Spark would give them back in.
 
     Raises:
-        UsageError: several have one name.
+        UsageError: several have one name, a column is of a type that tables cannot keep, or times are out of range.
     """
-    twice = sorted({name for name in spine.column_names if spine.column_names.count(name) > 1})
-    if twice:
-        raise UsageError(f"The spine has several columns named {', '.join(twice)}.", "Rename them.")
-    columns = {field.name: _as_given(spine.column(field.name), field.type) for field in spine.schema}
+    check_unique(spine.column_names)
+    columns = {field.name: _as_given(field.name, spine.column(field.name)) for field in spine.schema}
+    for name, column in columns.items():
+        if pa.types.is_temporal(column.type):
+            check_times(name, *_ends(column))
     return pa.table(columns) if columns else spine
 
 
-def _as_given(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(kind):
-        return _as_given(column.cast(kind.value_type), kind.value_type)
-    if pa.types.is_timestamp(kind):
+def _ends(times: pa.ChunkedArray) -> tuple[int, int]:
+    """The first and the last of times in microseconds; 0 where there is none."""
+    unit, number = (DAY, pa.int32()) if pa.types.is_date32(times.type) else (1, pa.int64())
+    ends = pc.min_max(times.cast(number)).as_py()
+    return unit * (ends["min"] or 0), unit * (ends["max"] or 0)
+
+
+def _as_given(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = given_type(column.type)
+    if kind is None:
+        raise UsageError(f"The column {name} is a {column.type}, which no table can keep.", "Cast it, or leave it out.")
+    try:
         # Finer instants than microseconds are cut, as Spark does.
-        return column.cast(INSTANT if kind.tz else pa.timestamp("us"), safe=False)
-    return column.cast(_GIVEN[kind]) if kind in _GIVEN else column
-
-
-_GIVEN: dict[pa.DataType, pa.DataType] = {
-    pa.large_string(): pa.string(),
-    pa.string_view(): pa.string(),
-    pa.large_binary(): pa.binary(),
-    pa.date64(): pa.date32(),
-    pa.uint8(): pa.int16(),
-    pa.uint16(): pa.int32(),
-    pa.uint32(): pa.int64(),
-}
+        return column if column.type == kind and not pa.types.is_nested(kind) else column.cast(kind, safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(
+            f"The column {name}, a {column.type}, cannot be made a {kind}.", f"Cast it: {error}"
+        ) from error
 
 
 def count_rows(spine: object) -> int:
@@ -178,7 +184,11 @@ def read_table(spine: object, asked: Asked) -> pa.Table:
 
 
 def _from_pandas(frame: Any) -> pa.Table:
-    table = pa.Table.from_pandas(frame, preserve_index=False)
+    check_unique(map(str, frame.columns))
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"A column has values of several types: {error}.", "Make them one, e.g. by astype.") from error
     for field in table.schema:
         if pa.types.is_timestamp(field.type) and not field.type.tz:
             raise naive(field.name)

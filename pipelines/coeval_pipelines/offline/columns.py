@@ -59,6 +59,39 @@ _NAMES = {
 }
 
 
+def given_type(kind: pa.DataType) -> pa.DataType | None:  # noqa: PLR0911 - a table of types
+    """The type in which Spark would give values of a type back; None where it has none."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return given_type(kind.value_type)
+    if types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC" if kind.tz else None)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        element = given_type(kind.value_type)
+        return None if element is None else pa.list_(pa.field("element", element))
+    if types.is_struct(kind):
+        fields = {field.name: given_type(field.type) for field in kind}
+        return None if None in fields.values() else pa.struct(list(fields.items()))
+    if types.is_map(kind):
+        key, item = given_type(kind.key_type), given_type(kind.item_type)
+        return None if key is None or item is None else pa.map_(key, item)
+    return kind if types.is_decimal128(kind) else _GIVEN.get(kind)
+
+
+_SAME = (*_NAMES, pa.null(), pa.string(), pa.binary())
+_GIVEN = {
+    **{kind: kind for kind in _SAME},
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.date64(): pa.date32(),
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+}
+
+
 def quoted(name: str) -> str:
     """A column name in Spark SQL."""
     return "`" + name.replace("`", "``") + "`"

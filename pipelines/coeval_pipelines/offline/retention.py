@@ -77,7 +77,8 @@ def retain(
         pinned = pins(settings, manifest, source)
         removed = 0
         if not dry_run:
-            book.let_go(before)
+            newest = latest_version(table_path(settings, manifest, "log", source.name))
+            book.let_go(before, -1 if newest is None else newest)
             for kind, path in there.items():
                 if rows[kind]:
                     _delete(spark, path, f"{_OLD[kind]} < {before}")
@@ -127,15 +128,17 @@ def check_needed(manifest: Manifest, source: EventSource, before: int, now: int)
             )
 
 
-def check_begins(settings: Settings, manifest: Manifest, views: Iterable[View], earliest: int) -> None:
-    """Refuse instants whose values would need events that were let go.
+def check_begins(
+    settings: Settings, manifest: Manifest, views: Iterable[View], earliest: int, logs: Mapping[str, int | None]
+) -> None:
+    """Refuse instants whose values would need events that were let go of these versions of the logs.
 
     Raises:
         UsageError: it names the view, and the earliest instant that can be asked for.
     """
     for view in views:
         source = manifest.sources[view.source]
-        begins = ingest_journal(settings, manifest.tenant, view.source).begins()
+        begins = ingest_journal(settings, manifest.tenant, view.source).begins(logs.get(view.source))
         if not isinstance(source, EventSource) or begins is None:
             continue
         back = reach(view, source)

@@ -34,7 +34,7 @@ def service_features(
     """
     check_quarantine(settings, asked.manifest.tenant, asked.views)
     if spine.rows:
-        check_begins(settings, asked.manifest, asked.views, spine.earliest)
+        check_begins(settings, asked.manifest, asked.views, spine.earliest, inputs.logs)
     events = {
         view.source: source_events(spark, settings, asked.manifest, view, inputs.logs, inputs.erasures)
         for view in asked.views

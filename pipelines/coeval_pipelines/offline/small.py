@@ -65,7 +65,7 @@ def small_features(
     rows = checked(spine, asked)
     check_quarantine(settings, asked.manifest.tenant, asked.views)
     if rows.table.num_rows:
-        check_begins(settings, asked.manifest, asked.views, rows.earliest)
+        check_begins(settings, asked.manifest, asked.views, rows.earliest, inputs.logs)
     read = reader_of(settings, asked.manifest, inputs)
     return features_of(asked, rows, read, knowledge)
 

@@ -22,6 +22,7 @@ from coeval_pipelines.offline.spine_rules import (
     TIMESTAMP_COLUMN,
     check_columns,
     check_nulls,
+    check_times,
     is_select,
     key_fields,
     unreadable,
@@ -57,7 +58,8 @@ def staged(
     """Check a spine and keep it on disk for as long as the context lasts, so that its row numbers cannot change.
 
     Raises:
-        UsageError: a column is missing or of another type, an instant has no time zone, a key or an instant is null.
+        UsageError: a column is missing or of another type, an instant has no time zone, a key or an instant is null,
+            or an instant is out of range.
     """
     keys = key_fields(views)
     check_columns(dict(spine.dtypes), keys, request)
@@ -113,4 +115,6 @@ def _check_rows(frame: DataFrame, keys: Sequence[str]) -> tuple[int, int, int]:
     found = frame.selectExpr("COUNT(*)", f"MIN({Q})", f"MAX({Q})", *nulls).first()
     assert found is not None
     check_nulls(dict(zip((*keys, TIMESTAMP_COLUMN), found[3:], strict=True)))
-    return found[0], found[1] or 0, found[2] or 0
+    rows, earliest, latest = found[0], found[1] or 0, found[2] or 0
+    check_times(TIMESTAMP_COLUMN, earliest, latest)
+    return rows, earliest, latest

@@ -5,11 +5,14 @@ Types are named as Spark names them: that is what a person is told, whichever en
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from coeval.errors import UsageError
 from coeval.spec.model import Field, View
-from coeval.spec.types import Kind
+from coeval.spec.types import Kind, micros
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import sql_type
 
@@ -24,15 +27,31 @@ def key_fields(views: Iterable[View]) -> list[Field]:
 
 
 def check_names(columns: Iterable[str], asked: Asked) -> None:
-    """See to it that no column of a spine has the name of a column of the answer.
+    """See to it that columns of a spine have names of their own, and none that of a column of the answer.
 
     Raises:
-        UsageError: one has.
+        UsageError: one has not.
     """
-    names = [*asked.outputs, *asked.stored]
-    taken = sorted({name for name in columns if name in names or name.startswith("__")})
+    found = list(columns)
+    check_unique(found)
+    names = {name.lower() for name in (*asked.outputs, *asked.stored)}
+    taken = sorted({name for name in found if name.lower() in names or name.startswith("__")})
     if taken:
         raise UsageError(f"The spine already has columns named {', '.join(taken)}.", "Rename them.")
+
+
+def check_unique(columns: Iterable[str]) -> None:
+    """See to it that no two columns have one name; tables tell no capital letter from a small one.
+
+    Raises:
+        UsageError: two have.
+    """
+    found = Counter(name.lower() for name in columns)
+    twice = sorted(name for name, number in found.items() if number > 1)
+    if twice:
+        raise UsageError(
+            f"Several columns are named {', '.join(twice)}.", "Rename them; capital letters make no other name."
+        )
 
 
 def check_columns(found: Mapping[str, str], keys: Sequence[Field], request: Sequence[Field]) -> None:
@@ -86,6 +105,20 @@ def check_nulls(nulls: Mapping[str, int]) -> None:
             raise UsageError(f"{number} rows of the spine have no {name}.", "Leave them out, or fill them in.")
 
 
+def check_times(name: str, earliest: int, latest: int) -> None:
+    """See to it that the times in a column (microseconds UTC) are ones that a calendar has.
+
+    Raises:
+        UsageError: they are not in the years 1 to 9999.
+    """
+    first, last = (micros(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
+    if earliest < first or latest > last:
+        raise UsageError(
+            f"The column {name} has times that are not in the years 1 to 9999.",
+            "Is it in another unit than it says? Integers are microseconds since the epoch.",
+        )
+
+
 def naive(name: str) -> UsageError:
     """The error of an instant without a time zone."""
     return UsageError(
@@ -109,4 +142,4 @@ def unreadable(path: object) -> UsageError:
 
 def is_select(spine: str) -> bool:
     """Whether a text is a query, not a path."""
-    return spine.lstrip()[:6].upper().startswith(("SELECT", "WITH"))
+    return re.match(r"\s*(SELECT|WITH)\s", spine, re.IGNORECASE) is not None

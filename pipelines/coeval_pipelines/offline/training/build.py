@@ -11,6 +11,7 @@ from coeval.settings import Settings
 from coeval.training import KNOWLEDGE, Engine, Labels, TrainingSet
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import AUTO, Choice
+from coeval_pipelines.offline.tables import latest_version
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.digest import columns_of
 from coeval_pipelines.offline.training.engines import chosen, opened
@@ -69,7 +70,8 @@ def extend(
     """Compute new rows by the definitions of a training set, and add them as another part of it, in one commit.
 
     Raises:
-        UsageError: the new rows have other columns than it, or something that it holds was erased since.
+        UsageError: there are no new rows, or they have other columns than it; something that it holds was erased
+            since, or something else wrote to its table.
         NeedsSparkError, EngineError: as `build`.
     """
     with registry.locked(kept.path):
@@ -82,8 +84,10 @@ def extend(
             inputs = inputs_now(settings, wanted.asked)
             job = Job(worker, settings, wanted.asked, inputs, wanted.knowledge, choice, say)
             part = job.part(spine, labels)
+            _check_rows(part)
             _check_columns(kept, part)
             document = job.document(part, kept.name, lineage["erased"], kept)
+            _check_unchanged(kept)
             say("writing rows and lineage")
             worker.commit(part.table, kept.path, document.to_json(), append=True)
         return _kept(settings, registry.kept_set(settings, lineage["tenant"], kept.name), choice)
@@ -115,6 +119,7 @@ def _result(document: Document, kept: Kept | None, choice: Choice, read: Callabl
 
 def _check_extensible(settings: Settings, kept: Kept, wanted: Wanted) -> None:
     lineage, labels = kept.document.lineage, wanted.labels
+    _check_unchanged(kept)
     if erased_since(settings, wanted.asked, lineage):
         hint = f"First: coeval training-set rebuild {kept.name}"
         raise UsageError(f"Something that {kept.name} may hold was erased.", hint)
@@ -122,6 +127,22 @@ def _check_extensible(settings: Settings, kept: Kept, wanted: Wanted) -> None:
     if (before is None) != (labels is None) or (labels and before["delay_microseconds"] != delay_of(labels)):
         said = f"labels with a delay of {before['delay']}" if before else "no labels"
         raise UsageError(f"{kept.name} has {said}.", "Give the same for its new rows.")
+
+
+def _check_rows(part: Part[Any]) -> None:
+    if not part.content.rows:
+        young = (part.lineage["labels"] or {}).get("left_out", 0)
+        why = f": it is too early for the labels of {young}" if young else ""
+        raise UsageError(f"No new rows{why}.", "Give rows whose labels can be known by now." if young else "Give some.")
+
+
+def _check_unchanged(kept: Kept) -> None:
+    """Who does not know the lock, a Delta writer say, may have changed the table."""
+    if latest_version(kept.path) != kept.version:
+        raise UsageError(
+            f"The table of {kept.name} was changed by something else.",
+            "Build it anew: coeval training-set build; only that knows what its rows are made of.",
+        )
 
 
 def _check_columns(kept: Kept, part: Part[Any]) -> None:

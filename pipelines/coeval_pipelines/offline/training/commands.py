@@ -79,15 +79,16 @@ def build(
 
 def list_sets(as_json: AsJson = False) -> None:
     """List the training sets: name, service, rows, content hash, when and by which engine it was built."""
-    from coeval_pipelines.offline.training.registry import kept_sets
+    from coeval_pipelines.offline.training.registry import kept_sets, unfinished
     from coeval_pipelines.offline.training.text import list_lines, listed
 
     settings = _settings()
-    sets = kept_sets(settings, _tenant(settings))
+    tenant = _tenant(settings)
+    sets, rest = kept_sets(settings, tenant), unfinished(settings, tenant)
     if as_json:
-        print(json.dumps({"training_sets": [listed(item) for item in sets]}, indent=2))
+        print(json.dumps({"training_sets": [listed(item) for item in sets], "unfinished": rest}, indent=2))
     else:
-        print("\n".join(list_lines(sets)))
+        print("\n".join(list_lines(sets, rest)))
 
 
 def show(name: Name, as_json: AsJson = False) -> None:
@@ -160,11 +161,14 @@ def extend(
 
 
 def remove(name: Name, as_json: AsJson = False) -> None:
-    """Remove a training set with all its versions; the versions of the log that it named may be let go then."""
+    """Remove a training set with all its versions, or what a killed build left of one.
+
+    The versions of the log that it named may be let go then.
+    """
     from coeval_pipelines.offline.training.registry import remove as run
 
-    kept = _kept(_settings(), name)
-    run(kept)
+    settings = _settings()
+    run(settings, _tenant(settings), name)
     print(json.dumps({"removed": name}) if as_json else f"{name} is removed.")
 
 

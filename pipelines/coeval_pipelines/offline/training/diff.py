@@ -74,26 +74,35 @@ def _shift(name: str, one: Mapping[str, Any], other: Mapping[str, Any], rows: tu
 def stability(one: Mapping[str, Any], other: Mapping[str, Any], rows: tuple[int, int]) -> float:
     """The population stability index of two profiles of a column: about ten buckets of the first, and nulls.
 
-    A category's rare values count as one; where it has too many values to be counted, only its nulls do.
+    A category's values count as one where a profile does not say how often each came: the rare ones, or all.
     """
-    ours, theirs = _counts(one, rows[0]), _counts(other, rows[1])
-    bins: list[tuple[float, float]] = [(one["nulls"], other["nulls"])]
-    mine = yours = 0.0
-    for edge in sorted({*ours, *theirs}):
-        mine, yours = mine + ours.get(edge, 0), yours + theirs.get(edge, 0)
-        if mine >= rows[0] / _BINS or one["kind"] == "category":
-            bins.append((mine, yours))
-            mine = yours = 0.0
-    bins.append((mine, yours))
+    bins = _categories(one, other, rows) if one["kind"] == "category" else _ranges(one, other, rows)
+    bins.append((one["nulls"], other["nulls"]))
     shares = ((max(a / max(rows[0], 1), _LEAST), max(b / max(rows[1], 1), _LEAST)) for a, b in bins)
     return sum((b - a) * math.log(b / a) for a, b in shares)
 
 
-def _counts(column: Mapping[str, Any], rows: int) -> dict[Any, float]:
-    if column["kind"] != "category":
-        return dict(map(tuple, column.get("histogram", [])))
-    top = {f"={value}": count for value, count in column["top"]}
-    return top | {"": rows - column["nulls"] - sum(top.values())}
+def _ranges(one: Mapping[str, Any], other: Mapping[str, Any], rows: tuple[int, int]) -> list[tuple[float, float]]:
+    """How many values of each are in ranges that a tenth of the first's values is in."""
+    ours, theirs = (dict(map(tuple, column.get("histogram", []))) for column in (one, other))
+    bins: list[tuple[float, float]] = []
+    mine = yours = 0.0
+    for edge in sorted({*ours, *theirs}):
+        mine, yours = mine + ours.get(edge, 0), yours + theirs.get(edge, 0)
+        if mine >= (rows[0] - one["nulls"]) / _BINS:
+            bins.append((mine, yours))
+            mine = yours = 0.0
+    return [*bins, (mine, yours)]
+
+
+def _categories(one: Mapping[str, Any], other: Mapping[str, Any], rows: tuple[int, int]) -> list[tuple[float, float]]:
+    """How often each value came in both, and all those of which one of them does not say."""
+    ours, theirs = (dict(map(tuple, column["top"])) for column in (one, other))
+    all_ours, all_theirs = (column["distinct"] <= len(column["top"]) for column in (one, other))
+    said = [v for v in {*ours, *theirs} if (v in ours or all_ours) and (v in theirs or all_theirs)]
+    bins = [(ours.get(value, 0), theirs.get(value, 0)) for value in sorted(said)]
+    rest = [rows[0] - one["nulls"] - sum(a for a, _ in bins), rows[1] - other["nulls"] - sum(b for _, b in bins)]
+    return [*bins, (rest[0], rest[1])]
 
 
 def _why(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

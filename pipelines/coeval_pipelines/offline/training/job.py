@@ -117,13 +117,17 @@ class Job(Generic[T]):
         Raises:
             EngineError: the table cannot be written.
         """
+        with registry.locked(registry.set_path(self.settings, self.asked.manifest.tenant, name)):
+            return self.put(name, part, document)
+
+    def put(self, name: str, part: Part[T], document: Document) -> Kept:
+        """The same by who holds the lock of the training set."""
         tenant = self.asked.manifest.tenant
         path = registry.set_path(self.settings, tenant, name)
-        with registry.locked(path):
-            self.say("writing rows and lineage")
-            self.engine.commit(part.table, path, document.to_json())
-            purge(path, _KEEP_HOURS)
-            return registry.kept_set(self.settings, tenant, name)
+        self.say("writing rows and lineage")
+        self.engine.commit(part.table, path, document.to_json())
+        purge(path, _KEEP_HOURS)
+        return registry.kept_set(self.settings, tenant, name)
 
 
 def given_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
@@ -147,5 +151,7 @@ def _labelled(labels: Labels, names: Sequence[str], content: Summary, rows: int)
 
 
 def _personal(asked: Asked) -> set[str]:
-    fields = {f"{view.name}__{field.name}": field for view in (*asked.views, *asked.derived) for field in view.features}
-    return {name for name, field in fields.items() if field.pii != "none"}
+    views = (*asked.views, *asked.derived)
+    fields = [(f"{view.name}__{field.name}", field) for view in views for field in view.features]
+    fields += [(field.name, field) for field in asked.request]
+    return {name for name, field in fields if field.pii != "none"}

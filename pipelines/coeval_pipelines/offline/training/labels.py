@@ -19,6 +19,7 @@ from coeval.spec.time import parse_duration
 from coeval.spec.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType, Kind
 from coeval.training import Labels
 from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.columns import sql_name, sql_type
 from coeval_pipelines.offline.spine_rules import key_fields
 
 _NAME = "__labels"
@@ -74,7 +75,9 @@ def label_rule(
             f"The labels have the columns {', '.join(types)}.",
             f"They need keys of the service ({wanted}), the instant {labels.at}, and a label.",
         )
-    taken = sorted({*names} & {*spine, *asked.outputs, *asked.stored})
+    _check_types(labels, keys, types)
+    others = {name.lower() for name in (*spine, *asked.outputs, *asked.stored)}
+    taken = sorted(name for name in names if name.lower() in others)
     if taken:
         raise UsageError(
             f"The spine or the service already has columns named {', '.join(taken)}.", "Rename the labels."
@@ -90,6 +93,22 @@ def label_rule(
     view = RowView(_NAME, entities, own, _NAME, features, stream=False, ttl=delay - 1)
     manifest = replace(asked.manifest, batch_sources=(*asked.manifest.batch_sources, source))
     return LabelRule(manifest, source, view, delay)
+
+
+def _check_types(labels: Labels, keys: Sequence[Field], types: Mapping[str, pa.DataType]) -> None:
+    found = {name: sql_name(kind) for name, kind in types.items()}
+    if found[labels.at] != "timestamp":
+        raise UsageError(
+            f"The labels' {labels.at} is a {found[labels.at]}.",
+            "Make it an instant with a time zone: a timestamp in UTC.",
+        )
+    for field in keys:
+        integers = field.type.kind is Kind.INT64 and pa.types.is_signed_integer(types[field.name])
+        if not integers and found[field.name] != sql_type(field.type).lower():
+            raise UsageError(
+                f"The labels' {field.name} is a {found[field.name]}; this key is a {field.type}.",
+                f"Cast it to {sql_type(field.type).lower()}.",
+            )
 
 
 def _type(name: str, arrow: pa.DataType) -> DataType:

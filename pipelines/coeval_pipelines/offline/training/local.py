@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coeval.errors import EngineError, UsageError
@@ -56,7 +57,7 @@ class LocalEngine:
         rows = checked(spine, asked)
         delay = delay_of(labels)
         rows = CheckedSpine(rows.table.filter(pa.array(rows.q + delay <= now)), rows.q[rows.q + delay <= now] + delay)
-        with _parquet(self.settings, table) as path:
+        with _parquet(self.settings, _finite(table)) as path:
             rule = label_rule(asked, labels, path, types_of(table.schema), spine.column_names)
             read = reader_of(self.settings, rule.manifest, inputs)
             found = source_features(rule.manifest, [rule.view], rows, read, "available")
@@ -81,7 +82,7 @@ class LocalEngine:
 
     def sample(self, table: pa.Table, columns: Sequence[str], below: int | None) -> pa.Table:
         """The rows whose digest of these columns begins below a number (None: every row)."""
-        if below is None:
+        if below is None or not table.num_rows:
             return table
         masks = [row_digests(batch, columns)[:, 0] < np.uint64(below) for batch in table.to_batches(50_000)]
         return table.filter(pa.array(np.concatenate(masks)))
@@ -107,7 +108,12 @@ class LocalEngine:
 
     def stored(self, path: Path, version: int, files: Sequence[str] | None = None) -> pa.Table:
         """A version of a training set, or only some of its files."""
-        found = delta_files(path, version) if files is None else parquet_files([str(path / name) for name in files])
+        if files:
+            found = parquet_files([str(path / name) for name in files])
+        else:
+            found = delta_files(path, version)
+            if files is not None:
+                return normalised(found.data.schema.empty_table())
         return normalised(found.read(list(found.types)))
 
     def commit(self, table: pa.Table, path: Path, document: str, *, append: bool = False) -> None:
@@ -132,6 +138,16 @@ class LocalEngine:
     def rows(self, table: pa.Table) -> pa.Table:
         """The rows themselves."""
         return table
+
+
+def _finite(labels: pa.Table) -> pa.Table:
+    """Labels with null for what is no number: as in a file of events, it would take its whole row along."""
+    for place, field in enumerate(labels.schema):
+        if pa.types.is_floating(field.type):
+            column = labels.column(place)
+            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
+            labels = labels.set_column(place, field.name, finite)
+    return labels
 
 
 def instants_given() -> UsageError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,23 +50,49 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
         EngineError: a version of a log cannot be read any more, or Spark fails.
         NeedsSparkError: the engine is to be this process, and cannot be.
     """
+    if _erased(settings, kept):
+        with registry.locked(kept.path):
+            # What others wrote until now is built upon, not lost.
+            kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
+            if _erased(settings, kept):
+                return _left(settings, kept, engine, say)
+    return _compared(settings, kept, engine, say)
+
+
+def _erased(settings: Settings, kept: Kept) -> bool:
     lineage = kept.document.lineage
-    asked = Asked.of(kept.manifest, lineage["service"])
-    choice = choose(settings, asked, lineage["rows"], engine)
-    say(f"{choice.engine}: {choice.why}")
-    with opened(settings, choice) as worker:
-        job = Job(worker, settings, asked, inputs_now(settings, asked), lineage["knowledge"], choice, say)
-        if erased_since(settings, asked, lineage):
-            after = _replaced(job, kept)
-            return Rebuilt(kept.name, choice, lineage["content_hash"], after, (), erased=True)
+    return erased_since(settings, Asked.of(kept.manifest, lineage["service"]), lineage)
+
+
+def _left(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
+    """Replace a training set, which nobody else may write meanwhile, by what an erasure left of it."""
+    with _job(settings, kept, engine, say) as job:
+        after = _replaced(job, kept)
+    return Rebuilt(kept.name, job.choice, kept.document.lineage["content_hash"], after, (), erased=True)
+
+
+def _compared(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
+    before = kept.document.lineage["content_hash"]
+    with _job(settings, kept, engine, say) as job:
         try:
             content, differences = _again(job, kept)
         except OSError as error:
             reason = f"A version that {kept.name} was made of cannot be read: {error}."
             raise EngineError(reason, "Its files were removed; build it anew.") from error
-    if content.hash != lineage["content_hash"]:
-        differences.append(f"content {lineage['content_hash'][:16]} -> {content.hash[:16]}")
-    return Rebuilt(kept.name, choice, lineage["content_hash"], content.hash, tuple(differences), erased=False)
+    if content.hash != before:
+        differences.append(f"content {before[:16]} -> {content.hash[:16]}")
+    return Rebuilt(kept.name, job.choice, before, content.hash, tuple(differences), erased=False)
+
+
+@contextmanager
+def _job(settings: Settings, kept: Kept, engine: str, say: Say) -> Iterator[Job[Any]]:
+    """A training set's own work, from the versions of now."""
+    lineage = kept.document.lineage
+    asked = Asked.of(kept.manifest, lineage["service"])
+    choice = choose(settings, asked, lineage["rows"], engine)
+    say(f"{choice.engine}: {choice.why}")
+    with opened(settings, choice) as worker:
+        yield Job(worker, settings, asked, inputs_now(settings, asked), lineage["knowledge"], choice, say)
 
 
 def _again(job: Job[T], kept: Kept) -> tuple[Summary, list[str]]:
@@ -98,7 +125,7 @@ def _replaced(job: Job[T], kept: Kept) -> str:
     said = {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
     part = replace(part, lineage={**part.lineage, **said})
     document = job.document(part, kept.name, erased=True)
-    job.replace(kept.name, part, document)
+    job.put(kept.name, part, document)
     return str(document.lineage["content_hash"])
 
 

@@ -21,6 +21,7 @@ from coeval_pipelines.offline.training.engines import COMMIT
 
 FORMAT = 1
 """Of the document; one of another is not read."""
+_REMOVED = ".removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,13 @@ def kept_set(settings: Settings, tenant: str, name: str) -> Kept:
     """
     found = find(settings, tenant, name)
     if found is None:
-        known = ", ".join(item.name for item in kept_sets(settings, tenant))
-        raise UsageError(f"There is no training set {name!r}.", f"Known: {known or 'none'}.")
+        raise _unknown(settings, tenant, name)
     return found
+
+
+def _unknown(settings: Settings, tenant: str, name: str) -> UsageError:
+    known = ", ".join(item.name for item in kept_sets(settings, tenant))
+    return UsageError(f"There is no training set {name!r}.", f"Known: {known or 'none'}.")
 
 
 def find(settings: Settings, tenant: str, name: str) -> Kept | None:
@@ -120,19 +125,42 @@ def part_versions(kept: Kept) -> list[int]:
     return [found[number] for number in sorted(found)]
 
 
-def remove(kept: Kept) -> None:
-    """Remove a training set with every version of it; at once, as readers see it."""
-    gone = kept.path.with_name(f".{kept.name}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    kept.path.rename(gone)
-    shutil.rmtree(gone)
+def unfinished(settings: Settings, tenant: str) -> list[str]:
+    """Names under which a build or a removal is under way, or was killed: there are files, and no training set."""
+    found = set()
+    for path in directory(settings, tenant).glob("*/"):
+        name = path.name.removeprefix(".").removesuffix(_REMOVED) if path.name[0] == "." else path.name
+        if path.name != name or _newest(path) is None:
+            found.add(name)
+    return sorted(found)
+
+
+def remove(settings: Settings, tenant: str, name: str) -> None:
+    """Remove a training set with every version of it, at once, as readers see it; or what a killed build left of one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = set_path(settings, tenant, name)
+    gone = _beside(path, _REMOVED)
+    if not path.exists() and not gone.exists():
+        raise _unknown(settings, tenant, name)
+    with locked(path):
+        shutil.rmtree(gone, ignore_errors=True)
+        if path.exists():
+            path.rename(gone)
+            shutil.rmtree(gone)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}{what}")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let nobody else write the training set for so long; waits for who does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as handle:
+    with _beside(path, ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

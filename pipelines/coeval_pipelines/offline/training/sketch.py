@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coeval.spec.types import micros
 from coeval_pipelines.arrow import single
 from coeval_pipelines.offline.columns import derived_input
 from coeval_pipelines.offline.training.digest import value_words
@@ -36,6 +37,8 @@ _GUARD = 64
 _LIMB = 18
 _LONGEST = 100
 _DAY = 86_400_000_000
+_FIRST, _LAST = (micros(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
+"""Times beyond the years 1 to 9999 are counted at these ends."""
 
 
 @dataclass(slots=True)
@@ -120,19 +123,21 @@ class Sketch:
         self.buckets = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def document(self, private: bool = False) -> dict[str, Any]:
-        """The profile of the column; with `private`, without its most frequent values."""
+        """The profile of the column; with `private`, what tells of no value: as if there were none."""
         found: dict[str, Any] = {"kind": self.kind, "nulls": self.nulls}
         if self.kind == "other":
             return found
-        found |= self._distinct()
+        told = Sketch(self.kind) if private else self
+        return found | self._distinct() | told._values()
+
+    def _values(self) -> dict[str, Any]:
         match self.kind:
             case "category":
-                found["top"] = [] if private else self._top()
+                return {"top": self._top()}
             case "number":
-                found |= self._numbers()
+                return self._numbers()
             case _:
-                found |= self._times()
-        return found
+                return self._times()
 
     def _distinct(self) -> dict[str, Any]:
         if len(self.hashes) <= _DISTINCT:
@@ -198,8 +203,9 @@ def _numbers(array: pa.Array) -> NDArray[np.float64]:
 
 def _micros(array: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_date32(array.type):
-        return array.cast(pa.int32()).to_numpy().astype(np.int64) * _DAY  # type: ignore[no-any-return]
-    return array.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+        days = array.cast(pa.int32()).to_numpy().astype(np.int64)
+        return days.clip(_FIRST // _DAY, _LAST // _DAY) * _DAY  # type: ignore[no-any-return]
+    return array.cast(pa.int64()).to_numpy().clip(_FIRST, _LAST)  # type: ignore[no-any-return]
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

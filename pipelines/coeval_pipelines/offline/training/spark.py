@@ -63,7 +63,7 @@ class SparkEngine(ExitStack):
         """The rows whose labels can be known by now, with their labels."""
         path = scratch(self._settings) / uuid.uuid4().hex
         self.callback(shutil.rmtree, path, ignore_errors=True)
-        table = read_spine(self._spark, labels.table, asked)
+        table = _finite(read_spine(self._spark, labels.table, asked))
         table.write.parquet(str(path))
         rule = label_rule(asked, labels, path, types_of(table.limit(0).toArrow().schema), spine.columns)
         rows = _later(
@@ -124,9 +124,10 @@ class SparkEngine(ExitStack):
 
     def stored(self, path: Path, version: int, files: Sequence[str] | None = None) -> DataFrame:
         """A version of a training set, or only some of its files."""
-        if files is None:
-            return self._spark.read.format("delta").option("versionAsOf", version).load(str(path))
-        return self._spark.read.parquet(*(str(path / name) for name in files))
+        if files:
+            return self._spark.read.parquet(*(str(path / name) for name in files))
+        whole = self._spark.read.format("delta").option("versionAsOf", version).load(str(path))
+        return whole if files is None else whole.limit(0)
 
     def commit(self, table: DataFrame, path: Path, document: str, *, append: bool = False) -> None:
         """Put rows in the place of what the table holds, or beside it, together with a document: one commit."""
@@ -150,6 +151,16 @@ class SparkEngine(ExitStack):
         kept = frame.persist()
         self.callback(kept.unpersist)
         return kept
+
+
+def _finite(labels: DataFrame) -> DataFrame:
+    """Labels with null for what is no number: as in a file of events, it would take its whole row along."""
+    finite = {
+        name: f"IF(ABS({quoted(name)}) < DOUBLE('Infinity'), {quoted(name)}, NULL)"
+        for name, kind in labels.dtypes
+        if kind in ("float", "double")
+    }
+    return labels.selectExpr(*(f"{finite.get(n, quoted(n))} AS {quoted(n)}" for n in labels.columns))
 
 
 def _later(rows: StagedSpine, delay: int, now: int) -> StagedSpine:

@@ -65,7 +65,7 @@ class Summary:
         return content_hash(pa.schema([self.schema.field(name) for name in self.given]), self.rows, self.given_total)
 
     def profile(self, private: Collection[str] = ()) -> dict[str, Any]:
-        """The profile: by column its type and what its values are like; of `private` ones no frequent values."""
+        """The profile: by column its type and what its values are like; of `private` ones no value is told."""
         types = dict(columns_of(self.schema))
         empty = {field.name: Sketch.of(pa.array([], field.type)) for field in self.schema}
         sketches = {name: self.sketches.get(name, empty[name]) for name in types}

@@ -35,8 +35,8 @@ def listed(kept: Kept) -> dict[str, Any]:
     return {name: lineage[name] for name in names} | {"parts": len(lineage["parts"]), "engines": engines}
 
 
-def list_lines(sets: Iterable[Kept]) -> list[str]:
-    """A line for each."""
+def list_lines(sets: Iterable[Kept], unfinished: Iterable[str] = ()) -> list[str]:
+    """A line for each, and for each name under which something is unfinished."""
     rows = [
         (
             item["name"],
@@ -48,9 +48,10 @@ def list_lines(sets: Iterable[Kept]) -> list[str]:
         )
         for item in map(listed, sets)
     ]
+    rest = [f"{name}: unfinished. If nobody is at it: coeval training-set remove {name}" for name in unfinished]
     if not rows:
-        return ["No training set is kept. Build one: coeval training-set build SERVICE --spine FILE --name NAME"]
-    return _table(("name", "service", "rows", "content", "built", "engine"), rows)
+        return ["No training set is kept. Build one: coeval training-set build SERVICE --spine FILE --name NAME", *rest]
+    return _table(("name", "service", "rows", "content", "built", "engine"), rows) + rest
 
 
 def show_lines(kept: Kept) -> list[str]:
