@@ -159,6 +159,16 @@ def test_spark_finds_the_same_rows_and_dropped_ones_are_kept(world: World, spark
     assert _run(world, batch=2).passed
     with pytest.raises(UsageError, match="not quarantined"):
         drop(spark, settings, manifest, source, 2, "again")
+    # Another batch of the source: what it loses is kept beside what the first lost.
+    (event, *_) = ingest(source, records(SEED + 1, 20, START, DAY)).good
+    wrong = replace(event, partition=5, values=event.values | {"amount": -700})
+    _append(settings, manifest, source, 3, [wrong])
+    assert not _run(world).passed
+    _, moved = drop(spark, settings, manifest, source, 3, "the till again")
+    assert moved == 1
+    amounts = sorted(row["amount"] for row in read_dropped(spark, settings, manifest, source).collect())
+    assert amounts == [Decimal("-7.00"), *[Decimal("-5.00")] * 3]
+    assert read_log(spark, settings, manifest, source).where("batch = 3").count() == 0
 
 
 def test_rules_of_ones_own_count_and_a_warning_does_not_fail(world: World) -> None:

@@ -15,7 +15,7 @@ from coeval_parity.quality.rules import POSITION
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.compaction import committed
-from coeval_pipelines.offline.tables import append, latest_version, read_dropped, read_kept_log, table_path
+from coeval_pipelines.offline.tables import append_once_more, read_dropped, read_kept_log, table_path
 from coeval_pipelines.quarantine import DROPPED, RELEASED, Quarantine, Verdict
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: E
     fresh = log.join(positions, list(POSITION), "left_semi").join(known, list(POSITION), "left_anti")
     path = table_path(settings, manifest, "dropped", source.name)
     if fresh.head(1):
-        append(fresh.select(*log.columns), path, "coeval-drop", (latest_version(path) or 0) + 1)
+        append_once_more(fresh.select(*log.columns), path, "coeval-drop")
     same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in POSITION)
     table = DeltaTable.forPath(spark, str(table_path(settings, manifest, "log", source.name))).alias("t")
     committed(
