@@ -26,8 +26,9 @@ def release(settings: Settings, manifest: Manifest, source: EventSource, batch: 
     """Let a quarantined batch through as it is.
 
     Raises:
-        UsageError: it is not quarantined.
+        UsageError: it is not quarantined, or no reason is given.
     """
+    _check_why(why)
     return _decide(settings, manifest, source, batch, RELEASED, why)
 
 
@@ -39,19 +40,20 @@ def drop(
     Cut off anywhere it is finished by doing it again: rows are taken out of the log once they are in the other table.
 
     Raises:
-        UsageError: the batch is not quarantined, or a rule is broken that names no rows.
+        UsageError: the batch is not quarantined, a rule is broken that names no rows, or no reason is given.
     """
-    verdict = Quarantine(settings, manifest.tenant, source.name).quarantined(batch)
-    nameless = [item.rule for item in verdict.broken if not item.rows]
-    if nameless:
-        raise UsageError(
-            f"{nameless[0]} says of no single row that it is wrong.",
-            f"Decide about the whole batch: coeval quality release {source.name} {batch} --why TEXT",
-        )
+    _check_why(why)
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP), book.locked():
+        verdict = Quarantine(settings, manifest.tenant, source.name).quarantined(batch)
+        nameless = [item.rule for item in verdict.broken if not item.rows]
+        if nameless:
+            raise UsageError(
+                f"{nameless[0]} says of no single row that it is wrong.",
+                f"Decide about the whole batch: coeval quality release {source.name} {batch} --why TEXT",
+            )
         moved = _move(spark, settings, manifest, source, batch)
-    return _decide(settings, manifest, source, batch, DROPPED, why), moved
+        return _decide(settings, manifest, source, batch, DROPPED, why), moved
 
 
 def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource, batch: int) -> int:
@@ -77,7 +79,10 @@ def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: E
 def _decide(
     settings: Settings, manifest: Manifest, source: EventSource, batch: int, decision: str, why: str
 ) -> Verdict:
-    if not why.strip():
-        raise UsageError("A decision needs a reason.", "Say why: --why TEXT")
     book = Quarantine(settings, manifest.tenant, source.name)
     return book.decide(batch, decision, getpass.getuser(), why, time.time_ns() // 1000)
+
+
+def _check_why(why: str) -> None:
+    if not why.strip():
+        raise UsageError("A decision needs a reason.", "Say why: --why TEXT")
