@@ -83,9 +83,7 @@ def retain(
         return Retained(source.name, before, rows, names, removed)
 
 
-def check_retain(
-    settings: Settings, manifests: Sequence[Manifest], source: EventSource, before: int, now: int
-) -> None:
+def check_retain(settings: Settings, manifests: Sequence[Manifest], source: EventSource, before: int, now: int) -> None:
     """Refuse to let go of a source what happened before an instant, as `retain` does.
 
     Raises:
