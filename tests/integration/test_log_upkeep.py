@@ -146,6 +146,35 @@ def test_erased_bytes_are_gone_and_a_second_delivery_is_still_a_duplicate(
     assert not names & {row["event_id"] for row in _on_disk(settings, manifest, "duplicates")}
 
 
+def test_what_stands_for_a_removed_event_forgets_who_is_erased_later(
+    spark: SparkSession, small: tuple[Settings, Manifest], events: list[Event]
+) -> None:
+    settings, manifest = small
+    source = catalog.PAYMENTS
+    append(event_frame(spark, events), table_path(settings, manifest, "log", "payments"), "test", 1)
+    _erase(settings, manifest)
+    remove_erased(spark, settings, manifest, source, 0)
+    first = [row for row in _on_disk(settings, manifest, "removed") if row["merchant_id"] == "m-1"]
+    assert first
+    late = Erasure("merchant_id", "m-1", START + 2 * SPAN)
+    ErasureTable(settings, manifest.tenant).record(late, START + 2 * SPAN, lambda: 0)
+    held = {item.table: item for item in remove_erased(spark, settings, manifest, source, 24)}
+    assert (held["removed"].found, held["removed"].live, held["removed"].left) == (len(first), len(first), len(first))
+    done = {item.table: item for item in remove_erased(spark, settings, manifest, source, 0)}
+    assert (done["removed"].live, done["removed"].left) == (0, 0)
+    traces = _on_disk(settings, manifest, "removed")
+    assert not any(row["merchant_id"] == "m-1" for row in traces)
+    both = {(row["partition"], row["offset"]): set(row["__removed"]) for row in traces}
+    assert all(both[row["partition"], row["offset"]] == {"card_id", "merchant_id"} for row in first)
+    # The second removal of a source keeps what it removes, too.
+    gone = [event for event in events if event.values["merchant_id"] == "m-1" or _is_subject(event)]
+    assert both.keys() == {(event.partition, event.offset) for event in gone}
+
+
+def _is_subject(event: Event) -> bool:
+    return bool(event.values["card_id"] == SUBJECT and event.available_at <= UNTIL)
+
+
 class _CutOffError(BaseException):
     """Stands for the end of the process."""
 
@@ -283,6 +312,15 @@ def test_old_events_are_let_go_unless_something_needs_them(
     check_begins(settings, manifest, [catalog.PAIR], done["before"] + 9 * DAY, {"payments": 1})
     frame = point_in_time(spark, settings, manifest, catalog.LATEST, spark.createDataFrame(_spine(late)))
     assert frame.count() == 2
+
+
+def test_nothing_is_let_go_of_any_source_if_one_is_refused(small: tuple[Settings, Manifest]) -> None:
+    settings, manifest = small
+    other = replace(catalog.PAYMENTS, name="unneeded", topic="unneeded")
+    settings.manifest_path.write_text(replace(manifest, event_sources=(other, catalog.PAYMENTS)).to_json())
+    with pytest.raises(UsageError, match="card_spend looks back"):
+        _run("log", "retain", "--older-than", "10d", "--apply")
+    assert ingest_journal(settings, manifest.tenant, "unneeded").begins() is None
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from deltalake import DeltaTable, write_deltalake
@@ -19,15 +21,17 @@ from typer.testing import CliRunner
 from coeval.errors import CheckFailedError, UsageError
 from coeval.settings import Settings, load_settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, Expected
+from coeval.spec.model import EventSource, Expected, Field
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY
-from coeval.spec.types import micros
+from coeval.spec.types import INT64, STRING, TIMESTAMP, micros
 from coeval_parity.quality.commands import register
 from coeval_parity.quality.decide import drop, release
 from coeval_parity.quality.named_rows import named_rows
 from coeval_parity.quality.result import QualityResult
 from coeval_parity.quality.run import run_quality
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import QUALITY, CheckBook
 from coeval_pipelines.journal import BatchPlan, IngestReport, Range, ingest_journal
 from coeval_pipelines.offline.asked import Asked, Inputs
 from coeval_pipelines.offline.small import small_features
@@ -159,6 +163,16 @@ def test_spark_finds_the_same_rows_and_dropped_ones_are_kept(world: World, spark
     assert _run(world, batch=2).passed
     with pytest.raises(UsageError, match="not quarantined"):
         drop(spark, settings, manifest, source, 2, "again")
+    # Another batch of the source: what it loses is kept beside what the first lost.
+    (event, *_) = ingest(source, records(SEED + 1, 20, START, DAY)).good
+    wrong = replace(event, partition=5, values=event.values | {"amount": -700})
+    _append(settings, manifest, source, 3, [wrong])
+    assert not _run(world).passed
+    _, moved = drop(spark, settings, manifest, source, 3, "the till again")
+    assert moved == 1
+    amounts = sorted(row["amount"] for row in read_dropped(spark, settings, manifest, source).collect())
+    assert amounts == [Decimal("-7.00"), *[Decimal("-5.00")] * 3]
+    assert read_log(spark, settings, manifest, source).where("batch = 3").count() == 0
 
 
 def test_rules_of_ones_own_count_and_a_warning_does_not_fail(world: World) -> None:
@@ -182,6 +196,82 @@ def test_rules_of_ones_own_count_and_a_warning_does_not_fail(world: World) -> No
     (suites / "payments.json").write_text('{"expectations": [{"type": "expect_nonsense", "kwargs": {}}]}')
     with pytest.raises(UsageError, match="expect"):
         _run(world, batch=1)
+
+
+def test_what_is_refused_is_refused_before_anything_is_checked_and_a_cut_off_run_keeps_its_verdicts(
+    world: World,
+) -> None:
+    settings, manifest, source = world
+    book = Quarantine(settings, manifest.tenant, source.name)
+    with pytest.raises(UsageError, match="There is no table"):
+        run_quality(settings, ["log:payments", "training:none"], settings.home / "suites")
+    assert not book.verdicts()
+
+    def cut_off(message: str) -> None:
+        if "batch 2" in message:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(world, say=cut_off)
+    (verdict,) = book.verdicts()
+    with closing(ControlPlane.open(settings)) as control:
+        found = CheckBook(control).run(QUALITY)
+    assert found is not None
+    assert (found[0], len(found[1]["checks"])) == (verdict.run, 1)
+    assert [item.batch for item in _run(world).checks] == [2]
+
+
+def test_a_decision_without_a_reason_changes_nothing(world: World) -> None:
+    settings, manifest, source = world
+    _run(world)
+    with pytest.raises(UsageError, match="needs a reason"):
+        drop(None, settings, manifest, source, 2, " ")  # type: ignore[arg-type]
+    assert Quarantine(settings, manifest.tenant, source.name).quarantined(2)
+
+
+def test_values_that_rules_observe_are_not_kept(world: World) -> None:
+    settings, manifest, _ = world
+    suites = settings.home / "suites"
+    suites.mkdir()
+    rules = [
+        {"type": "expect_column_max_to_be_between", "kwargs": {"column": "amount", "max_value": 1}},
+        {"type": "expect_column_distinct_values_to_be_in_set", "kwargs": {"column": "note", "value_set": ["x"]}},
+        {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10_000}},
+    ]
+    (suites / "payments.json").write_text(json.dumps({"expectations": rules}))
+    result = _run(world, batch=1)
+    observed = {item.rule: item.observed for item in result.checks[0].rules if item.breaks}
+    assert observed == {
+        "expect_column_max_to_be_between": "",
+        "expect_column_distinct_values_to_be_in_set": "",
+        "expect_table_row_count_to_be_between": "200",
+    }
+    # Of a table of features, keys say which rows are wrong: not in the pages either.
+    path = settings.home / "features.parquet"
+    pq.write_table(pa.table({"card_id": pa.array([777123, None]), "v__x": pa.array([1.0, 2.0])}), path)
+    (suites / "features.json").write_text(
+        json.dumps({"expectations": [{"type": rules[0]["type"], "kwargs": {"column": "v__x", "max_value": 1}}]})
+    )
+    assert not run_quality(settings, [str(path)], suites).passed
+    kept = [item for item in (settings.home / "quality").rglob("*") if item.suffix in (".html", ".json")]
+    log = DeltaTable(str(table_path(settings, manifest, "log", "payments"))).to_pyarrow_table()
+    largest = str(max(row for row in log.column("amount").to_pylist() if row is not None))
+    assert any("payments" in item.name or "payments" in str(item) for item in kept)
+    for text in (item.read_text() for item in kept):
+        assert largest not in text
+        assert "two\nlines" not in text
+        assert "777123" not in text
+
+
+def test_a_batch_from_before_the_catalog_gained_a_column_is_checked(world: World) -> None:
+    settings, manifest, source = world
+    kinds = {"channel": STRING, "visits": INT64, "tip": catalog.MONEY, "since": TIMESTAMP}
+    more = tuple(Field(name, kind) for name, kind in kinds.items())
+    changed = replace(manifest, event_sources=(replace(source, fields=(*source.fields, *more)),))
+    settings.manifest_path.write_text(changed.to_json())
+    result = _run(world)
+    assert _broken(result, 1) == []
+    assert _broken(result, 2) == [("be_between", "amount", 3)]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -28,10 +29,12 @@ from coeval_parity.drift.features import Feature, encode
 from coeval_parity.drift.report import render
 from coeval_parity.drift.result import DriftResult, FeatureDrift, from_document
 from coeval_parity.drift.rules import Kind, Limits, Rules, read_rules
-from coeval_parity.drift.run import Ask, find_drift
-from coeval_parity.drift.tables import open_drift_table
+from coeval_parity.drift.run import Ask, compare_rows, find_drift
+from coeval_parity.drift.tables import Rows, Table, open_drift_table
 from coeval_parity.drift.windows import earlier_windows, last_window, members
+from coeval_parity.quality.suggest import suggest
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.offline.arrow_files import Files
 from coeval_pipelines.offline.tables import table_path
 from tests.support import catalog
 from tests.support.delta_log import write_log
@@ -246,6 +249,73 @@ def test_a_weekend_is_compared_with_weekends(tmp_path: Path) -> None:
     assert not find_drift(settings, None, again, RULES, lambda _: None).passed
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["UTC", None])
+def test_instants_of_any_unit_are_what_they_say(tmp_path: Path, unit: str, zone: str | None) -> None:
+    path = _shop(tmp_path / "shop.parquet")
+    table = pq.read_table(path)
+    at = table["at"].cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.timestamp(unit, tz=zone))
+    pq.write_table(table.set_column(0, "at", at), path)
+    ask = Ask(str(path), until=MONDAY + 63 * DAY)
+    found = find_drift(Settings(home=tmp_path), None, ask, RULES, lambda _: None)
+    assert found.passed
+    assert (found.earlier, found.features[0].rows) == (8, 600)
+    assert find_drift(Settings(home=tmp_path), None, Ask(str(path)), RULES, lambda _: None).end == MONDAY + 62 * DAY
+    with pytest.raises(UsageError, match="has no rows from 2027"):
+        find_drift(Settings(home=tmp_path), None, replace(ask, until=MONDAY + 365 * DAY), RULES, lambda _: None)
+
+
+def test_rows_count_by_the_column_that_the_rules_name(tmp_path: Path) -> None:
+    path = _shop(tmp_path / "shop.parquet")
+    table = pq.read_table(path)
+    till = pa.array(np.arange(table.num_rows) // 150)
+    pq.write_table(table.append_column("till", till), path)
+    ask = Ask(str(path), until=MONDAY + 63 * DAY)
+    said = [find_drift(Settings(home=tmp_path), None, ask, Rules(per=per), lambda _: None) for per in (None, "till")]
+    noise = [{item.name: item.noise for item in found.features[0].measures} for found in said]
+    assert noise[1]["ks"] > 5 * noise[0]["ks"]
+    with pytest.raises(UsageError, match="has no column shelf"):
+        find_drift(Settings(home=tmp_path), None, ask, Rules(per="shelf"), lambda _: None)
+
+
+def test_private_numbers_are_not_shown() -> None:
+    random = np.random.default_rng(9)
+    table = Table("t", Files(ds.dataset(pa.table({"v__x": [1.0]}))), "", ("v__x",), private=frozenset({"v__x"}))
+    rows = [Rows(pa.table({"v__x": side}), None, 200) for side in (random.normal(size=200), random.normal(size=200))]
+    (found,) = compare_rows(table, ["v__x"], rows[0], rows[1], np.full(200, -1), RULES)
+    assert found.kind is Kind.NUMBER
+    assert [item.label for item in found.bins] == [f"range {number}" for number in range(1, 11)]
+
+
+def test_the_table_of_what_was_served_is_refused(tmp_path: Path) -> None:
+    text = pa.array(["{}"])
+    served = pa.table({"at": pa.array([MONDAY]), "entities": text, "features": text, "statuses": text})
+    pq.write_table(served, tmp_path / "served.parquet")
+    with pytest.raises(UsageError, match="what was served"):
+        open_drift_table(Settings(home=tmp_path), None, str(tmp_path / "served.parquet"))
+
+
+def test_columns_that_cannot_be_compared_are_named() -> None:
+    numbers, texts = pa.chunked_array([[1.0, 2.0]]), pa.chunked_array([["1", "two"]])
+    lists = pa.chunked_array([[[1], [2]]])
+    for sides in ((numbers, texts), (lists, lists)):
+        with pytest.raises(UsageError, match="v__x cannot be compared"):
+            encode("v__x", sides, NONE, None)
+    assert encode("v__x", (texts, numbers), NONE, None).kind is Kind.CATEGORY
+
+
+def test_a_suggested_suite_holds_of_every_row(tmp_path: Path) -> None:
+    # One row in 50,000 that a sample would most likely miss.
+    values = pa.array([1.0] * 49_999 + [1e6])
+    pq.write_table(pa.table({"v__x": values, "v__y": pa.array(["a"] * 49_999 + ["b"])}), tmp_path / "t.parquet")
+    table = open_drift_table(Settings(home=tmp_path), None, str(tmp_path / "t.parquet"))
+    rules = suggest(table.rows(["v__x", "v__y"]), ["v__x", "v__y"])
+    (between,) = [rule.kwargs for rule in rules if rule.type.endswith("between")]
+    (within,) = [rule.kwargs for rule in rules if rule.type.endswith("in_set")]
+    assert between["max_value"] >= 1e6
+    assert within["value_set"] == ["a", "b"]
+
+
 def test_events_of_a_log_that_were_erased_are_not_looked_at(tmp_path: Path) -> None:
     settings, manifest = Settings(home=tmp_path), catalog.manifest()
     events = list(ingest(catalog.PAYMENTS, records(20261122, 200, MONDAY, DAY)).good)
@@ -270,6 +340,10 @@ def test_rules_are_read_and_the_last_that_fits_wins(tmp_path: Path) -> None:
     path.write_text('{"limits": {"pis": 0.1}}')
     with pytest.raises(UsageError, match="pis"):
         read_rules(path)
+    for wrong in ({"alpha": 0}, {"alpha": 1}, {"limits": {"ks": -0.1}}, {"rhythm": -1}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UsageError, match="should be"):
+            read_rules(path)
     with pytest.raises(UsageError, match="no drift rules"):
         read_rules(tmp_path / "none.json")
 

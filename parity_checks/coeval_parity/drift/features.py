@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coeval.errors import UsageError
 from coeval_parity.drift.measures import Floats
 from coeval_parity.drift.rules import Kind
 
@@ -41,10 +42,34 @@ def encode(
     *,
     is_id: bool = False,
 ) -> Feature:
-    """A column of baseline and window. Without a kind, its type decides; `is_id`: its numbers are no sizes."""
+    """A column of baseline and window. Without a kind, its type decides; `is_id`: its numbers are no sizes.
+
+    Raises:
+        UsageError: its types cannot be compared.
+    """
     baseline, window = columns
+    try:
+        return _encoded(name, baseline, window, instants, kind, is_id=is_id)
+    except pa.ArrowException as error:
+        raise UsageError(
+            f"{name} cannot be compared: it is {baseline.type} in the baseline and {window.type} in the window.",
+            'Leave it out: a rule of "kind": "skip" for it, see docs/drift.md.',
+        ) from error
+
+
+def _encoded(
+    name: str,
+    baseline: pa.ChunkedArray,
+    window: pa.ChunkedArray,
+    instants: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None],
+    kind: Kind | None,
+    *,
+    is_id: bool,
+) -> Feature:
     wanted = kind or (Kind.CATEGORY if is_id else _natural(baseline.type))
     if wanted is Kind.NUMBER and not _is_text(baseline.type):
+        if _is_text(window.type):
+            raise pa.ArrowInvalid("text is no number")
         return Feature(name, Kind.NUMBER, _numbers(baseline, instants[0]), _numbers(window, instants[1]))
     found = _codes(name, baseline, window)
     if wanted is Kind.IDENTIFIER or (kind is None and _names(found)):
@@ -73,7 +98,7 @@ def _numbers(column: pa.ChunkedArray, instants: NDArray[np.int64] | None) -> Flo
 def _ages(column: pa.ChunkedArray, instants: NDArray[np.int64] | None) -> Floats:
     """Seconds before the row's instant: an instant itself is never what it was. Without one, since the epoch."""
     valid = column.is_valid().to_numpy()
-    micros = column.cast(pa.timestamp("us")).cast(pa.int64()).fill_null(0).to_numpy()
+    micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).fill_null(0).to_numpy()
     seconds = (instants - micros if instants is not None else micros) / _SECOND
     return np.where(valid, seconds, np.nan)
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field as Bound
 
 from coeval.errors import UsageError
 
@@ -66,14 +68,17 @@ class Rules:
         return limits, kind
 
 
+_Distance = Annotated[float, Bound(ge=0)]
+
+
 class _LimitsFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    psi: float | None = None
-    ks: float | None = None
-    js: float | None = None
-    wasserstein: float | None = None
-    nulls: float | None = None
-    distinct: float | None = None
+    psi: _Distance | None = None
+    ks: _Distance | None = None
+    js: _Distance | None = None
+    wasserstein: _Distance | None = None
+    nulls: _Distance | None = None
+    distinct: _Distance | None = None
 
     def stated(self) -> dict[str, float]:
         """The limits that are named."""
@@ -88,9 +93,9 @@ class _RulesFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
     limits: _LimitsFile = _LimitsFile()
     features: dict[str, _FeatureFile] = {}
-    alpha: float = 0.01
+    alpha: Annotated[float, Bound(gt=0, lt=1)] = 0.01
     per: str | None = None
-    rhythm: float = 1.5
+    rhythm: _Distance = 1.5
 
 
 def read_rules(path: Path | None) -> Rules:

@@ -17,6 +17,7 @@ from coeval.errors import ManifestError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.time import DAY
+from coeval_parity.describe import iso
 from coeval_parity.drift.bins import OTHER, UNSEEN
 from coeval_parity.drift.compare import Sides, compare, dependence
 from coeval_parity.drift.features import encode
@@ -82,11 +83,15 @@ def find_drift(
     baseline = table if ask.against is None else open_drift_table(settings, manifest, ask.against)
     span = _span(table, ask)
     names = _names(table, baseline, ask.features, rules)
+    per = _per(table, baseline, rules)
     earlier = earlier_windows(span, ask.weeks) if span else []
     say(f"reading {ask.window}")
-    window = table.read([*names, *table.keys], [span] if span else ())
+    window = table.read([*names, *table.keys, *per], [span] if span else ())
+    if not window.of:
+        when = f" from {iso(span[0])} to {iso(span[1])}" if span else ""
+        raise UsageError(f"{ask.window} has no rows{when}.", "Name another window: --last, --until")
     say(f"reading {baseline.name}")
-    old = baseline.read([*names, *baseline.keys], earlier if ask.against is None else ())
+    old = baseline.read([*names, *baseline.keys, *per], earlier if ask.against is None else ())
     groups = _groups(old, earlier)
     found = compare_rows(table, names, old, window, groups, rules, say)
     return DriftResult(
@@ -133,12 +138,11 @@ def sides_of(
 
 
 def _anonymous(drift: FeatureDrift) -> FeatureDrift:
-    """The picture of a category without the values themselves."""
-    if drift.kind is not Kind.CATEGORY:
-        return drift
+    """The picture of a feature without the values themselves."""
     said = (OTHER, UNSEEN, "null")
+    what = "range" if drift.kind is Kind.NUMBER else "value"
     numbered = enumerate(drift.bins, 1)
-    bins = (item if item.label in said else replace(item, label=f"value {number}") for number, item in numbered)
+    bins = (item if item.label in said else replace(item, label=f"{what} {number}") for number, item in numbered)
     return replace(drift, bins=tuple(bins))
 
 
@@ -167,6 +171,19 @@ def _names(table: Table, baseline: Table, asked: Collection[str], rules: Rules) 
     if not names:
         raise UsageError("The tables have no feature in common.", "Compare tables that have columns of the same name.")
     return names
+
+
+def _per(table: Table, baseline: Table, rules: Rules) -> list[str]:
+    """The column that the rules name as that whose rows are not independent."""
+    if rules.per is None:
+        return []
+    for side in (table, baseline):
+        if rules.per not in side.files.types:
+            raise UsageError(
+                f"{side.name} has no column {rules.per}, which the rules name as per.",
+                f"It has: {', '.join(side.files.types)}.",
+            )
+    return [rules.per]
 
 
 def _groups(rows: Rows, earlier: list[Span]) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from coeval.spec.model import EventSource, Field
 from coeval_parity.drift.windows import Span
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.arrow_events import Facts, not_erased
-from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files
+from coeval_pipelines.offline.arrow_files import INSTANT, Files, delta_files, parquet_files
 from coeval_pipelines.offline.tables import ORDER, latest_version, payload, table_path
 
 TRAINING, LOG = "training:", "log:"
@@ -33,6 +33,7 @@ TIMES = ("event_timestamp", "at", "served_at", "event_ts", "available_at")
 """What a column of instants is looked for as, where none is named."""
 _ROWS = 20_000
 """Rows of a side that are looked at: chosen at random, the same every time."""
+_SERVED = {"entities", "features", "statuses"}
 _PRIVATE = ("personal", "sensitive")
 
 
@@ -60,24 +61,27 @@ class Table:
         Raises:
             UsageError: there are no rows.
         """
-        found = pc.min_max(self.files.read([self.time]).column(self.time).cast(pa.int64()))
+        found = pc.min_max(_micros(self.files.read([self.time]).column(self.time)))
         if found["min"].as_py() is None:
             raise UsageError(f"{self.name} has no rows.", "Name a table that has.")
         return found["min"].as_py(), found["max"].as_py()
 
     def read(self, columns: Collection[str], spans: Sequence[Span] = ()) -> Rows:
         """Some columns of the rows in these spans, or of all; of many rows, some at random."""
-        wanted = list(dict.fromkeys([*columns, *([self.time] if self.time else [])]))
+        wanted = [*columns, *([self.time] if self.time else [])]
+        return some_rows(self.rows(wanted, spans), self.time)
+
+    def rows(self, columns: Collection[str], spans: Sequence[Span] = ()) -> pa.Table:
+        """Some columns of every row in these spans, or of all rows."""
+        wanted = list(dict.fromkeys(columns))
         where = reduce(or_, map(self._within, spans)) if spans else None
         if self.source is not None and self.erasures:
-            table = _not_erased(self.files, self.source, self.erasures, wanted, where)
-        else:
-            table = self.files.read(wanted, where)
-        return some_rows(table, self.time)
+            return _not_erased(self.files, self.source, self.erasures, wanted, where)
+        return self.files.read(wanted, where)
 
     def _within(self, span: Span) -> ds.Expression:
-        kind = self.files.types[self.time]
-        start, end = (pa.scalar(value, pa.int64()).cast(kind) for value in span)
+        kind = self.files.data.schema.field(self.time).type
+        start, end = (pc.cast(pa.scalar(value, INSTANT), kind, safe=False) for value in span)
         return (ds.field(self.time) >= start) & (ds.field(self.time) < end)
 
 
@@ -96,14 +100,19 @@ def some_rows(table: pa.Table, time: str) -> Rows:
     if whole > _ROWS:
         chosen = np.random.default_rng(whole).choice(whole, _ROWS, replace=False)
         table = table.take(pa.array(np.sort(chosen)))
-    return Rows(table, table.column(time).cast(pa.int64()).to_numpy() if time else None, whole)
+    return Rows(table, _micros(table.column(time)).to_numpy() if time else None, whole)
+
+
+def _micros(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Instants of any unit in microseconds UTC."""
+    return column.cast(INSTANT, safe=False).cast(pa.int64())
 
 
 def open_drift_table(settings: Settings, manifest: Manifest | None, name: str, time: str | None = None) -> Table:
     """The table of a name: training:NAME, log:SOURCE, or the path of a Delta table or Parquet files.
 
     Raises:
-        UsageError: there is no such table, or no such column of instants.
+        UsageError: there is no such table, or no such column of instants, or it is that of what was served.
         NeedsSparkError: only Spark reads it.
     """
     try:
@@ -113,11 +122,17 @@ def open_drift_table(settings: Settings, manifest: Manifest | None, name: str, t
             path = table_path(settings, _known(manifest), "training_sets", name.removeprefix(TRAINING))
             return _described(name, delta_files(path), manifest, time)
         is_delta = latest_version(Path(name)) is not None
-        return _described(name, delta_files(name) if is_delta else parquet_files(name), manifest, time)
+        files = delta_files(name) if is_delta else parquet_files(name)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"There is no table {name}.", "Name training:NAME, log:SOURCE, or a path of a Delta table or Parquet files."
         ) from error
+    if files.types.keys() >= _SERVED:
+        raise UsageError(
+            f"{name} is the table of what was served: its features are in one column, as JSON.",
+            "Compare log:SOURCE or training:NAME; what was served is checked by: coeval parity replay",
+        )
+    return _described(name, files, manifest, time)
 
 
 def _known(manifest: Manifest | None) -> Manifest:

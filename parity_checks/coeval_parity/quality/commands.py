@@ -110,7 +110,7 @@ def suggest(
     if unknown:
         raise UsageError(f"{subject} has no column {unknown[0]}.", f"It has: {', '.join(table.features)}.")
     names = list(column or (name for name in table.features if name not in table.private))
-    rules = suggested(table.read(names).table, names)
+    rules = [rule for name in names for rule in suggested(table.rows([name]), [name])]
     print(json.dumps({"expectations": [rule.to_document() for rule in rules]}, indent=2))
 
 

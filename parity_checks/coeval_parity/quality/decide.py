@@ -15,7 +15,7 @@ from coeval_parity.quality.rules import POSITION
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.columns import quoted
 from coeval_pipelines.offline.compaction import committed
-from coeval_pipelines.offline.tables import append, latest_version, read_dropped, read_kept_log, table_path
+from coeval_pipelines.offline.tables import append_once_more, read_dropped, read_kept_log, table_path
 from coeval_pipelines.quarantine import DROPPED, RELEASED, Quarantine, Verdict
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ def release(settings: Settings, manifest: Manifest, source: EventSource, batch: 
     """Let a quarantined batch through as it is.
 
     Raises:
-        UsageError: it is not quarantined.
+        UsageError: it is not quarantined, or no reason is given.
     """
+    _check_why(why)
     return _decide(settings, manifest, source, batch, RELEASED, why)
 
 
@@ -39,19 +40,20 @@ def drop(
     Cut off anywhere it is finished by doing it again: rows are taken out of the log once they are in the other table.
 
     Raises:
-        UsageError: the batch is not quarantined, or a rule is broken that names no rows.
+        UsageError: the batch is not quarantined, a rule is broken that names no rows, or no reason is given.
     """
-    verdict = Quarantine(settings, manifest.tenant, source.name).quarantined(batch)
-    nameless = [item.rule for item in verdict.broken if not item.rows]
-    if nameless:
-        raise UsageError(
-            f"{nameless[0]} says of no single row that it is wrong.",
-            f"Decide about the whole batch: coeval quality release {source.name} {batch} --why TEXT",
-        )
+    _check_why(why)
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP), book.locked():
+        verdict = Quarantine(settings, manifest.tenant, source.name).quarantined(batch)
+        nameless = [item.rule for item in verdict.broken if not item.rows]
+        if nameless:
+            raise UsageError(
+                f"{nameless[0]} says of no single row that it is wrong.",
+                f"Decide about the whole batch: coeval quality release {source.name} {batch} --why TEXT",
+            )
         moved = _move(spark, settings, manifest, source, batch)
-    return _decide(settings, manifest, source, batch, DROPPED, why), moved
+        return _decide(settings, manifest, source, batch, DROPPED, why), moved
 
 
 def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: EventSource, batch: int) -> int:
@@ -64,7 +66,7 @@ def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: E
     fresh = log.join(positions, list(POSITION), "left_semi").join(known, list(POSITION), "left_anti")
     path = table_path(settings, manifest, "dropped", source.name)
     if fresh.head(1):
-        append(fresh.select(*log.columns), path, "coeval-drop", (latest_version(path) or 0) + 1)
+        append_once_more(fresh.select(*log.columns), path, "coeval-drop")
     same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in POSITION)
     table = DeltaTable.forPath(spark, str(table_path(settings, manifest, "log", source.name))).alias("t")
     committed(
@@ -77,7 +79,10 @@ def _move(spark: SparkSession, settings: Settings, manifest: Manifest, source: E
 def _decide(
     settings: Settings, manifest: Manifest, source: EventSource, batch: int, decision: str, why: str
 ) -> Verdict:
-    if not why.strip():
-        raise UsageError("A decision needs a reason.", "Say why: --why TEXT")
     book = Quarantine(settings, manifest.tenant, source.name)
     return book.decide(batch, decision, getpass.getuser(), why, time.time_ns() // 1000)
+
+
+def _check_why(why: str) -> None:
+    if not why.strip():
+        raise UsageError("A decision needs a reason.", "Say why: --why TEXT")

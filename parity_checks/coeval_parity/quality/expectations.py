@@ -6,7 +6,8 @@ Its import takes seconds, so only commands about quality come here.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from coeval_parity.quality.result import Checked
 from coeval_parity.quality.rules import Rule
 
 Position = tuple[Any, ...]
+_COUNTED = ("_count_", "_proportion_", "_type")
+"""In the names of expectations that observe no value of the data."""
+_COUNTS = (
+    "element_count",
+    "missing_count",
+    "missing_percent",
+    "unexpected_count",
+    "unexpected_percent",
+    "unexpected_percent_total",
+    "unexpected_percent_nonmissing",
+)
 
 
 class Pages:
@@ -46,16 +58,27 @@ class Pages:
         Raises:
             UsageError: there is no such expectation, or its arguments do not fit it.
         """
-        definition = self._definition(name, engine, self._suite(name, rules))
+        suite = self._suite(name, rules)
         asked: dict[str, Any] = {"result_format": "COMPLETE", "partial_unexpected_count": 0}
         asked |= {"exclude_unexpected_values": True}
         if identity:
             asked |= {"unexpected_index_column_names": list(identity)}
-        found = definition.run(batch_parameters={"dataframe": frame}, result_format=asked)
+        batch = self._batch(name, engine, frame)
+        found = batch.validate(suite, result_format=asked)
         numbers = {str(item.expectation_config.meta["number"]): item for item in found.results}
         checked = [_checked(rule, numbers[str(number)]) for number, rule in enumerate(rules)]
         rows = {number: _positions(numbers[str(number)].result, identity) for number in range(len(rules))}
+        self._keep(name, batch.id, found)
         return checked, {number: items for number, items in rows.items() if items}
+
+    def verify(self, name: str, rules: Sequence[Rule]) -> None:
+        """Refuse rules that are no expectations, before anything is read.
+
+        Raises:
+            UsageError: there is no such expectation, or its arguments do not fit it.
+        """
+        for number, rule in enumerate(rules):
+            _expectation(name, rule, number)
 
     def write(self) -> str:
         """Write the pages; the index of them."""
@@ -66,12 +89,26 @@ class Pages:
         expectations = [_expectation(name, rule, number) for number, rule in enumerate(rules)]
         return self._context.suites.add_or_update(self._gx.ExpectationSuite(name=name, expectations=expectations))
 
-    def _definition(self, name: str, engine: str, suite: Any) -> Any:
+    def _batch(self, name: str, engine: str, frame: Any) -> Any:
         sources = self._context.data_sources
         source = sources.add_or_update_pandas(engine) if engine == "pandas" else sources.add_or_update_spark(engine)
-        batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("all")
-        definition = self._gx.ValidationDefinition(name=f"{name} by {engine}", data=batch, suite=suite)
-        return self._context.validation_definitions.add_or_update(definition)
+        definition = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("all")
+        return definition.get_batch(batch_parameters={"dataframe": frame})
+
+    def _keep(self, name: str, batch: str, found: Any) -> None:
+        """Keep what came of a suite where the pages are made of it, without values of the data."""
+        from great_expectations.core.run_identifier import RunIdentifier
+        from great_expectations.data_context.types.resource_identifiers import (
+            ExpectationSuiteIdentifier,
+            ValidationResultIdentifier,
+        )
+
+        for item in found.results:
+            item.result = _without_values(item.expectation_config.type, item.result)
+        run = RunIdentifier(run_time=datetime.now(UTC))
+        found.meta |= {"run_id": run, "validation_time": run.run_time}
+        key = ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, batch)
+        self._context.validation_results_store.store_validation_results(found, key)
 
 
 def _expectation(name: str, rule: Rule, number: int) -> Any:
@@ -86,7 +123,7 @@ def _expectation(name: str, rule: Rule, number: int) -> Any:
 
 
 def _checked(rule: Rule, found: Any) -> Checked:
-    result, trouble = found.result, found.exception_info
+    result, trouble = _without_values(rule.type, found.result), found.exception_info
     errors = [item for item in trouble.values() if isinstance(item, dict)] or [trouble]
     said = next((str(item["exception_message"]) for item in errors if item.get("raised_exception")), "")
     observed = result.get("observed_value")
@@ -99,6 +136,12 @@ def _checked(rule: Rule, found: Any) -> Checked:
         "" if observed is None else str(observed),
         said[:300],
     )
+
+
+def _without_values(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a result the counts; what was observed only where that is a count, a share or a type."""
+    counted = any(word in kind for word in _COUNTED)
+    return {name: value for name, value in result.items() if name in _COUNTS or (counted and name == "observed_value")}
 
 
 def _positions(result: Any, identity: Sequence[str]) -> list[Position]:

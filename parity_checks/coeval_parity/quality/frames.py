@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from coeval.arrow import arrow_type
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning
 from coeval.spec.manifest import Manifest
@@ -29,8 +30,10 @@ def arrow_batch(settings: Settings, manifest: Manifest, source: EventSource, bat
         NeedsSparkError: only Spark reads the log.
     """
     files = delta_files(table_path(settings, manifest, "log", source.name))
-    names = [*ENVELOPE, *(field.name for field in payload(source) if field.name in files.types)]
-    rows = files.read(names, ds.field("batch") == batch)
+    fields = {field.name: field for field in payload(source)}
+    rows = files.read([*ENVELOPE, *(name for name in fields if name in files.types)], ds.field("batch") == batch)
+    for name in fields.keys() - files.types.keys():  # The catalog gained it, and nothing was ingested since.
+        rows = rows.append_column(name, pa.nulls(rows.num_rows, arrow_type(fields[name].type)))
     event_ts, available_at, partition, offset = (rows.column(name).to_numpy() for name in ORDER)
     erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
     kept = not_erased(Facts(event_ts, available_at, partition, offset, rows), source, erasures).columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ from coeval.errors import NeedsSparkError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval_parity.drift.tables import LOG, TRAINING, open_drift_table
+from coeval_parity.drift.tables import LOG, TRAINING, Table, open_drift_table
 from coeval_parity.quality.expectations import Pages, Position
 from coeval_parity.quality.frames import arrow_batch, batch_rows, spark_batch, to_pandas, whole
 from coeval_parity.quality.named_rows import name_rows
 from coeval_parity.quality.result import Checked, QualityResult, TableCheck
-from coeval_parity.quality.rules import POSITION, log_rules, own_rules, table_rules
+from coeval_parity.quality.rules import POSITION, Rule, log_rules, own_rules, table_rules
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import QUALITY, CheckBook
 from coeval_pipelines.journal import ingest_journal
@@ -35,6 +35,20 @@ LARGE = 500_000
 Found = tuple[TableCheck, dict[int, list[Position]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    source: EventSource
+    number: int
+    rules: Sequence[Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    table: Table
+    title: str
+    rules: Sequence[Rule]
+
+
 @dataclass
 class _Run:
     settings: Settings
@@ -45,7 +59,6 @@ class _Run:
     pages: Pages
     sessions: ExitStack
     spark: SparkSession | None
-    verdicts: list[tuple[EventSource, TableCheck, dict[int, list[Position]]]] = field(default_factory=list)
 
     def session(self) -> SparkSession:
         """The Spark session, opened when it is first needed."""
@@ -68,36 +81,66 @@ def run_quality(
 ) -> QualityResult:
     """Check subjects: log:SOURCE (its batches without a verdict, or one), training:NAME, or a path.
 
-    Without subjects, every log. The result is kept; batches that fail are quarantined. `suites` holds one's own rules.
+    Without subjects, every log. What was found of each is kept before the next is checked; batches that fail are
+    quarantined. `suites` holds one's own rules.
 
     Raises:
-        UsageError: a subject is not there, or a suite is none.
+        UsageError: a subject is not there, or a suite is none; nothing was checked.
     """
     manifest = read_manifest(settings.manifest_path)
     names = list(subjects) or [f"{LOG}{source.name}" for source in manifest.event_sources]
     with ExitStack() as sessions:
         pages = Pages(settings.home / "quality")
         run = _Run(settings, manifest, suites, engine, say or (lambda message: None), pages, sessions, spark)
-        checks = [check for name in names for check in _check(run, name, batch)]
-        result = QualityResult(time.time_ns() // 1000, manifest.hash, tuple(checks), pages.write() if checks else "")
-    with closing(ControlPlane.open(settings)) as control:
-        subject = ",".join(names)
-        number = CheckBook(control).record(
-            QUALITY, subject, result.at, manifest.hash, passed=result.passed, result=result.to_document()
-        )
-    for source, found, rows in run.verdicts:
-        _judge(settings, manifest, source, found, rows, number, result.at)
+        planned = [item for name in names for item in _planned(run, name, batch)]
+        control = sessions.enter_context(closing(ControlPlane.open(settings)))
+        result = _kept(control, names, QualityResult(time.time_ns() // 1000, manifest.hash, ()))
+        for item in planned:
+            check, failing = _check(run, item)
+            result = _kept(control, names, replace(result, checks=(*result.checks, check)))
+            if isinstance(item, _Batch):
+                _judge(settings, manifest, item.source, check, failing, result.run, result.at)
+        return _kept(control, names, replace(result, docs=pages.write())) if planned else result
+
+
+def _kept(control: ControlPlane, names: Sequence[str], result: QualityResult) -> QualityResult:
+    """The result as far as the run has come, written down; with its number."""
+    number = CheckBook(control).record(
+        QUALITY,
+        ",".join(names),
+        result.at,
+        result.manifest_hash,
+        passed=result.passed,
+        result=result.to_document(),
+        run=result.run or None,
+    )
     return replace(result, run=number)
 
 
-def _check(run: _Run, name: str, batch: int | None) -> list[TableCheck]:
+def _planned(run: _Run, name: str, batch: int | None) -> Sequence[_Batch | _Table]:
+    """What is to be checked under a name, and by which rules."""
     if not name.startswith(LOG):
-        return [_check_table(run, name)]
+        return [_planned_table(run, name)]
     source = next((item for item in run.manifest.event_sources if item.name == name.removeprefix(LOG)), None)
     if source is None:
         known = ", ".join(item.name for item in run.manifest.event_sources)
         raise UsageError(f"There is no event source {name.removeprefix(LOG)!r}.", f"Known: {known or 'none'}.")
-    return [_check_batch(run, source, number) for number in _batches(run, source, batch)]
+    own = own_rules(run.suites, source.name)
+    run.pages.verify(source.name, own)
+    newest = ingest_journal(run.settings, run.manifest.tenant, source.name).last_done()
+    now = time.time_ns() // 1000
+    return [
+        _Batch(source, number, [*log_rules(run.manifest, source, now, newest=number == newest), *own])
+        for number in _batches(run, source, batch)
+    ]
+
+
+def _planned_table(run: _Run, name: str) -> _Table:
+    table = open_drift_table(run.settings, run.manifest, name)
+    title = name.removeprefix(TRAINING) if name.startswith(TRAINING) else Path(name).stem
+    rules = [*table_rules(run.manifest, table.files.types, table.time), *own_rules(run.suites, title)]
+    run.pages.verify(title, rules)
+    return _Table(table, title, rules)
 
 
 def _batches(run: _Run, source: EventSource, batch: int | None) -> list[int]:
@@ -114,16 +157,14 @@ def _batches(run: _Run, source: EventSource, batch: int | None) -> list[int]:
     return [number for number in done if number not in judged]
 
 
-def _check_batch(run: _Run, source: EventSource, batch: int) -> TableCheck:
-    book = ingest_journal(run.settings, run.manifest.tenant, source.name)
-    rules = log_rules(run.manifest, source, time.time_ns() // 1000, newest=batch == book.last_done())
-    rules += own_rules(run.suites, source.name)
-    run.say(f"checking batch {batch} of {source.name}: {len(rules)} rules")
-    frame, engine, rows = _batch_frame(run, source, batch)
-    checked, failing = run.pages.check(f"{source.name} batch {batch}", frame, engine, rules, POSITION)
-    found = _table_check(f"{LOG}{source.name}", batch, engine, rows, checked, failing)
-    run.verdicts.append((source, found, failing))
-    return found
+def _check(run: _Run, item: _Batch | _Table) -> Found:
+    if isinstance(item, _Table):
+        return _check_table(run, item)
+    source = item.source.name
+    run.say(f"checking batch {item.number} of {source}: {len(item.rules)} rules")
+    frame, engine, rows = _batch_frame(run, item.source, item.number)
+    checked, failing = run.pages.check(f"{source} batch {item.number}", frame, engine, item.rules, POSITION)
+    return _table_check(f"{LOG}{source}", item.number, engine, rows, checked, failing), failing
 
 
 def _batch_frame(run: _Run, source: EventSource, batch: int) -> tuple[Any, str, int]:
@@ -142,20 +183,18 @@ def _batch_frame(run: _Run, source: EventSource, batch: int) -> tuple[Any, str, 
     return frame, SPARK, frame.count()
 
 
-def _check_table(run: _Run, name: str) -> TableCheck:
-    table = open_drift_table(run.settings, run.manifest, name)
-    title = name.removeprefix(TRAINING) if name.startswith(TRAINING) else Path(name).stem
-    rules = [*table_rules(run.manifest, table.files.types, table.time), *own_rules(run.suites, title)]
-    run.say(f"checking {name}: {len(rules)} rules")
+def _check_table(run: _Run, item: _Table) -> Found:
+    table = item.table
+    run.say(f"checking {table.name}: {len(item.rules)} rules")
     if run.engine == SPARK or (run.engine == AUTO and table.files.rows > LARGE):
-        frame, engine = _spark_table(run, name), SPARK
+        frame, engine = _spark_table(run, table.name), SPARK
         rows = frame.count()
     else:
         read = whole(table.files)
         frame, engine, rows = to_pandas(read), PANDAS, read.num_rows
     identity = [column for column in (*sorted(table.keys), table.time) if column]
-    checked, failing = run.pages.check(title, frame, engine, rules, identity)
-    return _table_check(name, None, engine, rows, checked, failing)
+    checked, failing = run.pages.check(item.title, frame, engine, item.rules, identity)
+    return _table_check(table.name, None, engine, rows, checked, failing), failing
 
 
 def _spark_table(run: _Run, name: str) -> Any:

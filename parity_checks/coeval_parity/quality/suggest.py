@@ -29,9 +29,10 @@ def _of_column(name: str, column: pa.ChunkedArray) -> list[Rule]:
     share = {} if not nulls else {"mostly": math.floor((1 - nulls / rows) * 0.95 * 100) / 100}
     rules = [Rule("expect_column_values_to_not_be_null", {"column": name, **share})]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        values = sorted(item for item in pc.unique(column).to_pylist() if item is not None)
+        values = pc.unique(column).drop_null()
         if len(values) <= MAX_VALUES:
-            rules.append(Rule("expect_column_values_to_be_in_set", {"column": name, "value_set": values}))
+            allowed = sorted(values.to_pylist())
+            rules.append(Rule("expect_column_values_to_be_in_set", {"column": name, "value_set": allowed}))
     elif _is_number(column.type):
         rules.append(Rule("expect_column_values_to_be_between", {"column": name, **_bounds(column)}))
     return rules

@@ -57,7 +57,6 @@ def compact(
         EngineError: others kept changing a table.
     """
     done = []
-    pinned = pins(settings, manifest, source)
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP):
         for kind in KINDS:
@@ -68,7 +67,7 @@ def compact(
             order = _key_order(manifest, source) if by_key and kind == "log" else ""
             committed(path, lambda: spark.sql(f"OPTIMIZE delta.`{path}`{order}").collect())  # noqa: B023 - run at once
             with book.locked():  # What an ingest is about to commit is named by no version yet either.
-                removed = purge(path, keep_hours, pinned if kind == "log" else ())
+                removed = purge(path, keep_hours, pins(settings, manifest, source) if kind == "log" else ())
             after = look(path)
             assert after is not None
             done.append(Compacted(source.name, kind, before, after, removed))

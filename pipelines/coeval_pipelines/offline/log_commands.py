@@ -101,6 +101,7 @@ def retain(
     Spines may not ask for values from before then any more: they are refused with the earliest instant that can be
     asked for. Versions of the log that training sets were made of stay readable.
     """
+    from coeval_pipelines.offline.retention import check_retain
     from coeval_pipelines.offline.retention import retain as run
     from coeval_pipelines.offline.session import spark_session
 
@@ -108,6 +109,8 @@ def retain(
     now = time.time_ns() // 1000
     manifests, hours = _served(settings, manifest), _hours(keep)
     before = now - _microseconds(older_than)
+    for item in chosen:  # Of several none is touched if one is refused.
+        check_retain(settings, manifests, item, before, now)
     with spark_session(settings) as spark:
         done = [run(spark, settings, manifests, item, before, now, hours, not apply) for item in chosen]
     if as_json:

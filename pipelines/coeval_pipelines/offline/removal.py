@@ -28,13 +28,14 @@ from coeval_pipelines.offline.sorting import REJECTS_SCHEMA, duplicates_schema, 
 from coeval_pipelines.offline.tables import (
     ENVELOPE,
     FILE,
-    append,
+    append_once_more,
     latest_version,
     log_schema,
     payload,
     read_kept_log,
     read_physical,
     read_removed,
+    removed_schema,
     table_path,
 )
 
@@ -43,8 +44,13 @@ if TYPE_CHECKING:
 
 KEEP_HOURS = 24
 """How long a training set may go on reading files that were replaced."""
-_KINDS = ("log", "duplicates", "rejects", "dropped")
-_SCHEMAS = {"log": log_schema, "duplicates": duplicates_schema, "dropped": log_schema}
+_KINDS = ("log", "duplicates", "rejects", "dropped", "removed")
+_SCHEMAS = {
+    "log": log_schema,
+    "duplicates": duplicates_schema,
+    "dropped": log_schema,
+    "removed": removed_schema,
+}
 _POSITION = ("topic", "partition", "offset")
 
 
@@ -108,16 +114,22 @@ class _Job:
         """Write down what is to stand in the place of the events that are about to be removed."""
         events = read_kept_log(self.spark, self.settings, self.manifest, self.source)
         path = table_path(self.settings, self.manifest, "removed", self.source.name)
-        columns = list(dict.fromkeys(item.column for item in self.erasures))
-        for number, column in enumerate(columns):
-            mine = [item for item in self.erasures if item.column == column]
-            events = marked_erased(events, self.source, mine).withColumnRenamed(ERASED, f"__by{number}")
-        by = ", ".join(f"IF(__by{number}, '{column}', NULL)" for number, column in enumerate(columns))
-        gone = events.withColumn(REMOVED, _filtered(by)).where(f"SIZE({REMOVED}) > 0").selectExpr(*self._traces())
+        gone = self._named(events).selectExpr(*self._traces())
         known = read_removed(self.spark, self.settings, self.manifest, self.source).select(*_POSITION)
         fresh = gone.join(known, list(_POSITION), "left_anti").select(*gone.columns)
         if fresh.head(1):
-            append(fresh, path, "coeval-removal", (latest_version(path) or 0) + 1)
+            append_once_more(fresh, path, "coeval-removal")
+
+    def _named(self, rows: DataFrame) -> DataFrame:
+        """The rows that name erased subjects, with the columns that do."""
+        for number, column in enumerate(self._columns()):
+            mine = [item for item in self.erasures if item.column == column]
+            rows = marked_erased(rows, self.source, mine).withColumnRenamed(ERASED, f"__by{number}")
+        by = ", ".join(f"IF(__by{number}, '{column}', NULL)" for number, column in enumerate(self._columns()))
+        return rows.withColumn(REMOVED, _filtered(by)).where(f"SIZE({REMOVED}) > 0")
+
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys(item.column for item in self.erasures))
 
     def _traces(self) -> list[str]:
         """The columns of what stands in the place of a removed event."""
@@ -139,7 +151,9 @@ class _Job:
         found = sum(before.values())
         if dry_run or not found:
             return Removal(self.source.name, kind, found, there, found, 0)
-        if there:
+        if there and kind == "removed":
+            self._blank()
+        elif there:
             self._delete(kind)
         pinned = pins(self.settings, self.manifest, self.source) if kind == "log" else {}
         there_are = [version for version in pinned if version <= (latest_version(path) or 0)]
@@ -170,10 +184,28 @@ class _Job:
         table = DeltaTable.forPath(self.spark, str(path)).alias("t")
         committed(path, lambda: table.merge(positions.alias("s"), same).whenMatchedDelete().execute())
 
+    def _blank(self) -> None:
+        """Take out of what stands for removed events the keys of those who were erased since."""
+        from delta import DeltaTable
+
+        path = table_path(self.settings, self.manifest, "removed", self.source.name)
+        known = read_removed(self.spark, self.settings, self.manifest, self.source).drop(REMOVED)
+        found = self._named(known).select(*_POSITION, REMOVED)
+        same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in _POSITION)
+        changed = {
+            quoted(column): f"IF(ARRAY_CONTAINS(s.{REMOVED}, '{column}'), NULL, t.{quoted(column)})"
+            for column in self._columns()
+        }
+        changed[REMOVED] = f"ARRAY_UNION(t.{REMOVED}, s.{REMOVED})"
+        table = DeltaTable.forPath(self.spark, str(path)).alias("t")
+        committed(path, lambda: table.merge(found.alias("s"), same).whenMatchedUpdate(set=changed).execute())
+
     def _erased(self, kind: str, rows: DataFrame) -> DataFrame:
         """The rows of a table that speak of an erased subject."""
         if kind == "rejects":
             return rows.mapInArrow(_rejected(self.source, self.erasures), _POSITIONS_IN_FILES)
+        if kind == "removed":
+            return self._named(rows.drop(REMOVED)).select(*_POSITION, FILE)
         marked = marked_erased(rows, self.source, self.erasures)
         if kind == "log":
             return marked.where(ERASED).select(*_POSITION, FILE)

@@ -5,7 +5,7 @@ From then on the log begins at an instant: what asks for values that would need 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,13 +64,10 @@ def retain(
         EngineError: others kept changing a table.
     """
     manifests = list(manifests)
-    for manifest in manifests:
-        check_needed(manifest, source, before, now)
     (manifest, *_) = manifests
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP), book.locked():
-        if book.unfinished() is not None:
-            raise UsageError(f"A batch of {source.name} is not finished.", "Finish it first: coeval log ingest")
+        check_retain(settings, manifests, source, before, now)
         there = {kind: table_path(settings, manifest, kind, source.name) for kind in _OLD}
         there = {kind: path for kind, path in there.items() if latest_version(path) is not None}
         rows = {kind: _count(spark, path, f"{_OLD[kind]} < {before}") for kind, path in there.items()}
@@ -85,6 +82,18 @@ def retain(
                 removed += purge(path, keep_hours, pinned if kind == "log" else ())
         names = tuple(name for version in sorted(pinned) for name in pinned[version])
         return Retained(source.name, before, rows, names, removed)
+
+
+def check_retain(settings: Settings, manifests: Sequence[Manifest], source: EventSource, before: int, now: int) -> None:
+    """Refuse to let go of a source what happened before an instant, as `retain` does.
+
+    Raises:
+        UsageError: a view still needs some of it, or a batch is not finished.
+    """
+    for manifest in manifests:
+        check_needed(manifest, source, before, now)
+    if ingest_journal(settings, manifests[0].tenant, source.name).unfinished() is not None:
+        raise UsageError(f"A batch of {source.name} is not finished.", "Finish it first: coeval log ingest")
 
 
 def _count(spark: SparkSession, path: Path, condition: str) -> int:

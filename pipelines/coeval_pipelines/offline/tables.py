@@ -112,6 +112,12 @@ def append(frame: DataFrame, path: Path, application: str, version: int) -> None
     writer.option("txnAppId", application).option("txnVersion", version).save(str(path))
 
 
+def append_once_more(frame: DataFrame, path: Path, application: str) -> None:
+    """Append under the application's next version, which a table that only its lock's holder writes to gives."""
+    version = latest_version(path)
+    append(frame, path, application, 1 if version is None else version + 2)
+
+
 def _fitted(frame: DataFrame, path: Path) -> DataFrame:
     """The frame with types that the table has, or can be widened to; the table is told that it may be."""
     spark = frame.sparkSession
