@@ -12,6 +12,7 @@ from itertools import permutations
 
 from coeval.online.result import Column
 from coeval.reference.oracle import seen_by
+from coeval.spec.erasure import Erasure
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView
@@ -134,7 +135,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
             definitions=definitions,
             floors=floors_of(log.erasures, view, decode_key(view.key, key), erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
-            erased_epoch=max((item.epoch for item in log.erasures), default=0),
+            erasures=log.erasures,
             rejected=seen_by(view, refused.get(key, [])),
             others=[(name, found) for other, name, found in candidates if other != key],
         )
@@ -163,7 +164,7 @@ class _Evidence:
     definitions: Sequence[View]
     floors: Sequence[Floor]
     erased: Sequence[Event]
-    erased_epoch: int
+    erasures: Sequence[Erasure]
     rejected: Sequence[Event]
     others: Sequence[tuple[str, Sequence[Event]]]
 
@@ -215,7 +216,7 @@ def _looks(screened: Screened, evidence: _Evidence) -> tuple[Case, Case]:
         definitions=evidence.definitions,
         floors=evidence.floors,
         erased=evidence.erased,
-        erased_epoch=evidence.erased_epoch,
+        erasures=evidence.erasures,
         rejected=evidence.rejected,
         others=evidence.others,
     )

@@ -108,7 +108,7 @@ def run_replay(
             raise UsageError("No response was logged in that span.", "Log some: COEVAL_SERVER__SERVING_LOG=0.01")
         judged: list[tuple[ViewParity, Judged]] = []
         for item in answers:
-            judged += _replayed(settings, item, control, wanted, spark, say, ingest=ingest)
+            judged += _replayed(settings, item, manifest, control, wanted, spark, say, ingest=ingest)
     result = ParityResult(
         at=max(max(found.at) for item in answers for found in item.views.values()),
         manifest_hash=manifest.hash,
@@ -168,6 +168,7 @@ def _is_erased(response: Response, erasures: Iterable[Erasure]) -> bool:
 def _replayed(
     settings: Settings,
     served: _Served,
+    applied: Manifest,
     control: ControlPlane,
     wanted: str,
     spark: SparkSession | None,
@@ -179,7 +180,7 @@ def _replayed(
     views = [manifest.views[name] for name in sorted(served.views)]
     rows = sum(len(item.keys) for item in served.views.values())
     done: list[tuple[ViewParity, Judged]] = []
-    with engine(settings, manifest, views, rows, wanted, spark, say) as open_log:
+    with engine(settings, manifest, views, rows, wanted, spark, say, applied) as open_log:
         log = open_log(ingest)
         for view in views:
             answers = served.views[view.name]
@@ -257,6 +258,7 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
             definitions=definitions,
             floors=floors_of(log.erasures, view, parts, erased.get(key, [])),
             erased=seen_by(view, erased.get(key, [])),
+            erasures=log.erasures,
         )
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
             then = replace(base, q=int(screened.served.at[row]))

@@ -160,7 +160,7 @@ def tell(
         definitions=definitions,
         floors=floors_of(log.erasures, view, key, erased),
         erased=seen_by(view, erased),
-        erased_epoch=max((item.epoch for item in log.erasures), default=0),
+        erasures=log.erasures,
     )
     told = [_feature(base, name, sides, past=at is not None) for name in names]
     return Story(
