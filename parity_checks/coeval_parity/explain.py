@@ -90,7 +90,7 @@ def _hypotheses(
         yield from _without_ttl(case, delivery, visible, gone)
     for verdict in _other_version(case, delivery, omitted or {}):
         yield replace(verdict, tiles=tiles)
-    also = _with_delivery(case, delivery, visible, omitted or {})
+    also = with_delivery(case, delivery, visible, omitted or {})
     still = _still_there(case, delivery)
     if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
         proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
@@ -112,7 +112,7 @@ def _without_ttl(
         return
     if near(case, oracle(case, replace(view, ttl=0), left), case.served):
         proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
-        also = _with_delivery(case, delivery, visible, gone)
+        also = with_delivery(case, delivery, visible, gone)
         yield Verdict(Cause.TTL, proof, left[-1].event_ts + view.ttl, gone, also=also)
 
 
@@ -125,7 +125,7 @@ def _other_version(case: Case, delivery: Delivery, omitted: Mapping[Order, Why])
             kept = [event for event in theirs if event.order not in gone]
             if near(case, oracle(case, view, kept), case.served):
                 proof = f"Version {other.version} gives exactly the served value, and what is stored."
-                also = _with_delivery(case, delivery, theirs, gone)
+                also = with_delivery(case, delivery, theirs, gone)
                 yield Verdict(Cause.DEFINITION, proof, None, gone, also=also)
 
 
@@ -197,7 +197,7 @@ def sorted_by_order(events: Sequence[Event]) -> list[Event]:
     return sorted(events, key=lambda event: event.order)
 
 
-def _with_delivery(
+def with_delivery(
     case: Case, delivery: Delivery, visible: Sequence[Event], omitted: Mapping[Order, Why]
 ) -> tuple[Cause, ...]:
     """The causes of what is left out beside another cause."""
