@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -20,7 +20,6 @@ from coeval.errors import UsageError
 from coeval.online.result import Column, Status
 from coeval.reference.oracle import seen_by
 from coeval.settings import Settings
-from coeval.spec.erasure import Erasure
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field, View
@@ -38,7 +37,7 @@ from coeval_parity.past_causes import explain_past
 from coeval_parity.report import render_html
 from coeval_parity.result import BENIGN, ParityResult, ViewParity
 from coeval_parity.screen import Screened
-from coeval_parity.served import Response, ingest_served, physical, responses
+from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.erasures import ErasureTable
@@ -102,6 +101,8 @@ def run_replay(
     if ingest:
         report = ingest_served(settings, manifest)
         say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")
+    else:
+        forget_erased(settings, manifest)
     with closing(ControlPlane.open(settings)) as control:
         answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
         if not answers:
@@ -144,7 +145,7 @@ def _by_view(
         served = found[response.manifest]
         if served is None:
             left_out["of a manifest that the control plane does not know"] += 1
-        elif _is_erased(response, erasures):
+        elif names_erased(manifest, response.entities, erasures):
             left_out["of erased subjects"] += 1
         else:
             for name in {feature.partition("__")[0] for feature in response.features}:
@@ -159,10 +160,6 @@ def _add(answers: _Answers, view: View, response: Response) -> None:
     answers.keys.append(encode_key(view.key, parts))
     answers.at.append(response.at)
     answers.rows.append(response)
-
-
-def _is_erased(response: Response, erasures: Iterable[Erasure]) -> bool:
-    return any(response.entities.get(item.column) == item.value for item in erasures)
 
 
 def _replayed(
