@@ -80,13 +80,11 @@ def _erased(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterato
     still = unmended(case, delivery)
     seen = sorted_by_order([*visible, *still])
     both = replace(case, known=seen)
-    for missing in islice(_omissions(both, left_out(both, delivery)), MAX_TRIED) if still else ():
+    ways = _omissions(both, left_out(both, delivery)) if still else iter(())
+    for missing in islice(ways, MAX_TRIED):
         counted = [event for event in still if event.order not in missing]
         if counted and _gives(case, seen, missing):
-            proof = (
-                f"Counting {len(counted)} events that were erased, and that no batch load had taken away by then, gives "
-                "exactly the served value."
-            )
+            proof = f"Counting {len(counted)} events that were erased, and not yet taken away, gives the served value."
             also = with_delivery(case, delivery, seen, missing)
             yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in counted), missing, also=also)
 

@@ -18,17 +18,17 @@ import numpy as np
 
 from coeval.errors import UsageError
 from coeval.online.result import Column, Status
-from coeval.reference.oracle import seen_by
 from coeval.settings import Settings
-from coeval.spec.keys import decode_key, encode_key
+from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field, View
 from coeval.spec.types import Kind, Physical
+from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, Values, compare
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
-from coeval_parity.evidence import Case, Stored, visible_of
-from coeval_parity.expected import Log, floors_of
+from coeval_parity.evidence import Case, visible_of
+from coeval_parity.expected import Log
 from coeval_parity.explain import narrowed, near
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
@@ -235,28 +235,9 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
         for row in comparison.mismatches.tolist():
             rows[screened.served.keys[row]].append((row, name))
     keys = sorted(rows)
-    earliest = earliest_of(view, screened)
-    events = log.events(view, keys, earliest)
-    erased = log.erased(view, keys, earliest)
+    evidence = read_evidence(log, view, keys, earliest_of(view, screened), definitions)
     for key in keys:
-        parts = decode_key(view.key, key)
-        mine = events.get(key, [])
-        base = Case(
-            view=view,
-            source=log.manifest.source_of(view),
-            feature="",
-            key=parts,
-            q=0,
-            served=None,
-            expected=None,
-            stored=Stored({}),
-            events=seen_by(view, mine),
-            every=mine,
-            definitions=definitions,
-            floors=floors_of(log.erasures, view, parts, erased.get(key, [])),
-            erased=seen_by(view, erased.get(key, [])),
-            erasures=log.erasures,
-        )
+        base = evidence.case(key, 0)
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
             then = replace(base, q=int(screened.served.at[row]))
             then = replace(then, known=visible_of(then))

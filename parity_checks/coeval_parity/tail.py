@@ -104,7 +104,11 @@ def _beyond(
         return events, []
     ids = pa.array([event.event_id for event in events], pa.string())
     paths = {kind: table_path(settings, manifest, kind, source.name) for kind in ("log", "dropped", "removed")}
-    versions = {"log": version, "dropped": latest_version(paths["dropped"]), "removed": latest_version(paths["removed"])}
+    versions = {
+        "log": version,
+        "dropped": latest_version(paths["dropped"]),
+        "removed": latest_version(paths["removed"]),
+    }
     kept: dict[tuple[str, int], tuple[int, int]] = {}
     for kind in ("dropped", "log"):
         kept |= _places(paths[kind], versions[kind], ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coeval.spec.erasure import Erasure
+from coeval.spec.records import Event
 from coeval.spec.time import HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.explain import narrowed
@@ -13,7 +14,7 @@ from coeval_parity.past_causes import explain_past
 from coeval_parity.result import Cause
 from coeval_pipelines.catalog.expressions import parse_condition
 from coeval_pipelines.control import BatchLoad, Certificate, Deployment
-from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, Q, SOURCE, VIEW, Event, event, hourly
+from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, SOURCE, VIEW, Q, event, hourly
 
 STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())
 
