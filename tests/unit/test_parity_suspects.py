@@ -15,6 +15,7 @@ from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored, components_of
 from coeval_parity.explain import explain
 from coeval_parity.result import Cause, Suspect
+from tests.faults.study import grown
 from tests.support.parity import case, stored_tiles, tampered
 from tests.unit.test_parity_explain import (
     FRESH,
