@@ -32,11 +32,12 @@ def engine(
     wanted: str = AUTO,
     spark: SparkSession | None = None,
     say: Callable[[str], None] = lambda message: None,
+    applied: Manifest | None = None,
 ) -> Iterator[OpenLog]:
     """What opens the logs of some views, for about so many rows to be computed.
 
     `wanted` is auto, local or spark; a `spark` session that is there already is used whatever the sizes are, unless
-    "local" is wanted.
+    "local" is wanted. `applied` is the manifest by which Spark reads topics into the log (default: `manifest`).
 
     Raises:
         NeedsSparkError: "local" is wanted, and cannot be.
@@ -50,7 +51,7 @@ def engine(
         def by_spark(ingest: bool) -> Log:
             nonlocal session
             session = session or stack.enter_context(spark_session(settings))
-            return open_spark_log(session, settings, manifest, views, ingest=ingest)
+            return open_spark_log(session, settings, manifest, views, (applied or manifest) if ingest else None)
 
         def by_this_process(ingest: bool) -> Log:
             try:

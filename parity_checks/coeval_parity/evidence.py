@@ -12,7 +12,8 @@ from coeval.aggregations.partial import Component
 from coeval.aggregations.states import Storage
 from coeval.aggregations.tiles import Granularity, aggregate_column
 from coeval.reference.aggregate import tolerance
-from coeval.reference.oracle import visible_events
+from coeval.reference.oracle import is_erased, visible_events
+from coeval.spec.erasure import Erasure
 from coeval.spec.model import Aggregate, BatchSource, EventSource, View
 from coeval.spec.records import Event
 from coeval.spec.types import FLOAT64, Physical
@@ -117,8 +118,8 @@ class Case:
     floors: Sequence[Floor] = ()
     erased: Sequence[Event] = ()
     """The key's events whose subject was erased, in a view that is not keyed by it."""
-    erased_epoch: int = 0
-    """Loads up to this one may have written them."""
+    erasures: Sequence[Erasure] = ()
+    """What was erased: loads up to the epoch of its erasure may have written an erased event."""
     every: Sequence[Event] = ()
     """The key's events before the view selects any, for other definitions of it."""
     known: Sequence[Event] | None = None
@@ -132,6 +133,17 @@ class Case:
 def visible_of(case: Case) -> Sequence[Event]:
     """The events that a value at q may be made of, in the total order."""
     return visible_events(case.view, case.events, case.key, case.q) if case.known is None else case.known
+
+
+def erased_epoch(event: Event, erasures: Iterable[Erasure]) -> int:
+    """The last load that may have written an erased event.
+
+    Of one that was removed from the log the subject is not known any more: it may be any that is null in it.
+    """
+    reached = [item for item in erasures if item.at >= event.available_at]
+    known = [item for item in reached if is_erased(event, [item])]
+    maybe = [item for item in reached if event.values.get(item.column) is None]
+    return max((item.epoch for item in known or maybe), default=0)
 
 
 def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component, ...]:

@@ -21,7 +21,7 @@ from coeval.spec.model import Field, RowView, View
 from coeval.spec.records import Event, Reason, Record
 from coeval.spec.types import DataType, Kind, Physical
 from coeval_parity.compare import Values
-from coeval_parity.evidence import Floor
+from coeval_parity.evidence import Floor, erased_epoch
 from coeval_pipelines.arrow import physical_numpy
 from coeval_pipelines.offline.columns import logical_array, physical_array
 
@@ -64,15 +64,19 @@ class Log(Protocol):
 
 
 def floors_of(erasures: Sequence[Erasure], view: View, key: Key, erased: Sequence[Event]) -> tuple[Floor, ...]:
-    """What was erased of a key that holds a subject; of a row of others, what the newest erased event reaches."""
+    """What was erased of a key that holds a subject; of a row of others, what its newest erased events reach."""
     places = [(place_in_key(view, item.column), item) for item in erasures]
     floors = tuple(
         Floor(item.at, item.epoch) for place, item in places if place is not None and key[place] == item.value
     )
-    if isinstance(view, RowView) and erased:
-        newest = max(event.event_ts for event in erased)
-        return (*floors, Floor(newest, max(item.epoch for item in erasures)))
-    return floors
+    if not isinstance(view, RowView):
+        return floors
+    elsewhere = [item for place, item in places if place is None]
+    newest: dict[int, int] = {}
+    for event in erased:
+        epoch = erased_epoch(event, elsewhere)
+        newest[epoch] = max(event.event_ts, newest.get(epoch, event.event_ts))
+    return (*floors, *(Floor(at, epoch) for epoch, at in newest.items()))
 
 
 def key_columns(view: View, keys: Sequence[str]) -> dict[str, pa.Array]:

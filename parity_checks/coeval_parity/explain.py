@@ -16,7 +16,7 @@ from coeval.spec.model import Aggregate, EventSource, RowView, View, WindowedVie
 from coeval.spec.records import Event
 from coeval.spec.time import duration
 from coeval.spec.types import Physical
-from coeval_parity.evidence import Case, Delivery, Order, components_of, holds, visible_of
+from coeval_parity.evidence import Case, Delivery, Order, Owner, components_of, erased_epoch, holds, visible_of
 from coeval_parity.omissions import TileEvidence, Why, row_omissions, window_evidence
 from coeval_parity.result import Cause, Suspect
 from coeval_parity.suspects import Scene, as_streamed, is_of_batch, suspicion
@@ -87,9 +87,11 @@ def _hypotheses(
     if omitted and all(tile.sound for tile in tiles) and reproduces(case, kept):
         yield delivery_verdict(case, delivery, visible, omitted, tiles)
     for gone in ({}, omitted) if omitted else ({},):
-        yield from _other_rules(case, delivery, visible, gone, tiles)
-    also = _with_delivery(case, delivery, visible, omitted or {})
-    still = _still_there(case)
+        yield from _without_ttl(case, delivery, visible, gone)
+    for verdict in _other_version(case, delivery, omitted or {}):
+        yield replace(verdict, tiles=tiles)
+    also = with_delivery(case, delivery, visible, omitted or {})
+    still = _still_there(case, delivery)
     if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
         proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
         yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also)
@@ -102,25 +104,47 @@ def _hypotheses(
     yield from _producer_ahead(case, delivery, visible)
 
 
-def _other_rules(
-    case: Case,
-    delivery: Delivery,
-    visible: Sequence[Event],
-    gone: Mapping[Order, Why],
-    tiles: tuple[TileEvidence, ...],
+def _without_ttl(
+    case: Case, delivery: Delivery, visible: Sequence[Event], gone: Mapping[Order, Why]
 ) -> Iterator[Verdict]:
-    """Another ttl, another version of the view; of what was delivered, where some was not."""
-    also = _with_delivery(case, delivery, visible, gone)
-    left = [event for event in visible if event.order not in gone]
-    view = case.view
-    if isinstance(view, RowView) and view.ttl and near(case, oracle(case, replace(view, ttl=0), left), case.served):
+    view, left = case.view, [event for event in visible if event.order not in gone]
+    if not isinstance(view, RowView) or not view.ttl or not left or case.stored.row != left[-1].order:
+        return
+    if near(case, oracle(case, replace(view, ttl=0), left), case.served):
         proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
-        yield Verdict(Cause.TTL, proof, left[-1].event_ts + view.ttl if left else None, gone, tiles, also)
+        also = with_delivery(case, delivery, visible, gone)
+        yield Verdict(Cause.TTL, proof, left[-1].event_ts + view.ttl, gone, also=also)
+
+
+def _other_version(case: Case, delivery: Delivery, omitted: Mapping[Order, Why]) -> Iterator[Verdict]:
+    """Another version of the view, where the store holds what it makes of its events that were delivered."""
     for other in versions(case):
-        every = [event for event in case.every or case.events if event.order not in gone]
-        if near(case, oracle(case, narrowed(other, case.feature), every, seen=False), case.served):
-            proof = f"Version {other.version} gives exactly the served value."
-            yield Verdict(Cause.DEFINITION, proof, None, gone, tiles, also)
+        view = narrowed(other, case.feature)
+        theirs = visible_events(view, case.every or case.events, case.key, case.q)
+        for gone in _stored_of(case, delivery, theirs, omitted):
+            kept = [event for event in theirs if event.order not in gone]
+            if near(case, oracle(case, view, kept), case.served):
+                proof = f"Version {other.version} gives exactly the served value, and what is stored."
+                also = with_delivery(case, delivery, theirs, gone)
+                yield Verdict(Cause.DEFINITION, proof, None, gone, also=also)
+
+
+def _stored_of(
+    case: Case, delivery: Delivery, theirs: Sequence[Event], omitted: Mapping[Order, Why]
+) -> Iterator[Mapping[Order, Why]]:
+    """What may be left out of another version's events, so that the store holds the rest of them."""
+    if not isinstance(case.view, WindowedView):
+        for gone in ({}, {event.order: omitted[event.order] for event in theirs if event.order in omitted}):
+            left = [event.order for event in theirs if event.order not in gone]
+            if case.stored.row == (left[-1] if left else None):
+                yield gone
+        return
+    assert isinstance(case.source, EventSource)
+    columns = {item.column for item in components_of(case.view.aggregates[0], case.source)}
+    if all(columns <= event.values.keys() for event in theirs):
+        tiles = tiles_of(case, delivery, theirs)
+        if all(tile.sound for tile in tiles):
+            yield {order: why for tile in tiles for order, why in tile.omitted.items()}
 
 
 def _refused(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
@@ -173,7 +197,7 @@ def sorted_by_order(events: Sequence[Event]) -> list[Event]:
     return sorted(events, key=lambda event: event.order)
 
 
-def _with_delivery(
+def with_delivery(
     case: Case, delivery: Delivery, visible: Sequence[Event], omitted: Mapping[Order, Why]
 ) -> tuple[Cause, ...]:
     """The causes of what is left out beside another cause."""
@@ -248,15 +272,32 @@ def _omitted(
     return {order: why for tile in tiles for order, why in tile.omitted.items()}
 
 
-def _still_there(case: Case) -> list[Event]:
-    """The erased events that a value may still hold: no batch load has written their tiles since."""
-    seen = visible_events(case.view, case.erased, case.key, case.q)
+def _still_there(case: Case, delivery: Delivery) -> list[Event]:
+    """The erased events that a value may still hold: no batch load that should have written it anew is over."""
+    waiting = unmended(case, delivery)
     if not isinstance(case.view, WindowedView):
-        return seen
+        return waiting
     aggregate = case.view.aggregates[0]
     slots = case.stored.tiles.get(aggregate.hop, {})
-    found = [(event, slots.get(event.event_ts // aggregate.hop)) for event in in_window(aggregate, seen, case.q)]
-    return [event for event, slot in found if slot is not None and slot.epoch <= case.erased_epoch]
+    found = [(event, slots.get(event.event_ts // aggregate.hop)) for event in in_window(aggregate, waiting, case.q)]
+    return [event for event, slot in found if slot and slot.epoch <= erased_epoch(event, case.erasures)]
+
+
+def unmended(case: Case, delivery: Delivery) -> list[Event]:
+    """The erased events that no batch load since then had to take away. `case.view` has one feature alone."""
+    seen = visible_events(case.view, case.erased, case.key, case.q)
+    return [event for event in seen if not _is_mended(case, delivery, event)]
+
+
+def _is_mended(case: Case, delivery: Delivery, event: Event) -> bool:
+    if delivery.load_run <= erased_epoch(event, case.erasures):
+        return False
+    if not isinstance(case.view, WindowedView):
+        return True
+    assert isinstance(case.source, EventSource)
+    hop = case.view.aggregates[0].hop
+    granularity = tile_plan(case.view, case.source).granularity(hop)
+    return delivery.owner(granularity, event.event_ts // hop, case.source.allowed_lateness) is Owner.BATCH
 
 
 def ahead_of(case: Case) -> Iterator[list[Event]]:

@@ -14,16 +14,16 @@ from coeval.online.result import Column
 from coeval.reference.oracle import seen_by
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, View, WindowedView
+from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import Physical, to_logical
+from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Outcome, Values
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
-from coeval_parity.evidence import Case, Floor, Stored, visible_of
-from coeval_parity.expected import Events, Log, floors_of
+from coeval_parity.evidence import Case, visible_of
+from coeval_parity.expected import Events, Log
 from coeval_parity.explain import Verdict, explain, near, oracle_value
 from coeval_parity.online_state import Look, stored_state
-from coeval_parity.refused import refused_events
 from coeval_parity.result import BENIGN, Cause, Mismatch, Suspect, Symptom
 from coeval_parity.screen import Screened
 from coeval_pipelines.control import ControlPlane
@@ -52,6 +52,8 @@ class Judged:
     suspects: Mapping[str, Counter[Suspect]] = field(default_factory=dict)
     kept: tuple[Mismatch, ...] = ()
     omitted: int = 0
+    ready: bool = True
+    """Whether readers got values at both looks."""
 
 
 @dataclass(slots=True)
@@ -114,63 +116,32 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     view, keys = second.view, second.served.keys
     rows = {key: row for row, key in enumerate(screened.served.keys)}
     earliest = earliest_of(view, screened)
-    events = log.events(view, keys, earliest)
-    duplicates = log.duplicates(view, keys, earliest)
-    erased = log.erased(view, keys, earliest)
-    refused = _refused(log, view)
-    candidates = _other_keys(log, view, keys, earliest, events)
+    evidence = read_evidence(log, view, keys, earliest, definitions)
+    candidates = _other_keys(log, view, keys, earliest, evidence.events)
     for index, key in enumerate(keys):
-        mine = seen_by(view, events.get(key, []))
-        evidence = _Evidence(
-            manifest=log.manifest,
-            second=second,
-            index=index,
-            row=rows[key],
-            stored=stored_state(log.manifest, view, second.blobs[key]),
-            known=[event for event in mine if first.holds(view.source, event)],
-            events=mine,
-            every=events.get(key, []),
-            duplicates=seen_by(view, duplicates.get(key, [])),
-            definitions=definitions,
-            floors=floors_of(log.erasures, view, decode_key(view.key, key), erased.get(key, [])),
-            erased=seen_by(view, erased.get(key, [])),
-            erased_epoch=max((item.epoch for item in log.erasures), default=0),
-            rejected=seen_by(view, refused.get(key, [])),
-            others=[(name, found) for other, name, found in candidates if other != key],
-        )
-        looks = _looks(screened, evidence)
+        others = [(name, found) for other, name, found in candidates if other != key]
+        stored = stored_state(log.manifest, view, second.blobs[key])
+        again = replace(evidence.case(key, int(second.served.at[index]), stored), others=others)
+        known = [event for event in again.events if first.holds(view.source, event)]
+        before = replace(again, q=int(screened.served.at[rows[key]]), events=known)
+        before, again = (replace(case, known=visible_of(case)) for case in (before, again))
+        found = _Found(second, index, rows[key], before, again)
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
-                _judge_value(docket, screened, evidence, looks, name)
+                _judge_value(docket, screened, found, name)
     _count_unexamined(docket, screened, set(keys))
     return docket.close()
 
 
 @dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What is known of one key at the second look; `row` is its place in the first."""
+class _Found:
+    """A key as the first look found it (its place there is `row`), and as the second did, of no feature yet."""
 
-    manifest: Manifest
     second: Look
     index: int
     row: int
-    stored: Stored
-    known: Sequence[Event]
-    """The events that the first look's expected values were computed from."""
-    events: Sequence[Event]
-    every: Sequence[Event]
-    duplicates: Sequence[Event]
-    definitions: Sequence[View]
-    floors: Sequence[Floor]
-    erased: Sequence[Event]
-    erased_epoch: int
-    rejected: Sequence[Event]
-    others: Sequence[tuple[str, Sequence[Event]]]
-
-
-def _refused(log: Log, view: View) -> Events:
-    source = log.manifest.sources[view.source]
-    return refused_events(view, source, log.rejects(view)) if isinstance(source, EventSource) else {}
+    before: Case
+    again: Case
 
 
 def _other_keys(
@@ -197,55 +168,28 @@ def _named(view: View, key: str) -> str:
     return " ".join(f"{name}={value}" for name, value in entity(view, decode_key(view.key, key)).items())
 
 
-def _looks(screened: Screened, evidence: _Evidence) -> tuple[Case, Case]:
-    """A key as the first look found it, and as the second did, of no feature yet."""
-    view, key = evidence.second.view, evidence.second.served.keys[evidence.index]
-    first = Case(
-        view=view,
-        source=evidence.manifest.source_of(view),
-        feature="",
-        key=decode_key(view.key, key),
-        q=int(screened.served.at[evidence.row]),
-        served=None,
-        expected=None,
-        stored=evidence.stored,
-        events=evidence.known,
-        every=evidence.every,
-        duplicates=evidence.duplicates,
-        definitions=evidence.definitions,
-        floors=evidence.floors,
-        erased=evidence.erased,
-        erased_epoch=evidence.erased_epoch,
-        rejected=evidence.rejected,
-        others=evidence.others,
-    )
-    second = replace(first, q=int(evidence.second.served.at[evidence.index]), events=evidence.events)
-    return replace(first, known=visible_of(first)), replace(second, known=visible_of(second))
-
-
-def _judge_value(
-    docket: Docket, screened: Screened, evidence: _Evidence, looks: tuple[Case, Case], feature: str
-) -> None:
-    key = evidence.second.served.keys[evidence.index]
-    served = _value(screened.served.columns[feature], evidence.row)
-    expected = _value(screened.expected[feature], evidence.row)
-    first = replace(looks[0], feature=feature, served=served, expected=expected)
+def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str) -> None:
+    second, index = found.second, found.index
+    key = second.served.keys[index]
+    served = _value(screened.served.columns[feature], found.row)
+    expected = _value(screened.expected[feature], found.row)
+    first = replace(found.before, feature=feature, served=served, expected=expected)
     if near(first, served, expected):
         docket.within[feature] += 1
         return
     if not near(first, oracle_value(first), expected):
-        docket.enter(first, key, _explained(docket, first, evidence), _symptom(first))
+        docket.enter(first, key, _explained(docket, first, second), _symptom(first))
         return
-    again = replace(looks[1], feature=feature, served=_value(evidence.second.served.columns[feature], evidence.index))
+    again = replace(found.again, feature=feature, served=_value(second.served.columns[feature], index))
     case = replace(again, expected=oracle_value(again))
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
-    docket.enter(case, key, _explained(docket, case, evidence), _symptom(case))
+    docket.enter(case, key, _explained(docket, case, second), _symptom(case))
 
 
-def _explained(docket: Docket, case: Case, evidence: _Evidence) -> Verdict:
-    return explain(case, evidence.second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
+def _explained(docket: Docket, case: Case, second: Look) -> Verdict:
+    return explain(case, second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
 
 
 def _symptom(case: Case) -> Symptom:
@@ -267,14 +211,14 @@ def earliest_of(view: View, screened: Screened) -> int | None:
 
 
 def _unavailable(screened: Screened, docket: Docket) -> Judged:
-    """Readers get no value at all: one entry says so, every value counts."""
+    """Readers get no value at all, at either look: one entry says so, every value counts."""
     view = screened.look.view
-    for field_ in view.features:
-        docket.count(field_.name, Cause.UNEXPLAINED, Symptom.UNAVAILABLE, len(screened.served.keys))
+    for name, comparison in screened.comparisons.items():
+        docket.count(name, Cause.UNEXPLAINED, Symptom.UNAVAILABLE, int((comparison.outcome >= 0).sum()))
     if screened.served.keys:
         docket.kept.append(_not_ready(view, screened))
         docket.omitted = len(screened.served.keys) * len(view.features) - 1
-    return docket.close()
+    return replace(docket.close(), ready=False)
 
 
 def _not_ready(view: View, screened: Screened) -> Mismatch:

@@ -41,6 +41,7 @@ from coeval_pipelines.offline.arrow_spine import checked
 from coeval_pipelines.offline.asked import Asked, Inputs
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.erased import REMOVED
+from coeval_pipelines.offline.event_log import totals
 from coeval_pipelines.offline.small import features_of
 from coeval_pipelines.offline.tables import TIMES, latest_version, table_path
 
@@ -112,7 +113,8 @@ class LocalLog:
         if isinstance(source, BatchSource):
             return {}
         tail = self.tails.get(source.name, Tail())
-        return merged([self._read(view, "duplicates", keys, earliest), _of_keys(view, tail.duplicates, keys, earliest)])
+        known = self._read(view, "duplicates", keys, earliest)
+        return merged([known, beyond(known, _of_keys(view, tail.duplicates, keys, earliest))])
 
     def rejects(self, view: View) -> list[tuple[Record, Reason]]:
         """See `Log`."""
@@ -121,7 +123,9 @@ class LocalLog:
         if latest_version(path) is not None:
             columns = ["reason", "value", "available_at", "partition", "offset"]
             found = rejected(delta_files(path).read(columns))
-        return [*found, *self.tails.get(view.source, Tail()).rejected]
+        known = {(record.partition, record.offset) for record, _ in found}
+        tail = self.tails.get(view.source, Tail()).rejected
+        return [*found, *(item for item in tail if (item[0].partition, item[0].offset) not in known)]
 
     def _facts(self, source: EventSource | BatchSource, columns: frozenset[str], span: Span) -> Facts:
         inputs = Inputs({**self.versions}, len(self.erasures))
@@ -195,13 +199,24 @@ def open_local_log(settings: Settings, manifest: Manifest, views: Iterable[View]
     names = {view.source for view in views}
     sources = [source for source in manifest.event_sources if source.name in names]
     erasures = ErasureTable(settings, manifest.tenant).erasures()
+    # Asked before the tables are: what an ingest adds in between is there twice, and told by its position.
+    offsets = {source.name: totals(settings, manifest, source).offsets for source in sources}
     versions: dict[str, int | None] = {
         source.name: latest_version(table_path(settings, manifest, "log", source.name)) for source in sources
     }
     versions |= {source.name: None for source in manifest.batch_sources}
-    tails = {source.name: read_tail(settings, manifest, source, versions[source.name]) for source in sources if ingest}
+    tails = {
+        source.name: read_tail(settings, manifest, source, offsets[source.name], versions[source.name])
+        for source in (sources if ingest else ())
+    }
     reached = {name: tail.reached for name, tail in tails.items()}
     return LocalLog(settings, manifest, versions, tails, erasures, reached)
+
+
+def beyond(known: Events, more: Events) -> Events:
+    """Those of some more events that are not known yet, by position."""
+    places = {(event.partition, event.offset) for events in known.values() for event in events}
+    return {key: [e for e in events if (e.partition, e.offset) not in places] for key, events in more.items()}
 
 
 def service_of(manifest: Manifest, views: Iterable[View]) -> Asked:

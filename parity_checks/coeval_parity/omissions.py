@@ -127,15 +127,15 @@ def _choose(
     free = {event.order for lane in allowed.lanes for event in lane}
     fixed = [event for event in events if event.order not in allowed.must and event.order not in free]
     wanted = (slot.events if slot else 0) - len(fixed)
-    for kept in islice(_prefixes(allowed.lanes, wanted), MAX_CANDIDATES):
+    for kept in islice(prefixes(allowed.lanes, wanted), MAX_CANDIDATES):
         if holds(slot, components, [*fixed, *kept]):
             gone = free - {event.order for event in kept}
             return {**allowed.must, **dict.fromkeys(sorted(gone), allowed.why)}
     return dict(allowed.must)
 
 
-def _prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Event]]:
-    """Every way of taking `total` events as prefixes of the lanes."""
+def prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Event]]:
+    """Every way of taking `total` events as prefixes of the lanes, in order."""
     if not lanes:
         if total == 0:
             yield []
@@ -143,7 +143,7 @@ def _prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Eve
     first, rest = lanes[0], lanes[1:]
     room = sum(len(lane) for lane in rest)
     for taken in range(max(0, total - room), min(len(first), total) + 1):
-        for others in _prefixes(rest, total - taken):
+        for others in prefixes(rest, total - taken):
             yield [*first[:taken], *others]
 
 

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from itertools import islice
 
 from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration
 from coeval_parity.evidence import Case, Delivery, Order, visible_of
-from coeval_parity.explain import Verdict, ahead_of, delivery_verdict, known_at, narrowed, near, oracle, versions
-from coeval_parity.omissions import Why
+from coeval_parity.explain import (
+    Verdict,
+    ahead_of,
+    delivery_verdict,
+    known_at,
+    narrowed,
+    near,
+    oracle,
+    sorted_by_order,
+    unmended,
+    versions,
+    with_delivery,
+)
+from coeval_parity.omissions import Why, prefixes
 from coeval_parity.past import History, LeftOut, left_out
 from coeval_parity.result import Cause
 
@@ -42,11 +54,12 @@ def _hypotheses(case: Case, past: History, visible: Sequence[Event]) -> Iterator
         for missing in islice(_omissions(case, out), MAX_TRIED):
             if missing and _gives(case, visible, missing):
                 yield _delivered(case, delivery, visible, missing)
+        yield from _erased(case, delivery, visible)
     view = case.view
     tried: list[Mapping[Order, Why]] = [{}, certain] if certain else [{}]
     for omitted in tried:
         kept = [event for event in visible if event.order not in omitted]
-        also = (Cause.LATE,) if omitted else ()
+        also = with_delivery(case, past.at(case.q), visible, omitted)
         if isinstance(view, RowView) and view.ttl and near(case, oracle(case, replace(view, ttl=0), kept), case.served):
             proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
             yield Verdict(Cause.TTL, proof, kept[-1].event_ts + view.ttl if kept else None, omitted, also=also)
@@ -56,10 +69,24 @@ def _hypotheses(case: Case, past: History, visible: Sequence[Event]) -> Iterator
                 proof = f"Version {other.version} gives exactly the served value."
                 yield Verdict(Cause.DEFINITION, proof, None, omitted, also=also)
         for ahead in ahead_of(case):
-            events = sorted([*kept, *known_at(ahead, case.q)], key=lambda event: event.order)
+            events = sorted_by_order([*kept, *known_at(ahead, case.q)])
             if near(case, oracle(case, view, events), case.served):
                 proof = f"Counting {len(ahead)} events that became available at or after it gives the served value."
                 yield Verdict(Cause.CLOCK, proof, case.q, omitted, also=also)
+
+
+def _erased(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
+    """Events that were erased later, or that no load had taken away yet: delivered by the rules of all others."""
+    still = unmended(case, delivery)
+    seen = sorted_by_order([*visible, *still])
+    both = replace(case, known=seen)
+    ways = _omissions(both, left_out(both, delivery)) if still else iter(())
+    for missing in islice(ways, MAX_TRIED):
+        counted = [event for event in still if event.order not in missing]
+        if counted and _gives(case, seen, missing):
+            proof = f"Counting {len(counted)} events that were erased, and not yet taken away, gives the served value."
+            also = with_delivery(case, delivery, seen, missing)
+            yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in counted), missing, also=also)
 
 
 def _gives(case: Case, visible: Sequence[Event], omitted: Mapping[Order, Why]) -> bool:
@@ -82,10 +109,12 @@ def _tiles(lane: Sequence[Event], hop: int) -> list[int]:
 
 
 def _tails(must: Mapping[Order, Why], lanes: Sequence[Sequence[Event]]) -> Iterator[dict[Order, Why]]:
-    ways = islice(product(*(range(len(lane) + 1) for lane in lanes)), MAX_TRIED)
-    for lengths in sorted(ways, key=sum):
-        gone = [event for lane, length in zip(lanes, lengths, strict=True) for event in lane[len(lane) - length :]]
-        yield {**must, **{event.order: Why.IN_FLIGHT for event in gone}}
+    """Nothing more is missing, then everything that may be (a writer stood still), then ever more."""
+    every = [event for lane in lanes for event in lane]
+    for number in dict.fromkeys((0, len(every), *range(1, len(every)))):
+        for kept in prefixes(lanes, len(every) - number):
+            there = {event.order for event in kept}
+            yield {**must, **{event.order: Why.IN_FLIGHT for event in every if event.order not in there}}
 
 
 def _delivered(case: Case, delivery: Delivery, visible: Sequence[Event], omitted: Mapping[Order, Why]) -> Verdict:

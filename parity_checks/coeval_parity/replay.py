@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -18,18 +18,17 @@ import numpy as np
 
 from coeval.errors import UsageError
 from coeval.online.result import Column, Status
-from coeval.reference.oracle import seen_by
 from coeval.settings import Settings
-from coeval.spec.erasure import Erasure
-from coeval.spec.keys import decode_key, encode_key
+from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field, View
 from coeval.spec.types import Kind, Physical
+from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, Values, compare
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
-from coeval_parity.evidence import Case, Stored, visible_of
-from coeval_parity.expected import Log, floors_of
+from coeval_parity.evidence import Case, visible_of
+from coeval_parity.expected import Log
 from coeval_parity.explain import narrowed, near
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
@@ -38,7 +37,7 @@ from coeval_parity.past_causes import explain_past
 from coeval_parity.report import render_html
 from coeval_parity.result import BENIGN, ParityResult, ViewParity
 from coeval_parity.screen import Screened
-from coeval_parity.served import Response, ingest_served, physical, responses
+from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.erasures import ErasureTable
@@ -102,13 +101,15 @@ def run_replay(
     if ingest:
         report = ingest_served(settings, manifest)
         say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")
+    else:
+        forget_erased(settings, manifest)
     with closing(ControlPlane.open(settings)) as control:
         answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
         if not answers:
             raise UsageError("No response was logged in that span.", "Log some: COEVAL_SERVER__SERVING_LOG=0.01")
         judged: list[tuple[ViewParity, Judged]] = []
         for item in answers:
-            judged += _replayed(settings, item, control, wanted, spark, say, ingest=ingest)
+            judged += _replayed(settings, item, manifest, control, wanted, spark, say, ingest=ingest)
     result = ParityResult(
         at=max(max(found.at) for item in answers for found in item.views.values()),
         manifest_hash=manifest.hash,
@@ -144,7 +145,7 @@ def _by_view(
         served = found[response.manifest]
         if served is None:
             left_out["of a manifest that the control plane does not know"] += 1
-        elif _is_erased(response, erasures):
+        elif names_erased(manifest, response.entities, erasures):
             left_out["of erased subjects"] += 1
         else:
             for name in {feature.partition("__")[0] for feature in response.features}:
@@ -161,13 +162,10 @@ def _add(answers: _Answers, view: View, response: Response) -> None:
     answers.rows.append(response)
 
 
-def _is_erased(response: Response, erasures: Iterable[Erasure]) -> bool:
-    return any(response.entities.get(item.column) == item.value for item in erasures)
-
-
 def _replayed(
     settings: Settings,
     served: _Served,
+    applied: Manifest,
     control: ControlPlane,
     wanted: str,
     spark: SparkSession | None,
@@ -179,7 +177,7 @@ def _replayed(
     views = [manifest.views[name] for name in sorted(served.views)]
     rows = sum(len(item.keys) for item in served.views.values())
     done: list[tuple[ViewParity, Judged]] = []
-    with engine(settings, manifest, views, rows, wanted, spark, say) as open_log:
+    with engine(settings, manifest, views, rows, wanted, spark, say, applied) as open_log:
         log = open_log(ingest)
         for view in views:
             answers = served.views[view.name]
@@ -237,27 +235,9 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
         for row in comparison.mismatches.tolist():
             rows[screened.served.keys[row]].append((row, name))
     keys = sorted(rows)
-    earliest = earliest_of(view, screened)
-    events = log.events(view, keys, earliest)
-    erased = log.erased(view, keys, earliest)
+    evidence = read_evidence(log, view, keys, earliest_of(view, screened), definitions)
     for key in keys:
-        parts = decode_key(view.key, key)
-        mine = events.get(key, [])
-        base = Case(
-            view=view,
-            source=log.manifest.source_of(view),
-            feature="",
-            key=parts,
-            q=0,
-            served=None,
-            expected=None,
-            stored=Stored({}),
-            events=seen_by(view, mine),
-            every=mine,
-            definitions=definitions,
-            floors=floors_of(log.erasures, view, parts, erased.get(key, [])),
-            erased=seen_by(view, erased.get(key, [])),
-        )
+        base = evidence.case(key, 0)
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
             then = replace(base, q=int(screened.served.at[row]))
             then = replace(then, known=visible_of(then))

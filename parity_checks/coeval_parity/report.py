@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def title(result: ParityResult) -> str:
     """The verdict in one sentence."""
     if result.passed:
         return "What is served is what training would use"
-    broken = [view.view for view in result.views if view.breaches()]
+    broken = [*dict.fromkeys(view.view for view in result.views if view.breaches())]
     if not broken:
         return "Nothing was compared"
     names = broken[0] if len(broken) == 1 else f"{', '.join(broken[:-1])} and {broken[-1]}"
@@ -145,7 +146,11 @@ def _not_ready(view: ViewParity) -> Advice:
 
 
 def _advice(result: ParityResult, cause: Cause) -> Advice | None:
-    counts = {view.view: view.cause(cause) for view in result.views if view.ready and view.cause(cause)}
+    # A replay has a view once per version that was served.
+    counts: Counter[str] = Counter()
+    for view in result.views:
+        counts[view.view] += view.cause(cause) if view.ready else 0
+    counts = +counts
     if not counts:
         return None
     times = [item.since for item in result.mismatches if item.cause is cause and item.since is not None]

@@ -1,7 +1,7 @@
 """The serving log as a table: what was answered, taken from its topic exactly once. It knows Kafka and deltalake.
 
-A row is identified by (topic, partition, offset). What is read next follows from what the table holds, one writer at a
-time, and a batch is one commit: so a row is there once, however often and wherever an ingest ends.
+A row is identified by (topic, partition, offset). A batch is one commit, one writer at a time, and says what is read
+next: so a row is there once, however often and wherever an ingest ends, and whatever is forgotten later.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:
     topic, path = served_topic(manifest.tenant), served_path(settings, manifest.tenant)
     with ingest_journal(settings, manifest.tenant, _TABLE).locked():
         begin, end = _ends(settings, topic)
-        known = _next_offsets(path)
+        known = _next_offsets(path, end)
         start = {part: max(known.get(part, 0), first) for part, first in begin.items()}
         rows = unreadable = 0
         records = topic_records(settings, topic, start, end)
@@ -91,7 +91,13 @@ def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:
             good = [row for row in parsed if row is not None]
             _append(path, good)
             rows, unreadable = rows + len(good), unreadable + len(batch) - len(good)
-        return ServedReport(rows, unreadable, _forget(path, ErasureTable(settings, manifest.tenant).erasures()))
+        return ServedReport(rows, unreadable, _forget(settings, manifest))
+
+
+def forget_erased(settings: Settings, manifest: Manifest) -> int:
+    """Take the rows of erased subjects out of the table and its files, without the topic; how many there were."""
+    with ingest_journal(settings, manifest.tenant, _TABLE).locked():
+        return _forget(settings, manifest)
 
 
 def _ends(settings: Settings, topic: str) -> tuple[dict[int, int], dict[int, int]]:
@@ -106,12 +112,19 @@ def _ends(settings: Settings, topic: str) -> tuple[dict[int, int], dict[int, int
         ) from error
 
 
-def _next_offsets(path: Path) -> dict[int, int]:
+def _next_offsets(path: Path, partitions: Iterable[int]) -> dict[int, int]:
+    """The next offset to read of each partition that was read, from what the commits say."""
+    from deltalake import DeltaTable
+
     if latest_version(path) is None:
         return {}
-    table = delta_files(path).read(["partition", "offset"])
-    newest = table.group_by("partition").aggregate([("offset", "max")])
-    return {row["partition"]: row["offset_max"] + 1 for row in newest.to_pylist()}
+    table = DeltaTable(str(path))
+    found = {part: table.transaction_version(_reader(part)) for part in partitions}
+    return {part: offset for part, offset in found.items() if offset is not None}
+
+
+def _reader(partition: int) -> str:
+    return f"coeval-served-{partition}"
 
 
 def _row(topic: str, record: Record) -> dict[str, Any] | None:
@@ -129,30 +142,56 @@ def _row(topic: str, record: Record) -> dict[str, Any] | None:
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    from deltalake import write_deltalake
+    from deltalake import CommitProperties, Transaction, write_deltalake
 
-    if rows:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_deltalake(str(path), pa.Table.from_pylist(rows, _COLUMNS), mode="append")
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reached = {row["partition"]: row["offset"] + 1 for row in sorted(rows, key=lambda row: row["offset"])}
+    read = [Transaction(_reader(part), offset) for part, offset in reached.items()]
+    write_deltalake(
+        str(path),
+        pa.Table.from_pylist(rows, _COLUMNS),
+        mode="append",
+        # Statistics stand in the table's log, which keeps them when the rows are gone: of texts there are none.
+        configuration={"delta.dataSkippingStatsColumns": "partition,offset,at"},
+        commit_properties=CommitProperties(app_transactions=read),
+    )
 
 
-def _forget(path: Path, erasures: Iterable[Erasure]) -> int:
+def _forget(settings: Settings, manifest: Manifest) -> int:
     """Take the rows of erased subjects out of the table and its files; how many there were."""
     from deltalake import DeltaTable
 
-    gone = {(item.column, item.value) for item in erasures}
-    if not gone or latest_version(path) is None:
+    path = served_path(settings, manifest.tenant)
+    erasures = ErasureTable(settings, manifest.tenant).erasures()
+    if not erasures or latest_version(path) is None:
         return 0
     rows = delta_files(path).read(["partition", "offset", "entities"]).to_pylist()
-    mine = [row for row in rows if not gone.isdisjoint(json.loads(row["entities"]).items())]
-    if not mine:
-        return 0
+    mine = [row for row in rows if names_erased(manifest, json.loads(row["entities"]), erasures)]
     table = DeltaTable(str(path))
     for part in sorted({row["partition"] for row in mine}):
         offsets = ", ".join(str(row["offset"]) for row in mine if row["partition"] == part)
         table.delete(f'"partition" = {part} AND "offset" IN ({offsets})')
+    # Even where nothing is found: whoever found it last may not have come so far.
     table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     return len(mine)
+
+
+def names_erased(manifest: Manifest, entities: Mapping[str, Any], erasures: Iterable[Erasure]) -> bool:
+    """Whether entities, as JSON has them, name an erased subject."""
+    fields = {entity.key.name: entity.key for entity in manifest.entities}
+    return any(
+        item.column in fields and _physical_or_none(fields[item.column], entities.get(item.column)) == item.value
+        for item in erasures
+    )
+
+
+def _physical_or_none(field: Field, value: Any) -> Physical:
+    try:
+        return physical(field, value)
+    except ValueError:
+        return None
 
 
 def responses(settings: Settings, manifest: Manifest, since: int | None, until: int | None) -> Iterator[Response]:

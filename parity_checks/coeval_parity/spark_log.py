@@ -144,9 +144,11 @@ class SparkLog:
 
 
 def open_spark_log(
-    spark: SparkSession, settings: Settings, manifest: Manifest, views: Iterable[View], *, ingest: bool
+    spark: SparkSession, settings: Settings, manifest: Manifest, views: Iterable[View], ingest: Manifest | None
 ) -> SparkLog:
-    """The logs of some views as they are now; with `ingest`, after everything in the topics has been read into them.
+    """The logs of some views as they are now; after everything in the topics has been read into them as `ingest` says.
+
+    That is the manifest that is applied, which need not be the one that the log is read by.
 
     Raises:
         BrokerError: the broker does not answer.
@@ -154,12 +156,19 @@ def open_spark_log(
     names = {view.source for view in views}
     sources = [source for source in manifest.event_sources if source.name in names]
     reached: dict[str, Mapping[int, int]] = {}
-    for source in sources if ingest else ():
-        ingest_topic(spark, settings, manifest, source)
-        reached[source.name] = totals(settings, manifest, source).offsets
+    if ingest is not None:
+        for source in ingested_sources(names, ingest):
+            ingest_topic(spark, settings, ingest, source)
+            reached[source.name] = totals(settings, ingest, source).offsets
     # Others may ingest at the same time: the tables are at least as new as the offsets, which bound what is read.
     versions = {source.name: latest_version(table_path(settings, manifest, "log", source.name)) for source in sources}
     return SparkLog(spark, settings, manifest, versions, reached, ErasureTable(settings, manifest.tenant).erasures())
+
+
+def ingested_sources(names: Iterable[str], applied: Manifest) -> list[EventSource]:
+    """The event sources of those names as the applied manifest defines them; what it no longer has is not read."""
+    wanted = set(names)
+    return [source for source in applied.event_sources if source.name in wanted]
 
 
 def _since(frame: DataFrame, earliest: int | None) -> DataFrame:

@@ -23,9 +23,10 @@ from coeval.spec.model import EventSource, View, WindowedView, columns_read
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
+from coeval_parity.cases import read_evidence
 from coeval_parity.describe import aggregate_of, entity, event_line, event_lines, iso, steps, symptom_of
 from coeval_parity.evidence import Case, Delivery, Stored
-from coeval_parity.expected import Log, floors_of
+from coeval_parity.expected import Log
 from coeval_parity.explain import Verdict, explain, narrowed, near, tiles_of
 from coeval_parity.judge import other_definitions
 from coeval_parity.local_log import LocalLog, open_local_log
@@ -143,24 +144,8 @@ def tell(
             sides = _then(control, log, view, text, at, notes)
         definitions = other_definitions(manifest, control, view)
     names = list(features) or [field.name for field in view.features]
-    mine = [log.events, log.duplicates, log.erased]
-    events, duplicates, erased = (read(view, [text], None).get(text, []) for read in mine)
-    base = Case(
-        view=view,
-        source=manifest.source_of(view),
-        feature=names[0],
-        key=key,
-        q=sides.q,
-        served=None,
-        expected=None,
-        stored=sides.stored,
-        events=seen_by(view, events),
-        every=events,
-        duplicates=seen_by(view, duplicates),
-        definitions=definitions,
-        floors=floors_of(log.erasures, view, key, erased),
-        erased=seen_by(view, erased),
-        erased_epoch=max((item.epoch for item in log.erasures), default=0),
+    base = replace(
+        read_evidence(log, view, [text], None, definitions).case(text, sides.q, sides.stored), feature=names[0]
     )
     told = [_feature(base, name, sides, past=at is not None) for name in names]
     return Story(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -19,8 +21,8 @@ from coeval.spec.model import EventSource
 from coeval.spec.records import Event, Reason, Record, ingest
 from coeval_pipelines.kafka import answering, client_options
 from coeval_pipelines.offline.arrow_files import delta_files
-from coeval_pipelines.offline.event_log import topic_ends, totals
-from coeval_pipelines.offline.tables import table_path
+from coeval_pipelines.offline.event_log import topic_ends
+from coeval_pipelines.offline.tables import latest_version, table_path
 
 MAX_TAIL = 500_000
 """Records beyond the log that are read; more are for the ingest."""
@@ -37,8 +39,12 @@ class Tail:
     reached: Mapping[int, int] = field(default_factory=dict)
 
 
-def read_tail(settings: Settings, manifest: Manifest, source: EventSource, version: int | None) -> Tail:
+def read_tail(
+    settings: Settings, manifest: Manifest, source: EventSource, known: Mapping[int, int], version: int | None
+) -> Tail:
     """What the topic of a source holds beyond a version of its log (None: there is no log yet).
+
+    `known` are the next offsets to read, by partition; the version is at least as new.
 
     Raises:
         BrokerError: the broker does not answer.
@@ -48,7 +54,6 @@ def read_tail(settings: Settings, manifest: Manifest, source: EventSource, versi
     if source.history and version is None:
         raise UsageError(f"The history of {source.name} has not been loaded.", "Load it: coeval log ingest")
     begin, end = topic_ends(settings, source.topic)
-    known = totals(settings, manifest, source).offsets
     start = {part: max(known.get(part, 0), first) for part, first in begin.items()}
     ahead = sum(max(0, end[part] - start[part]) for part in end)
     if ahead > MAX_TAIL:
@@ -91,14 +96,37 @@ def topic_records(settings: Settings, topic: str, start: Mapping[int, int], end:
 def _beyond(
     settings: Settings, manifest: Manifest, source: EventSource, version: int | None, events: tuple[Event, ...]
 ) -> tuple[tuple[Event, ...], list[Event]]:
-    """Those events that the log does not hold; and of those that it does, the ones it holds by another delivery."""
-    if version is None or not events:
+    """Those events that the log does not hold; and of those that it does, the ones it holds by another delivery.
+
+    What was dropped or removed from the log is known as the ingest knows it.
+    """
+    if not events:
         return events, []
-    names = ["event_id", "declared_ts", "partition", "offset"]
     ids = pa.array([event.event_id for event in events], pa.string())
-    files = delta_files(table_path(settings, manifest, "log", source.name), version)
-    rows = files.read(names, ds.field("event_id").isin(ids)).to_pylist()
-    logged = {(row["event_id"], row["declared_ts"]): (row["partition"], row["offset"]) for row in rows}
-    good = tuple(event for event in events if event.identity not in logged)
-    known = [event for event in events if event.identity in logged]
-    return good, [event for event in known if logged[event.identity] != (event.partition, event.offset)]
+    paths = {kind: table_path(settings, manifest, kind, source.name) for kind in ("log", "dropped", "removed")}
+    versions = {
+        "log": version,
+        "dropped": latest_version(paths["dropped"]),
+        "removed": latest_version(paths["removed"]),
+    }
+    kept: dict[tuple[str, int], tuple[int, int]] = {}
+    for kind in ("dropped", "log"):
+        kept |= _places(paths[kind], versions[kind], ids)
+    hashed = {event.event_id: sha256(event.event_id.encode()).hexdigest() for event in events}
+    removed = _places(paths["removed"], versions["removed"], pa.array(hashed.values(), pa.string()))
+    for event in events:
+        trace = (hashed[event.event_id], event.declared_ts)
+        if trace in removed:
+            kept.setdefault(event.identity, removed[trace])
+    good = tuple(event for event in events if event.identity not in kept)
+    known = [event for event in events if event.identity in kept]
+    return good, [event for event in known if kept[event.identity] != (event.partition, event.offset)]
+
+
+def _places(path: Path, version: int | None, ids: pa.Array) -> dict[tuple[str, int], tuple[int, int]]:
+    """Where a version of a table (None: there is none) has events of some ids, by identity."""
+    if version is None:
+        return {}
+    names = ["event_id", "declared_ts", "partition", "offset"]
+    rows = delta_files(path, version).read(names, ds.field("event_id").isin(ids)).to_pylist()
+    return {(row["event_id"], row["declared_ts"]): (row["partition"], row["offset"]) for row in rows}

@@ -17,7 +17,7 @@ def tally(screened: Screened, judged: Judged, delivery: Delivery) -> ViewParity:
     return ViewParity(
         view=view.name,
         version=view.version,
-        ready=screened.served.ready,
+        ready=screened.served.ready and judged.ready,
         keys=len(screened.served.keys),
         keys_online=screened.keys_online,
         features=tuple(_feature(screened, judged, field) for field in view.features),
@@ -33,19 +33,22 @@ def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
     view, name = screened.look.view, field.name
     comparison: Comparison = screened.comparisons[name]
     aggregate = aggregate_of(view, name)
-    settled = judged.settled[name]
+    compared = comparison.outcome >= 0
+    # Of a view that turned out not to be ready, no value counts as read.
+    equal = comparison.count(Outcome.MATCH) + judged.settled[name] if judged.ready else 0
+    near = comparison.count(Outcome.WITHIN_TOLERANCE) + judged.within[name] if judged.ready else 0
     return FeatureParity(
         view=view.name,
         feature=name,
         label=aggregate.label if aggregate else f"latest {name}",
-        compared=int((comparison.outcome >= 0).sum()),
-        matched=comparison.count(Outcome.MATCH) + settled,
-        within_tolerance=comparison.count(Outcome.WITHIN_TOLERANCE) + judged.within[name],
+        compared=int(compared.sum()),
+        matched=equal,
+        within_tolerance=near,
         causes=dict(judged.causes.get(name, {})),
         symptoms=dict(judged.symptoms.get(name, {})),
         suspects=dict(judged.suspects.get(name, {})),
-        null_online=int(screened.served.columns[name].null.sum()),
-        null_offline=int(screened.expected[name].null.sum()),
+        null_online=int((screened.served.columns[name].null & compared).sum()),
+        null_offline=int((screened.expected[name].null & compared).sum()),
         largest_difference=float(comparison.difference.max(initial=0.0)),
         smape=comparison.smape,
     )

@@ -43,11 +43,6 @@ class Fault:
     inject: Inject
     check: Check
 
-    @property
-    def expected_late(self) -> bool:
-        """Whether it only makes more events late than there are in a sound world."""
-        return self.label == str(Cause.LATE)
-
 
 def state(world: World) -> ParityResult:
     """State parity of everything."""

@@ -17,11 +17,12 @@ from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import Physical, micros
-from coeval_parity.evidence import Case, Delivery, Floor, Stored
+from coeval_parity.evidence import Case, Delivery, Floor, Stored, erased_epoch
 from coeval_parity.expected import floors_of
 from coeval_parity.explain import explain
 from coeval_parity.omissions import Why
 from coeval_parity.result import BENIGN, Cause
+from coeval_pipelines.catalog.expressions import parse_condition
 from tests.support import catalog
 from tests.support.events import records
 from tests.support.parity import case, stored_tiles, tampered
@@ -149,6 +150,42 @@ def test_a_value_that_still_holds_what_was_erased_is_erased_until_batch_has_writ
     assert explain(tampered(held, 1), STREAM).cause is Cause.UNEXPLAINED
 
 
+def test_what_was_erased_is_unexplained_once_a_load_had_to_take_it_away() -> None:
+    gone = event(9, NOON + 2 * MINUTE, 50)
+    mine = Erasure("merchant_id", "m", gone.available_at, 4)
+    held = replace(hourly([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone], erasures=[mine])
+    loaded = replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=4)
+    assert explain(held, loaded).cause is Cause.ERASED
+    assert explain(held, replace(loaded, load_run=5)).cause is Cause.UNEXPLAINED
+    # The load did not write that tile: it was not final yet.
+    assert explain(held, replace(loaded, load_run=5, load_cut=NOON)).cause is Cause.ERASED
+
+
+def test_the_erasure_of_somebody_else_excuses_nothing() -> None:
+    gone = event(9, NOON + 2 * MINUTE, 50)
+    held = replace(hourly([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone])
+    held = replace(held, stored=stored_tiles(VIEW, SOURCE, held.feature, [ON_TIME, gone, FRESH], epoch=5))
+    loaded = replace(STREAM, load_cut=NOON + 30 * MINUTE, load_run=5)
+    mine, other = (Erasure("merchant_id", who, NOON + HOUR, epoch) for who, epoch in (("m", 4), ("n", 5)))
+    assert explain(replace(held, erasures=[mine, other]), loaded).cause is Cause.UNEXPLAINED
+    assert explain(replace(held, erasures=[replace(mine, epoch=5)]), loaded).cause is Cause.ERASED
+
+
+def test_a_removed_event_may_be_that_of_any_subject_it_does_not_name_any_more() -> None:
+    gone = replace(ON_TIME, values={**ON_TIME.values, "merchant_id": None})
+    erasures = [Erasure("merchant_id", "m", NOON + HOUR, 4), Erasure("card_id", 2, NOON + HOUR, 9)]
+    assert erased_epoch(gone, erasures) == 4
+    assert erased_epoch(gone, [replace(erasures[0], at=NOON)]) == 0
+
+
+def test_an_erased_row_that_a_load_had_to_replace_is_unexplained() -> None:
+    gone = event(9, NOON + 20 * MINUTE, 50)
+    found = replace(latest([ON_TIME], gone, 50), erased=[gone], erasures=[Erasure("merchant_id", "m", NOON + HOUR, 4)])
+    loaded = replace(STREAM, load_cut=Q, loaded_at=Q, load_run=4)
+    assert explain(found, loaded).cause is Cause.ERASED
+    assert explain(found, replace(loaded, load_run=5)).cause is Cause.UNEXPLAINED
+
+
 def test_a_row_that_an_erased_one_had_replaced_is_erased_until_batch_has_written_it_anew() -> None:
     late = event(4, NOON, delay=40 * MINUTE)
     expected = value_at(ROWS, SOURCE, [late], (1,), Q)["amount"].value
@@ -169,11 +206,12 @@ def test_floors_of_two_subjects_are_not_mixed() -> None:
 
 
 def test_a_key_has_the_floors_of_its_subjects_and_a_row_of_others_that_of_its_newest_erased_event() -> None:
-    erasures = (Erasure("card_id", 1, NOON, 3), Erasure("merchant_id", "m", NOON + MINUTE, 5))
+    erasures = (Erasure("card_id", 1, NOON, 3), Erasure("merchant_id", "m", NOON + HOUR, 5))
+    unrelated = Erasure("merchant_id", "n", NOON + HOUR, 9)
     gone = [ON_TIME, FRESH]
-    assert floors_of(erasures, catalog.PAIR, (1, "m"), []) == (Floor(NOON, 3), Floor(NOON + MINUTE, 5))
+    assert floors_of(erasures, catalog.PAIR, (1, "m"), []) == (Floor(NOON, 3), Floor(NOON + HOUR, 5))
     assert floors_of(erasures, VIEW, (1,), gone) == (Floor(NOON, 3),)
-    assert floors_of(erasures, ROWS, (1,), gone) == (Floor(NOON, 3), Floor(FRESH.event_ts, 5))
+    assert floors_of((*erasures, unrelated), ROWS, (1,), gone) == (Floor(NOON, 3), Floor(FRESH.event_ts, 5))
     assert floors_of(erasures, ROWS, (2,), []) == ()
 
 
@@ -235,6 +273,27 @@ def test_another_version_that_was_deployed_explains_a_definition() -> None:
     wrong = replace(hourly(log, log), served=served, definitions=[longer])
     assert explain(wrong, STREAM).cause is Cause.DEFINITION
     assert explain(replace(wrong, definitions=[]), STREAM).cause is Cause.UNEXPLAINED
+
+
+def test_another_version_explains_nothing_where_the_store_does_not_hold_what_it_makes() -> None:
+    dear = replace(VIEW, version="0ld", where=parse_condition("test", "amount > 1.00", SOURCE.fields))
+    cheap, lost = event(1, NOON + 2 * MINUTE, 50), event(2, NOON + 31 * MINUTE, 500)
+    log, feature = [cheap, lost], "count_1h"
+    # The version counts one of both; the store holds the other one.
+    chance = replace(hourly(log, [cheap], feature=feature), definitions=[dear], every=log)
+    assert explain(chance, STREAM).cause is Cause.UNEXPLAINED
+    filled = replace(hourly(log, [lost], feature=feature), definitions=[dear], every=log)
+    assert explain(filled, STREAM).cause is Cause.DEFINITION
+
+
+def test_a_ttl_or_another_version_explains_a_row_only_where_that_row_is_stored() -> None:
+    q = NOON + 3 * DAY
+    assert explain(latest([ON_TIME, FRESH], ON_TIME, 77, q), STREAM).cause is Cause.UNEXPLAINED
+    dear = replace(ROWS, version="0ld", where=parse_condition("test", "amount > 1.00", SOURCE.fields))
+    old = replace(latest([ON_TIME, FRESH], ON_TIME, 250), definitions=[dear], every=[ON_TIME, FRESH])
+    assert explain(old, STREAM).cause is Cause.DEFINITION
+    changed = replace(old, stored=Stored({}, FRESH.order))
+    assert explain(changed, STREAM).cause is Cause.UNEXPLAINED
 
 
 def latest(log: list[Event], stored: Event | None, served: Physical, q: int = Q) -> Case:

@@ -16,7 +16,7 @@ from coeval_parity.describe import mismatch, symptom_of
 from coeval_parity.document import from_document, to_document
 from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
-from coeval_parity.report import render_html, title
+from coeval_parity.report import advice, render_html, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
 from coeval_parity.text import print_result
 from tests.support.parity import tampered
@@ -161,6 +161,13 @@ def test_the_page_says_what_differs_since_when_and_what_to_do() -> None:
     assert "sum 25.77" in page
     assert "Fill the view again from batch and changelog" in page
     assert "http" not in page.replace("https://", "http://").split("<body>")[1]
+
+
+def test_a_view_that_was_served_in_two_versions_is_named_once_with_both_counts() -> None:
+    entries = [edited(), edited()]
+    found = result((view("card_spend", entries), entries), (view("card_spend", entries[:1]), entries[:1]))
+    assert title(found) == "Do not trust card_spend"
+    assert [(item.count, item.where) for item in advice(found)] == [(3, "card_spend (3)")]
 
 
 def test_a_sound_run_makes_a_calm_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored, components_of
 from coeval_parity.explain import explain
 from coeval_parity.result import Cause, Suspect
+from tests.faults.study import grown
 from tests.support.parity import case, stored_tiles, tampered
 from tests.unit.test_parity_explain import (
     FRESH,
@@ -157,3 +159,9 @@ def test_every_suspect_has_words_for_the_page(suspect: Suspect) -> None:
     from coeval_parity.report import SUSPECTS
 
     assert SUSPECTS[suspect]
+
+
+def test_what_a_defect_makes_late_beyond_a_sound_run_is_not_hidden_by_the_study() -> None:
+    clean = Counter({"late": 10})
+    assert grown(Counter({"late": 12, "clock": 3}), clean) == {"late": 2, "clock": 3}
+    assert grown(Counter({"late": 9}), clean) == {}

@@ -1,0 +1,65 @@
+"""Causes of the past: what loads, certificates and erasures of that time allow, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coeval.spec.erasure import Erasure
+from coeval.spec.records import Event
+from coeval.spec.time import HOUR, MINUTE, SECOND
+from coeval_parity.evidence import Case, Stored
+from coeval_parity.explain import narrowed
+from coeval_parity.past import History
+from coeval_parity.past_causes import explain_past
+from coeval_parity.result import Cause
+from coeval_pipelines.catalog.expressions import parse_condition
+from coeval_pipelines.control import BatchLoad, Certificate, Deployment
+from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, SOURCE, VIEW, Q, event, hourly
+
+STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())
+
+
+def _past(log: list[Event], held: list[Event], feature: str = "count_1h") -> Case:
+    return replace(hourly(log, held, feature=feature), view=narrowed(VIEW, feature), stored=Stored({}))
+
+
+def _load(run: int, cut: int, finished_at: int) -> BatchLoad:
+    return BatchLoad(run, VIEW.name, VIEW.version, cut, 1, finished_at)
+
+
+def test_a_writer_that_stood_still_is_found_however_much_it_has_missed() -> None:
+    waiting = [event(100 + n, NOON + 30 * MINUTE + n * SECOND, 10 + n, partition=n % 4) for n in range(32)]
+    certificate = Certificate("payments", 1, dict.fromkeys(range(4), 50), {}, NOON + 29 * MINUTE)
+    found = _past([ON_TIME, *waiting], [ON_TIME])
+    verdict = explain_past(found, replace(STREAMED, certificates=(certificate,)))
+    assert verdict.cause is Cause.IN_FLIGHT
+    assert len(verdict.omitted) == 32
+
+
+def test_what_was_served_before_an_erasure_is_erased_until_a_load_had_taken_it_away() -> None:
+    gone = event(9, NOON + 4 * MINUTE, 500)
+    mine = Erasure("merchant_id", "m", NOON + HOUR, 4)
+    found = replace(_past([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone], erasures=[mine])
+    assert explain_past(found, STREAMED).cause is Cause.ERASED
+    assert explain_past(replace(found, erased=[]), STREAMED).cause is Cause.UNEXPLAINED
+    mended = replace(STREAMED, loads=(_load(5, NOON + 30 * MINUTE, Q),))
+    assert explain_past(found, mended).cause is Cause.UNEXPLAINED
+    later = replace(STREAMED, loads=(_load(5, NOON + 30 * MINUTE, Q + 1),))
+    assert explain_past(found, later).cause is Cause.ERASED
+
+
+def test_an_erased_event_that_was_late_had_never_been_served() -> None:
+    gone = event(9, NOON + 4 * MINUTE, 500, delay=40 * MINUTE)
+    found = replace(_past([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone])
+    assert explain_past(found, STREAMED).cause is Cause.UNEXPLAINED
+
+
+def test_what_nobody_delivered_beside_another_cause_is_not_called_late() -> None:
+    dear = replace(VIEW, version="0ld", where=parse_condition("test", "amount > 1.00", SOURCE.fields))
+    cheap = event(4, NOON + 32 * MINUTE, 50)
+    log = [ON_TIME, FRESH, replace(cheap, offset=5, event_id="e5"), event(6, NOON + 33 * MINUTE, 300)]
+    found = replace(_past(log, [log[3]]), definitions=[dear], every=log)
+    # Nobody owned the tiles before half past twelve, so that the first event was never delivered.
+    half = replace(STREAMED, deployment=Deployment(VIEW.name, VIEW.version, "h", NOON + 30 * MINUTE, 0))
+    verdict = explain_past(found, half)
+    assert (verdict.cause, verdict.also) == (Cause.DEFINITION, (Cause.STALE,))
