@@ -43,7 +43,8 @@ class TrainingSet:
     """Rows with features as they were at their instants, what they are made of and what they are like.
 
     `lineage`, `profile` and `report` are JSON-ready; see docs/training-sets.md. `name` and `path` (a Delta table) are
-    None where it is not kept. Rows of Spark's are in no particular order.
+    None where it is not kept; the report is empty for one instant (`get_batch_features`). Rows of Spark's are in no
+    particular order.
     """
 
     name: str | None

@@ -341,18 +341,20 @@ def test_a_build_that_is_killed_leaves_a_whole_set_and_the_next_gives_the_same(
     assert _kept(settings, "one").document.lineage["content_hash"] == expected
 
 
-def test_an_erasure_is_said_and_honoured(settings: Settings, made: World) -> None:
-    before = build(settings, Wanted(ASKED, _spine(made)), "one")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_erasure_is_said_and_honoured(spark: SparkSession, settings: Settings, made: World, engine: str) -> None:
+    build(settings, Wanted(ASKED, _spine(made).slice(0, 9), engine=engine), "one")
+    before = build(settings, Wanted(ASKED, _spine(made), engine=engine), "one")
     ErasureTable(settings, MANIFEST.tenant).record(Erasure("card_id", 0, START + 40 * DAY), START, lambda: 0)
     with pytest.raises(UsageError, match="erased"):
         extend(settings, _kept(settings, "one"), _spine(made), None, "auto")
-    found = rebuild(settings, _kept(settings, "one"), "auto")
+    found = rebuild(settings, _kept(settings, "one"), engine)
     assert found.erased and found.same
     after = _kept(settings, "one").document.lineage
     assert after["erased"]
     assert after["content_hash"] == found.after != before.lineage["content_hash"]
     assert after["rows"] == before.rows
-    assert not rebuild(settings, _kept(settings, "one"), "auto").erased
+    assert not rebuild(settings, _kept(settings, "one"), engine).erased
 
 
 def test_every_form_of_a_spine_is_read_alike_by_either_engine(

@@ -131,11 +131,11 @@ def test_a_table_that_something_else_wrote_to_is_not_extended(settings: Settings
 def test_what_a_killed_build_or_removal_left_is_listed_and_removed(settings: Settings, spine: pa.Table) -> None:
     home = registry.directory(settings, TENANT)
     _built(settings, spine, "whole")
-    for name in ("first", ".second.removed"):
+    for name in ("first", ".second.removed", ".third.new"):
         (home / name).mkdir()
         (home / name / "part-0.parquet").touch()
-    assert registry.unfinished(settings, TENANT) == ["first", "second"]
-    for name in ("first", "second", "whole"):
+    assert registry.unfinished(settings, TENANT) == ["first", "second", "third"]
+    for name in ("first", "second", "third", "whole"):
         registry.remove(settings, TENANT, name)
     assert [path.name for path in home.glob("*/")] == []
     with pytest.raises(UsageError, match="no training set 'first'"):
@@ -294,3 +294,39 @@ def test_bad_labels_are_refused_by_their_own_names(
     columns = {"card_id": pa.array([0]), "at": pa.array([START], INSTANT), "fraud": pa.array([1])} | change
     with pytest.raises(UsageError, match=says):
         _built(settings, spine, None, Labels(pa.table(columns), "1d", "at"))
+
+
+def test_one_instant_has_no_report(settings: Settings, spine: pa.Table) -> None:
+    wanted = Wanted(ASKED, spine.drop_columns(["event_timestamp"]), engine="local", at=START + DAY)
+    assert build(settings, wanted).report == {}
+
+
+@pytest.mark.parametrize("how", ["rebuild", "build"])
+def test_after_an_erasure_nothing_stays_of_the_set_that_was(settings: Settings, spine: pa.Table, how: str) -> None:
+    path = _built(settings, spine, "one", _labels()).path
+    assert path is not None
+    extend(settings, _kept(settings), pa.concat_tables([spine.slice(0, 5), _young(spine)]), _labels(), "local")
+    before = {item.name for item in path.rglob("*.parquet")}
+    _erase(settings)
+    if how == "rebuild":
+        rebuild(settings, _kept(settings), "local")
+    else:
+        _built(settings, spine, "one", _labels())
+    assert not before & {item.name for item in path.rglob("*.parquet")}
+    assert DeltaTable(str(path)).version() == _kept(settings).version == 0
+    (part,) = _kept(settings).document.lineage["parts"]
+    assert {item.name for item in path.parent.iterdir()} == {"one", ".one.lock"}
+    if how == "rebuild":
+        found = LocalEngine(settings).stored(path, 0).column("fraud").null_count
+        assert (part["labels"]["left_out"], part["labels"]["without"]) == (len(spine), {"fraud": found})
+
+
+def test_a_kill_between_the_old_set_and_the_new_loses_none(settings: Settings, spine: pa.Table) -> None:
+    path = _built(settings, spine).path
+    assert path is not None
+    path.rename(path.with_name(".one.new"))
+    path.with_name(".one.removed").mkdir()
+    assert registry.unfinished(settings, TENANT) == ["one"]
+    with registry.locked(path):
+        assert _kept(settings).document.lineage["rows"] == len(spine)
+    assert {item.name for item in path.parent.iterdir()} == {"one", ".one.lock"}

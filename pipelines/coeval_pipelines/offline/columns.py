@@ -59,7 +59,7 @@ _NAMES = {
 }
 
 
-def given_type(kind: pa.DataType) -> pa.DataType | None:  # noqa: PLR0911 - a table of types
+def given_type(kind: pa.DataType) -> pa.DataType | None:
     """The type in which Spark would give values of a type back; None where it has none."""
     types = pa.types
     if types.is_dictionary(kind):

@@ -57,7 +57,8 @@ def build(settings: Settings, wanted: Wanted, name: str | None = None, say: Say 
         job = Job(engine, settings, asked, inputs_now(settings, asked), wanted.knowledge, choice, say)
         part = job.part(wanted.spine, wanted.labels, wanted.at)
         erased = before is not None and erased_since(settings, asked, before.document.lineage)
-        document = job.document(part, name, erased)
+        # Who asks for one instant, as a job does again and again, wants the rows.
+        document = job.document(part, name, erased, reported=wanted.at is None)
         if name is None:
             rows = engine.rows(part.table)
             return _result(document, None, choice, lambda: rows)

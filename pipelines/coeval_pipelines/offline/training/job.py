@@ -91,8 +91,10 @@ class Job(Generic[T]):
         sources = sources_of(self.engine, self.asked, self.inputs, self.settings)
         return Part(table, content, columns, part_of(content, self.inputs, sources, self.choice))
 
-    def document(self, part: Part[T], name: str | None, erased: bool, kept: Kept | None = None) -> Document:
-        """What is said of a part's rows, and of those that are kept already.
+    def document(
+        self, part: Part[T], name: str | None, erased: bool, kept: Kept | None = None, *, reported: bool = True
+    ) -> Document:
+        """What is said of a part's rows, and of those that are kept already; the report is empty if not `reported`.
 
         `erased`: events that an earlier set of that name may have held do not exist any more.
         """
@@ -105,14 +107,18 @@ class Job(Generic[T]):
             content.merge(part.content)
         private = {field.name for field in key_fields(self.asked.views)} | _personal(self.asked)
         profile = content.profile(private)
-        until = int(content.sketches[TIMESTAMP_COLUMN].greatest or 0) if content.rows else 0
-        self.say("comparing with what became known later")
-        report = report_of(self.engine, self.asked, tables, part.given, self.inputs, self.knowledge, profile, until)
+        report: Mapping[str, Any] = {}
+        if reported:
+            self.say("comparing with what became known later")
+            until = int(content.sketches[TIMESTAMP_COLUMN].greatest or 0) if content.rows else 0
+            report = report_of(self.engine, self.asked, tables, part.given, self.inputs, self.knowledge, profile, until)
         lineage = lineage_of(self.asked, name, self.knowledge, part.columns, parts, content)
         return Document(lineage | {"erased": erased}, profile, report, self.asked.manifest.to_json())
 
     def replace(self, name: str, part: Part[T], document: Document) -> Kept:
         """Put a part and its document in the place of what a training set was, in one commit.
+
+        After an erasure nothing stays of what was, neither rows nor documents.
 
         Raises:
             EngineError: the table cannot be written.
@@ -125,8 +131,12 @@ class Job(Generic[T]):
         tenant = self.asked.manifest.tenant
         path = registry.set_path(self.settings, tenant, name)
         self.say("writing rows and lineage")
-        self.engine.commit(part.table, path, document.to_json())
-        purge(path, _KEEP_HOURS)
+        if document.lineage["erased"]:
+            with registry.anew(path) as new:
+                self.engine.commit(part.table, new, document.to_json())
+        else:
+            self.engine.commit(part.table, path, document.to_json())
+            purge(path, _KEEP_HOURS)
         return registry.kept_set(self.settings, tenant, name)
 
 
@@ -146,8 +156,13 @@ def _labelled(labels: Labels, names: Sequence[str], content: Summary, rows: int)
         "at": labels.at,
         "delay_microseconds": delay_of(labels),
         "left_out": rows - content.rows,
-        "without": {name: content.sketches[name].nulls for name in names} if content.rows else {},
+        "without": without(names, content),
     }
+
+
+def without(names: Sequence[str], content: Summary) -> dict[str, int]:
+    """By label, how many rows have none."""
+    return {name: content.sketches[name].nulls for name in names} if content.rows else {}
 
 
 def _personal(asked: Asked) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from coeval_pipelines.offline.log_files import live_files
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import quiet
 from coeval_pipelines.offline.training.engines import T, opened
-from coeval_pipelines.offline.training.job import Job, Say, given_columns
+from coeval_pipelines.offline.training.job import Job, Part, Say, given_columns, without
 from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, inputs_of
 from coeval_pipelines.offline.training.registry import Kept
 from coeval_pipelines.offline.training.summary import Summary
@@ -50,12 +50,11 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
         EngineError: a version of a log cannot be read any more, or Spark fails.
         NeedsSparkError: the engine is to be this process, and cannot be.
     """
-    if _erased(settings, kept):
-        with registry.locked(kept.path):
-            # What others wrote until now is built upon, not lost.
-            kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
-            if _erased(settings, kept):
-                return _left(settings, kept, engine, say)
+    with registry.locked(kept.path):
+        # What others wrote until now is built upon, not lost.
+        kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
+        if _erased(settings, kept):
+            return _left(settings, kept, engine, say)
     return _compared(settings, kept, engine, say)
 
 
@@ -122,11 +121,20 @@ def _replaced(job: Job[T], kept: Kept) -> str:
     lineage = kept.document.lineage
     given = job.engine.only(job.engine.stored(kept.path, kept.version), given_columns(lineage["columns"]))
     part = job.part_of(given, lineage["columns"])
-    said = {"labels": lineage["parts"][-1]["labels"], "built_at": time.time_ns() // 1000}
+    labels = [item["labels"] for item in lineage["parts"] if item["labels"] is not None]
+    said = {"labels": _labelled(labels, part, lineage["columns"]["labels"]), "built_at": time.time_ns() // 1000}
     part = replace(part, lineage={**part.lineage, **said})
     document = job.document(part, kept.name, erased=True)
     job.put(kept.name, part, document)
     return str(document.lineage["content_hash"])
+
+
+def _labelled(labels: Sequence[Mapping[str, Any]], part: Part[T], names: Sequence[str]) -> dict[str, Any] | None:
+    """What is said of the labels of all parts together."""
+    if not labels:
+        return None
+    left_out = sum(item["left_out"] for item in labels)
+    return {**labels[-1], "left_out": left_out, "without": without(names, part.content)}
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

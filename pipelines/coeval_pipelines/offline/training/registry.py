@@ -21,7 +21,7 @@ from coeval_pipelines.offline.training.engines import COMMIT
 
 FORMAT = 1
 """Of the document; one of another is not read."""
-_REMOVED = ".removed"
+_REMOVED, _NEW = ".removed", ".new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,9 @@ def part_versions(kept: Kept) -> list[int]:
 
 def unfinished(settings: Settings, tenant: str) -> list[str]:
     """Names under which a build or a removal is under way, or was killed: there are files, and no training set."""
-    found = set()
-    for path in directory(settings, tenant).glob("*/"):
-        name = path.name.removeprefix(".").removesuffix(_REMOVED) if path.name[0] == "." else path.name
-        if path.name != name or _newest(path) is None:
-            found.add(name)
-    return sorted(found)
+    home = directory(settings, tenant)
+    names = {_name(path) for path in home.glob("*/")}
+    return sorted(name for name in names if _newest(home / name) is None)
 
 
 def remove(settings: Settings, tenant: str, name: str) -> None:
@@ -142,27 +139,54 @@ def remove(settings: Settings, tenant: str, name: str) -> None:
         UsageError: there is none.
     """
     path = set_path(settings, tenant, name)
-    gone = _beside(path, _REMOVED)
-    if not path.exists() and not gone.exists():
+    if not any(item.exists() for item in (path, _beside(path, _NEW), _beside(path, _REMOVED))):
         raise _unknown(settings, tenant, name)
     with locked(path):
-        shutil.rmtree(gone, ignore_errors=True)
-        if path.exists():
-            path.rename(gone)
-            shutil.rmtree(gone)
+        _away(path)
+
+
+@contextmanager
+def anew(path: Path) -> Iterator[Path]:
+    """Where to write a training set that takes the place of another, of which nothing is to stay.
+
+    Whoever does it has the lock.
+    """
+    yield _beside(path, _NEW)
+    _away(path, _beside(path, _NEW))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let nobody else write the training set for so long; waits for who does, and ends what was killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path, ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        new = _beside(path, _NEW)
+        if new.exists() and not path.exists():  # between the two steps that put it in the place of another
+            new.rename(path)
+        for rest in (new, _beside(path, _REMOVED)):
+            shutil.rmtree(rest, ignore_errors=True)
+        yield
+
+
+def _away(path: Path, instead: Path | None = None) -> None:
+    """Remove a training set, or put another in its place."""
+    gone = _beside(path, _REMOVED)
+    if path.exists():
+        path.rename(gone)
+    if instead is not None:
+        instead.rename(path)
+    if gone.exists():
+        shutil.rmtree(gone)
 
 
 def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}{what}")
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let nobody else write the training set for so long; waits for who does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path, ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _name(path: Path) -> str:
+    """The name of the training set that a directory is of."""
+    return path.name[1:].removesuffix(_REMOVED).removesuffix(_NEW) if path.name[0] == "." else path.name
 
 
 def _newest(path: Path) -> Kept | None:

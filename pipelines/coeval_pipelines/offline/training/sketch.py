@@ -128,9 +128,10 @@ class Sketch:
         if self.kind == "other":
             return found
         told = Sketch(self.kind) if private else self
-        return found | self._distinct() | told._values()
+        return found | self._distinct() | told.values()
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """What of the profile tells of values."""
         match self.kind:
             case "category":
                 return {"top": self._top()}
