@@ -35,13 +35,14 @@ class Delivery:
     """How far the writers of a view had got, read before the values were: the store holds at least this.
 
     `since`: the stream owns tiles that start at or after it. `load_cut`: the last finished batch load covers what was
-    final then, and had written everything by `loaded_at`. `certified`: by source partition, the next offset that is not
-    certified to be covered; None: no certificate. `freshness` is what the view promises. Instants are microseconds UTC.
+    final then, and the rows that were visible at `rows_at`. `certified`: by source partition, the next offset that is
+    not certified to be covered; None: no certificate. `freshness` is what the view promises. Instants are microseconds
+    UTC.
     """
 
     since: int | None
     load_cut: int | None
-    loaded_at: int | None
+    rows_at: int | None
     certified: Mapping[int, int] | None
     freshness: int
     load_run: int = 0
@@ -66,8 +67,8 @@ class Delivery:
         return self.load_cut is not None and event.available_at >= self.load_cut
 
     def after_load(self, event: Event) -> bool:
-        """Whether an event became available only after the last load was over: its rows cannot hold it."""
-        return self.loaded_at is not None and event.available_at >= self.loaded_at
+        """Whether a row was not visible yet to the last load, whose rows cannot hold it."""
+        return self.rows_at is not None and max(event.event_ts, event.available_at) > self.rows_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def read_delivery(manifest: Manifest, view: View, writer: OnlineWriter, control:
     return Delivery(
         since=deployment.since if deployment else None,
         load_cut=load.cut if load else None,
-        loaded_at=load.finished_at if load else None,
+        rows_at=load.rows_at if load else None,
         certified=certified,
         freshness=view.sla.freshness,
         load_run=load.run if load else 0,

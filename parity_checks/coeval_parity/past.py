@@ -42,7 +42,7 @@ class History:
         return Delivery(
             since=self.deployment.since if self.deployment else None,
             load_cut=load.cut if load else None,
-            loaded_at=load.finished_at if load else None,
+            rows_at=load.rows_at if load else None,
             certified=certificate.offsets if certificate else None,
             freshness=self.view.sla.freshness,
             load_run=load.run if load else 0,

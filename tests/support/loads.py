@@ -42,4 +42,4 @@ def load_view(
     control.finish_load(run.run, written, finished)
     book.move(run.run, READY, "test", finished)
     discard(settings, run.run)
-    return BatchLoad(run.run, view.name, view.version, cut, written, finished)
+    return BatchLoad(run.run, view.name, view.version, cut, written, finished, now)

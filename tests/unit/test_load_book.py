@@ -60,6 +60,15 @@ def test_a_load_is_remembered_as_it_was_begun_and_pinned(book: LoadBook) -> None
         book.get(99)
 
 
+def test_a_finished_load_says_as_of_when_it_wrote_rows(control: ControlPlane, book: LoadBook) -> None:
+    pinned, bare = _begin(book), _begin(book)
+    book.pin(pinned.run, Pins(7, 2, 99, "files", None))
+    for run in (pinned, bare):
+        control.finish_load(run.run, 3, 500)
+    assert [item.as_of for item in control.finished_loads("card_spend", "abc")] == [None, 99]
+    assert control.last_load("card_spend", "abc") == control.finished_loads("card_spend", "abc")[0]
+
+
 @pytest.mark.parametrize("over", [READY, CANCELLED])
 def test_a_load_that_is_over_stays_so(book: LoadBook, over: str) -> None:
     run = _begin(book).run

@@ -33,7 +33,7 @@ ROWS = cast("RowView", catalog.LATEST)
 
 NOON = micros(datetime(2026, 5, 4, 12, tzinfo=UTC))
 Q = NOON + 50 * MINUTE
-STREAM = Delivery(since=0, load_cut=None, loaded_at=None, certified={0: 1000, 1: 1000}, freshness=DAY)
+STREAM = Delivery(since=0, load_cut=None, rows_at=None, certified={0: 1000, 1: 1000}, freshness=DAY)
 
 
 def event(number: int, at: int, amount: int = 100, delay: int = SECOND, partition: int = 0, card: int = 1) -> Event:
@@ -80,12 +80,12 @@ def test_late_counts_only_what_the_stream_owns() -> None:
 
 
 def test_what_a_batch_load_has_covered_is_no_longer_late() -> None:
-    loaded = replace(STREAM, load_cut=Q - MINUTE, loaded_at=Q)
+    loaded = replace(STREAM, load_cut=Q - MINUTE, rows_at=Q)
     assert explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), loaded).cause is Cause.UNEXPLAINED
 
 
 def test_what_came_after_the_cut_of_the_batch_load_is_late_in_its_tiles_too() -> None:
-    loaded = replace(STREAM, since=NOON + 30 * MINUTE, load_cut=NOON + 20 * MINUTE, loaded_at=NOON + 21 * MINUTE)
+    loaded = replace(STREAM, since=NOON + 30 * MINUTE, load_cut=NOON + 20 * MINUTE, rows_at=NOON + 21 * MINUTE)
     assert explain(hourly([ON_TIME, LATE, FRESH], [ON_TIME, FRESH]), loaded).cause is Cause.LATE
     assert explain(hourly([ON_TIME, LATE, FRESH], [FRESH]), loaded).cause is Cause.UNEXPLAINED
 
@@ -181,7 +181,7 @@ def test_a_removed_event_may_be_that_of_any_subject_it_does_not_name_any_more() 
 def test_an_erased_row_that_a_load_had_to_replace_is_unexplained() -> None:
     gone = event(9, NOON + 20 * MINUTE, 50)
     found = replace(latest([ON_TIME], gone, 50), erased=[gone], erasures=[Erasure("merchant_id", "m", NOON + HOUR, 4)])
-    loaded = replace(STREAM, load_cut=Q, loaded_at=Q, load_run=4)
+    loaded = replace(STREAM, load_cut=Q, rows_at=Q, load_run=4)
     assert explain(found, loaded).cause is Cause.ERASED
     assert explain(found, replace(loaded, load_run=5)).cause is Cause.UNEXPLAINED
 

@@ -14,7 +14,7 @@ from coeval_parity.past_causes import explain_past
 from coeval_parity.result import Cause
 from coeval_pipelines.catalog.expressions import parse_condition
 from coeval_pipelines.control import BatchLoad, Certificate, Deployment
-from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, SOURCE, VIEW, Q, event, hourly
+from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, ROWS, SOURCE, VIEW, Q, event, hourly
 
 STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())
 
@@ -63,3 +63,17 @@ def test_what_nobody_delivered_beside_another_cause_is_not_called_late() -> None
     half = replace(STREAMED, deployment=Deployment(VIEW.name, VIEW.version, "h", NOON + 30 * MINUTE, 0))
     verdict = explain_past(found, half)
     assert (verdict.cause, verdict.also) == (Cause.DEFINITION, (Cause.STALE,))
+
+
+def test_a_row_of_a_batch_source_is_missing_only_if_the_load_did_not_see_it_yet() -> None:
+    during = event(2, NOON + 20 * MINUTE, 77)
+    batch = replace(ROWS, stream=False)
+    log = [ON_TIME, during]
+    view, stored = narrowed(batch, "amount"), Stored({}, ON_TIME.order)
+    found = Case(view, SOURCE, "amount", (1,), Q, 250, 77, stored, log)
+    # It became visible while the load ran, which is over a minute later.
+    load = replace(_load(5, NOON, during.available_at + MINUTE), as_of=during.available_at - 1)
+    history = History(batch, None, (load,), ())
+    assert explain_past(found, history).cause is Cause.IN_FLIGHT
+    seen = replace(load, as_of=during.available_at)
+    assert explain_past(found, replace(history, loads=(seen,))).cause is Cause.UNEXPLAINED

@@ -68,7 +68,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class BatchLoad:
-    """A finished batch load: `run` is its epoch; it wrote the tiles that were final at `cut` of the log."""
+    """A finished batch load: `run` is its epoch; it wrote the tiles that were final at `cut` of the log.
+
+    It wrote the rows that were visible at `as_of` (microseconds UTC; None: that was not written down).
+    """
 
     run: int
     view: str
@@ -76,6 +79,12 @@ class BatchLoad:
     cut: int
     written: int
     finished_at: int
+    as_of: int | None = None
+
+    @property
+    def rows_at(self) -> int:
+        """The latest instant at which the rows that it wrote can have become visible."""
+        return self.finished_at if self.as_of is None else self.as_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,20 +177,13 @@ class ControlPlane:
 
     def last_load(self, view: str, version: str) -> BatchLoad | None:
         """The latest finished batch load of a view version."""
-        table = schema.LOADS
-        query = sa.select(table).where(
-            table.c.view == view, table.c.version == version, table.c.finished_at.is_not(None)
-        )
-        row = self._first(query.order_by(table.c.run.desc()).limit(1))
-        return None if row is None else BatchLoad(**row._asdict())
+        row = self._first(_finished(view, version).limit(1))
+        return None if row is None else _load(row)
 
     def finished_loads(self, view: str, version: str) -> tuple[BatchLoad, ...]:
         """The finished batch loads of a view version, newest first."""
-        table = schema.LOADS
-        mine = (table.c.view == view, table.c.version == version, table.c.finished_at.is_not(None))
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(table).where(*mine).order_by(table.c.run.desc()))
-            return tuple(BatchLoad(**row._asdict()) for row in rows)
+            return tuple(map(_load, connection.execute(_finished(view, version))))
 
     def record_certificate(self, certificate: Certificate) -> None:
         """Keep a progress certificate."""
@@ -300,3 +293,16 @@ def _parity_totals(row: sa.Row[Any]) -> Mapping[str, Any]:
 
 def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:
     return {int(key): value for key, value in mapping.items()}
+
+
+def _finished(view: str, version: str) -> sa.Select[Any]:
+    loads, runs = schema.LOADS, schema.LOAD_RUNS
+    joined = sa.select(loads, runs.c.pins).outerjoin(runs, loads.c.run == runs.c.run)
+    mine = (loads.c.view == view, loads.c.version == version, loads.c.finished_at.is_not(None))
+    return joined.where(*mine).order_by(loads.c.run.desc())
+
+
+def _load(row: sa.Row[Any]) -> BatchLoad:
+    values = row._asdict()
+    pins = json.loads(values.pop("pins") or "{}")
+    return BatchLoad(**values, as_of=pins.get("as_of"))
