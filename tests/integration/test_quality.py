@@ -236,6 +236,10 @@ def test_values_that_rules_observe_are_not_kept(world: World) -> None:
     rules = [
         {"type": "expect_column_max_to_be_between", "kwargs": {"column": "amount", "max_value": 1}},
         {"type": "expect_column_distinct_values_to_be_in_set", "kwargs": {"column": "note", "value_set": ["x"]}},
+        {
+            "type": "expect_column_quantile_values_to_be_between",
+            "kwargs": {"column": "points", "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[-2, -1]]}},
+        },
         {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 10_000}},
     ]
     (suites / "payments.json").write_text(json.dumps({"expectations": rules}))
@@ -244,6 +248,7 @@ def test_values_that_rules_observe_are_not_kept(world: World) -> None:
     assert observed == {
         "expect_column_max_to_be_between": "",
         "expect_column_distinct_values_to_be_in_set": "",
+        "expect_column_quantile_values_to_be_between": "",
         "expect_table_row_count_to_be_between": "200",
     }
     # Of a table of features, keys say which rows are wrong: not in the pages either.

@@ -16,7 +16,7 @@ from coeval_parity.quality.result import Checked
 from coeval_parity.quality.rules import Rule
 
 Position = tuple[Any, ...]
-_COUNTED = ("_count_", "_proportion_", "_type")
+_COUNTED = ("expect_table_", "_count_", "_proportion_", "_type")
 """In the names of expectations that observe no value of the data."""
 _COUNTS = (
     "element_count",
@@ -105,6 +105,8 @@ class Pages:
 
         for item in found.results:
             item.result = _without_values(item.expectation_config.type, item.result)
+            item.success = bool(item.success)  # Some expectations give numpy's, which is not written.
+        found.success = bool(found.success)
         run = RunIdentifier(run_time=datetime.now(UTC))
         found.meta |= {"run_id": run, "validation_time": run.run_time}
         key = ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, batch)
