@@ -164,11 +164,11 @@ def _by_view(
                     left_out[f"of {name} that need events the log has let go"] += 1
                 else:
                     _add(served.views.setdefault(name, _Answers()), view, response)
-    known = {name for item in found.values() if item for name in item.manifest.views}
-    if wanted - known:
+    names = {name for item in found.values() if item for name in item.manifest.views}
+    if wanted - names:
         raise UnknownFeatureError(
-            f"There is no view {', '.join(sorted(wanted - known))}, now or where anything was served.",
-            f"Known: {', '.join(sorted(known))}.",
+            f"There is no view {', '.join(sorted(wanted - names))}, now or where anything was served.",
+            f"Known: {', '.join(sorted(names))}.",
         )
     notes = tuple(f"{count:,} responses {why} are not compared" for why, count in left_out.items())
     return [item for item in found.values() if item and item.views], notes
