@@ -37,10 +37,10 @@ def run(
     sample: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of keys to compare.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Which keys are in the sample.")] = 0,
 ) -> None:
-    """Compare every stored value with the log; exit 1 if a difference is neither in flight nor late.
+    """Compare stored values with the log; exit 1 if one differs without a benign cause, or too many are late.
 
-    A log of up to some million rows is read in this process, with what its topic holds beyond it; a larger one by
-    Spark, which reads the topic into the log first.
+    What takes up to 4 GB of memory is computed in this process, with what the topics hold beyond the log; more than
+    that by Spark, which reads the topics into the log first.
 
     Example: coeval parity run household_spend --sample 0.1
     """

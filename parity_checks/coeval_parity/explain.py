@@ -184,12 +184,24 @@ def _producer_ahead(case: Case, delivery: Delivery, visible: Sequence[Event]) ->
     word = sorted_by_order([*map(change, visible)]) if rows else as_streamed(case, delivery, visible, change)
     tiles = tiles_of(case, delivery, word)
     gone = {order for tile in tiles for order in tile.omitted}
-    stored = not rows or case.stored.row in {event.order for event in word}
+    stored = case.stored.row in {e.order for e in word} if rows else _ahead_is_stored(case, delivery, visible, change)
     kept = sorted_by_order([event for event in word if event.order not in gone])
     if stored and all(tile.sound for tile in tiles) and reproduces(case, kept):
         ahead = [event for event in visible if event.declared_ts > event.event_ts]
         proof = f"Taking {len(ahead)} producers' clocks that were ahead at their word gives exactly the served value."
         yield Verdict(Cause.CLOCK, proof, min(event.available_at for event in ahead), {}, tiles)
+
+
+def _ahead_is_stored(
+    case: Case, delivery: Delivery, visible: Sequence[Event], change: Callable[[Event], Event]
+) -> bool:
+    """Whether the store has the tiles ahead of the read that changed events of the stream fall in."""
+    assert isinstance(case.view, WindowedView)
+    hop = case.view.aggregates[0].hop
+    slots = case.stored.tiles.get(hop, {})
+    streamed = [e for e in visible if not is_of_batch(case, delivery, e) and not delivery.in_flight(e)]
+    tiles = {change(event).event_ts // hop for event in streamed}
+    return all(tile in slots for tile in tiles if tile > (case.q - 1) // hop)
 
 
 def sorted_by_order(events: Sequence[Event]) -> list[Event]:

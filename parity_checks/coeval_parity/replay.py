@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coeval.errors import UsageError
+from coeval.errors import UnknownFeatureError, UsageError
 from coeval.online.result import Column, Status
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import Field, View
+from coeval.spec.model import EventSource, Field, View
 from coeval.spec.types import Kind, Physical
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, Values, compare
@@ -41,7 +41,9 @@ from coeval_parity.served import Response, forget_erased, ingest_served, names_e
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.choice import AUTO
+from coeval_pipelines.offline.retention import reach
 from coeval_pipelines.streaming.names import changelog_topic
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def run_replay(
     first. Derived features and those that describe a person are not logged in a way that can be computed again.
 
     Raises:
-        UsageError: there is no response in the span.
+        UnknownFeatureError: there is no such view.
+        UsageError: there is no response in the span that can be compared.
         BrokerError, EngineError: a component is missing or fails.
     """
     say = on_progress or (lambda message: None)
@@ -106,7 +109,10 @@ def run_replay(
     with closing(ControlPlane.open(settings)) as control:
         answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
         if not answers:
-            raise UsageError("No response was logged in that span.", "Log some: COEVAL_SERVER__SERVING_LOG=0.01")
+            what = f"No response{' of ' + ', '.join(views) if views else ''} can be compared in that span"
+            raise UsageError(
+                "; ".join((what, *notes)) + ".", "Take another span, or log some: COEVAL_SERVER__SERVING_LOG=0.01"
+            )
         judged: list[tuple[ViewParity, Judged]] = []
         for item in answers:
             judged += _replayed(settings, item, manifest, control, wanted, spark, say, ingest=ingest)
@@ -137,6 +143,8 @@ def _by_view(
     """The responses by manifest and view; what was left out, in words."""
     found: dict[str, _Served | None] = {manifest.hash: _Served(manifest)}
     erasures = ErasureTable(settings, manifest.tenant).erasures()
+    journals = [ingest_journal(settings, manifest.tenant, source.name) for source in manifest.event_sources]
+    begins = {source.name: book.begins() for source, book in zip(manifest.event_sources, journals, strict=True)}
     left_out: dict[str, int] = defaultdict(int)
     for response in responses(settings, manifest, span.since, span.until):
         if response.manifest not in found:
@@ -148,11 +156,31 @@ def _by_view(
         elif names_erased(manifest, response.entities, erasures):
             left_out["of erased subjects"] += 1
         else:
-            for name in {feature.partition("__")[0] for feature in response.features}:
-                if name in served.manifest.views and (not wanted or name in wanted):
-                    _add(served.views.setdefault(name, _Answers()), served.manifest.views[name], response)
+            for name in sorted({feature.partition("__")[0] for feature in response.features}):
+                view = served.manifest.views.get(name)
+                if view is None or (wanted and name not in wanted):
+                    continue
+                if _is_let_go(served.manifest, view, response.at, begins.get(view.source)):
+                    left_out[f"of {name} that need events the log has let go"] += 1
+                else:
+                    _add(served.views.setdefault(name, _Answers()), view, response)
+    names = {name for item in found.values() if item for name in item.manifest.views}
+    if wanted - names:
+        raise UnknownFeatureError(
+            f"There is no view {', '.join(sorted(wanted - names))}, now or where anything was served.",
+            f"Known: {', '.join(sorted(names))}.",
+        )
     notes = tuple(f"{count:,} responses {why} are not compared" for why, count in left_out.items())
     return [item for item in found.values() if item and item.views], notes
+
+
+def _is_let_go(manifest: Manifest, view: View, at: int, begins: int | None) -> bool:
+    """Whether a value needs events from before the instant at which the log begins (None: it has them all)."""
+    source = manifest.sources[view.source]
+    if begins is None or not isinstance(source, EventSource):
+        return False
+    back = reach(view, source)
+    return back is None or at - back < begins
 
 
 def _add(answers: _Answers, view: View, response: Response) -> None:

@@ -33,6 +33,8 @@ class Cause(StrEnum):
     """No counterfactual reproduces the served value."""
 
 
+SAMPLE = "a sample"
+"""How the note begins that says which keys were looked at."""
 BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE, Cause.ERASED})
 """Causes that may occur in a sound system, within bounds. Every other cause has a budget of 0."""
 
@@ -260,8 +262,13 @@ class ParityResult:
     def breaches(self) -> tuple[str, ...]:
         """Every budget that is overdrawn; the run passes where there is none."""
         if not self.compared:
-            return ("nothing was compared: neither the log nor the store holds a key",)
+            return (f"nothing was compared: neither the log nor the store holds a key{self._sampled}",)
         return tuple(breach for view in self.views for breach in view.breaches())
+
+    @property
+    def _sampled(self) -> str:
+        sample = next((note for note in self.notes if note.startswith(SAMPLE)), "")
+        return f" of {sample}; take a greater --sample" if sample else ""
 
     @property
     def passed(self) -> bool:

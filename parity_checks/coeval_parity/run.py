@@ -26,7 +26,7 @@ from coeval_parity.expected import Log
 from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
 from coeval_parity.online_state import Chosen, Clock, Look, look
 from coeval_parity.report import write_report
-from coeval_parity.result import BENIGN, Mismatch, ParityResult
+from coeval_parity.result import BENIGN, SAMPLE, Mismatch, ParityResult
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
@@ -54,7 +54,7 @@ class Sample:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the result says of it."""
-        return (f"a sample of {self.share:.4g} of the keys, seed {self.seed}",) if self.share < 1 else ()
+        return (f"{SAMPLE} of {self.share:.4g} of the keys, seed {self.seed}",) if self.share < 1 else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from coeval.errors import BrokerError, UsageError
+from coeval.errors import BrokerError, UnknownFeatureError, UsageError
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
 from coeval.spec.time import DAY, HOUR, MINUTE
@@ -16,6 +16,7 @@ from coeval_parity.replay import Span, run_replay
 from coeval_parity.result import Cause, ParityResult
 from coeval_parity.served import ingest_served, responses
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.intake import ServedLog
 from tests.support.parity_world import CUT, PATIENT, SINCE, Kept, World, new_world, serve
@@ -102,6 +103,24 @@ def test_a_response_that_was_changed_is_unexplained(world: World) -> None:
 def test_a_span_without_responses_is_refused(world: World) -> None:
     with pytest.raises(UsageError, match="No response"):
         _replay(world, Span(until=SINCE - DAY))
+
+
+def test_a_misspelt_view_is_refused(world: World) -> None:
+    with pytest.raises(UnknownFeatureError, match="no view card_spent"):
+        run_replay(world.settings, world.manifest, Span(), ["card_spent"], wanted="local")
+
+
+def test_responses_that_need_events_which_were_let_go_are_left_out_and_counted(world: World) -> None:
+    book = ingest_journal(world.settings, world.manifest.tenant, world.source.name)
+    book.let_go(CUT - 30 * DAY)
+    some = _replay(world)
+    book.let_go(world.q)
+    with pytest.raises(UsageError, match="need events the log has let go are not compared"):
+        _replay(world)
+    (book._directory / "begins.json").unlink()
+    notes = " ".join(some.notes)
+    assert "need events the log has let go" in notes
+    assert 0 < some.compared < _replay(world).compared
 
 
 def test_what_was_served_of_an_erased_subject_is_forgotten(world: World) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from coeval.reference.oracle import is_late, key_of, value_at
@@ -387,6 +387,7 @@ def test_an_edited_tile_is_never_explained_away(seed: int, feature: str) -> None
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(FEATURES))
+@example(364, "count_1h")
 def test_a_lost_event_is_never_explained_away(seed: int, feature: str) -> None:
     rng, events, key, q = _world(seed)
     hop = next(item.hop for item in VIEW.aggregates if item.feature == feature)

@@ -18,6 +18,7 @@ from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
 from coeval_parity.report import advice, render_html, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
+from coeval_parity.run import Sample
 from coeval_parity.text import print_result
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
@@ -109,7 +110,10 @@ def test_a_view_that_is_not_ready_fails_the_run() -> None:
 
 
 def test_a_run_that_compared_nothing_does_not_pass() -> None:
-    assert not result((view("card_spend", [], keys=0), [])).passed
+    empty = result((view("card_spend", [], keys=0), []))
+    assert not empty.passed
+    sampled = replace(empty, notes=Sample(0.01).notes)
+    assert "of a sample of 0.01 of the keys, seed 0; take a greater --sample" in sampled.breaches[0]
 
 
 def test_the_document_loses_nothing_that_a_reader_needs() -> None:
