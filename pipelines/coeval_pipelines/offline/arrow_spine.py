@@ -17,7 +17,7 @@ from coeval.errors import NeedsSparkError, UsageError
 from coeval.spec.model import Field
 from coeval.spec.time import DAY
 from coeval_pipelines.offline.arrow_events import column_type
-from coeval_pipelines.offline.arrow_files import INSTANT, Files, delta_files, parquet_files
+from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import given_type, physical_array, sql_name
 from coeval_pipelines.offline.spine_rules import (
