@@ -112,9 +112,9 @@ def test_a_misspelt_view_is_refused(world: World) -> None:
 
 def test_responses_that_need_events_which_were_let_go_are_left_out_and_counted(world: World) -> None:
     book = ingest_journal(world.settings, world.manifest.tenant, world.source.name)
-    book.let_go(CUT - 30 * DAY)
+    book.let_go(CUT - 30 * DAY, 0)
     some = _replay(world)
-    book.let_go(world.q)
+    book.let_go(world.q, 0)
     with pytest.raises(UsageError, match="need events the log has let go are not compared"):
         _replay(world)
     (book._directory / "begins.json").unlink()
