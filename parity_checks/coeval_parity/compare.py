@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coeval.online.result import Column, Status
-from coeval.spec.types import DataType, Kind
+from coeval.spec.types import DataType, Kind, Physical
 
 TOLERANCE = 1e-9
 """Relative, and of float64 only."""
@@ -120,3 +120,11 @@ def _smape(
     magnitude = (np.abs(served[both].astype(np.float64)) + np.abs(expected[both].astype(np.float64))) / unit
     parts = np.divide(2 * difference[both], magnitude, out=np.zeros(len(magnitude)), where=magnitude > 0)
     return float(parts.mean())
+
+
+def value_in(column: Column | Values, row: int) -> Physical:
+    """The physical value in a row of a column, as Python has it; None for null."""
+    if column.null[row]:
+        return None
+    value = column.values[row]
+    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]

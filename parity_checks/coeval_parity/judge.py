@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
-from coeval.online.result import Column
 from coeval.reference.oracle import seen_by
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
 from coeval.spec.records import Event
-from coeval.spec.types import Physical, to_logical
+from coeval.spec.types import to_logical
 from coeval_parity.cases import read_evidence
-from coeval_parity.compare import Outcome, Values
+from coeval_parity.compare import Outcome, value_in
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, visible_of
 from coeval_parity.expected import Events, Log
@@ -171,8 +170,8 @@ def _named(view: View, key: str) -> str:
 def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str) -> None:
     second, index = found.second, found.index
     key = second.served.keys[index]
-    served = _value(screened.served.columns[feature], found.row)
-    expected = _value(screened.expected[feature], found.row)
+    served = value_in(screened.served.columns[feature], found.row)
+    expected = value_in(screened.expected[feature], found.row)
     first = replace(found.before, feature=feature, served=served, expected=expected)
     if near(first, served, expected):
         docket.within[feature] += 1
@@ -180,7 +179,7 @@ def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str
     if not near(first, oracle_value(first), expected):
         docket.enter(first, key, _explained(docket, first, second), _symptom(first))
         return
-    again = replace(found.again, feature=feature, served=_value(second.served.columns[feature], index))
+    again = replace(found.again, feature=feature, served=value_in(second.served.columns[feature], index))
     case = replace(again, expected=oracle_value(again))
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
@@ -194,13 +193,6 @@ def _explained(docket: Docket, case: Case, second: Look) -> Verdict:
 
 def _symptom(case: Case) -> Symptom:
     return symptom_of(case.served, case.expected)
-
-
-def _value(column: Column | Values, row: int) -> Physical:
-    if column.null[row]:
-        return None
-    value = column.values[row]
-    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]
 
 
 def earliest_of(view: View, screened: Screened) -> int | None:
@@ -231,7 +223,7 @@ def _not_ready(view: View, screened: Screened) -> Mismatch:
         key=key,
         entity=entity(view, decode_key(view.key, key)),
         served=None,
-        expected=to_logical(feature.type, _value(screened.expected[feature.name], 0)),
+        expected=to_logical(feature.type, value_in(screened.expected[feature.name], 0)),
         cause=Cause.UNEXPLAINED,
         symptom=Symptom.UNAVAILABLE,
         proof=f"Version {view.version} has no ready marker in the store: readers say UNAVAILABLE for every key.",

@@ -24,7 +24,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field, View
 from coeval.spec.types import Kind, Physical
 from coeval_parity.cases import read_evidence
-from coeval_parity.compare import Comparison, Values, compare
+from coeval_parity.compare import Comparison, compare, value_in
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
 from coeval_parity.evidence import Case, visible_of
@@ -35,7 +35,7 @@ from coeval_parity.online_state import Look, Served
 from coeval_parity.past import History, history_of
 from coeval_parity.past_causes import explain_past
 from coeval_parity.report import render_html
-from coeval_parity.result import BENIGN, ParityResult, ViewParity
+from coeval_parity.result import ParityResult, ViewParity, worst_first
 from coeval_parity.screen import Screened
 from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
@@ -120,7 +120,7 @@ def run_replay(
         at=max(max(found.at) for item in answers for found in item.views.values()),
         manifest_hash=manifest.hash,
         views=tuple(view for view, _ in judged),
-        mismatches=tuple(sorted((entry for _, item in judged for entry in item.kept), key=_worst_first)),
+        mismatches=tuple(sorted((entry for _, item in judged for entry in item.kept), key=worst_first)),
         omitted=sum(item.omitted for _, item in judged),
         seconds=time.monotonic() - started,
         notes=notes,
@@ -131,10 +131,6 @@ def run_replay(
     result = replace(result, report=str(path))
     path.write_text(render_html(result))
     return result
-
-
-def _worst_first(item: Any) -> tuple[bool, str, str, str]:
-    return item.cause in BENIGN, item.view, item.key, item.feature
 
 
 def _by_view(
@@ -278,18 +274,11 @@ def _judge_value(docket: Docket, screened: Screened, base: Case, key: str, row: 
     case = replace(
         base,
         feature=name,
-        served=_value(screened.served.columns[name], row),
-        expected=_value(screened.expected[name], row),
+        served=value_in(screened.served.columns[name], row),
+        expected=value_in(screened.expected[name], row),
     )
     if near(case, case.served, case.expected):
         docket.within[name] += 1
         return
     verdict = explain_past(replace(case, view=narrowed(case.view, name)), past)
     docket.enter(case, key, verdict, symptom_of(case.served, case.expected))
-
-
-def _value(column: Column | Values, row: int) -> Physical:
-    if column.null[row]:
-        return None
-    value = column.values[row]
-    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]

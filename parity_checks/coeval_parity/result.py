@@ -305,3 +305,8 @@ class ParityResult:
     def failing(self) -> tuple[Mismatch, ...]:
         """The differences that fail the run."""
         return tuple(item for item in self.mismatches if item.cause not in BENIGN)
+
+
+def worst_first(item: Mismatch) -> tuple[bool, str, str, str]:
+    """The order in which differences are shown: those that fail the run before those that do not."""
+    return item.cause in BENIGN, item.view, item.key, item.feature

@@ -26,7 +26,7 @@ from coeval_parity.expected import Log
 from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
 from coeval_parity.online_state import Chosen, Clock, Look, look
 from coeval_parity.report import write_report
-from coeval_parity.result import BENIGN, SAMPLE, Mismatch, ParityResult
+from coeval_parity.result import SAMPLE, ParityResult, worst_first
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
@@ -178,12 +178,8 @@ def _result(
         at=run.clock(),
         manifest_hash=run.manifest.hash,
         views=views,
-        mismatches=tuple(sorted((entry for item in judged for entry in item.kept), key=_worst_first)),
+        mismatches=tuple(sorted((entry for item in judged for entry in item.kept), key=worst_first)),
         omitted=sum(item.omitted for item in judged),
         seconds=elapsed,
         notes=(*run.sample.notes, *notes),
     )
-
-
-def _worst_first(item: Mismatch) -> tuple[bool, str, str, str]:
-    return item.cause in BENIGN, item.view, item.key, item.feature

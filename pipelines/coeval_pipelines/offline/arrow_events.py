@@ -40,6 +40,10 @@ from coeval_pipelines.offline.tables import (
 _POSITION = ("event_ts", "available_at", "partition", "offset")
 
 
+BEGINNING = -(2**62)
+"""Before every event."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Which rows are needed: those that happened from `since` up to `until`, and were known by then (microseconds)."""

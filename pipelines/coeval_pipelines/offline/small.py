@@ -30,7 +30,7 @@ from coeval.spec.model import (
     with_columns,
 )
 from coeval_pipelines.arrow import physical_numpy, single
-from coeval_pipelines.offline.arrow_events import Facts, Span, source_facts
+from coeval_pipelines.offline.arrow_events import BEGINNING, Facts, Span, source_facts
 from coeval_pipelines.offline.arrow_spine import CheckedSpine, checked
 from coeval_pipelines.offline.asked import Asked, Inputs
 from coeval_pipelines.offline.asof_kernel import latest_events
@@ -43,8 +43,6 @@ from coeval_pipelines.quarantine import check_quarantine
 FactsOf: TypeAlias = Callable[[EventSource | BatchSource, frozenset[str], Span], Facts]
 """What reads the rows of a source: these columns of it, and as much as a span needs."""
 
-_BEGINNING = -(2**62)
-"""Before every event."""
 _BATCH = 50_000
 """Rows that a derived function is given at once, as Spark gives them."""
 _PART = 1_000_000
@@ -124,7 +122,7 @@ def _since(view: View, spine: CheckedSpine) -> int:
     """The time before which an event decides nothing: the reach of the longest window and its tile, or the ttl's."""
     if isinstance(view, WindowedView):
         return spine.earliest - view.reach
-    return spine.earliest - view.ttl if view.ttl else _BEGINNING
+    return spine.earliest - view.ttl if view.ttl else BEGINNING
 
 
 def _view_features(

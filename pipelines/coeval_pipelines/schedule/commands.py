@@ -131,10 +131,10 @@ def _run_line(item: dict[str, Any]) -> list[str]:
     return [number, item["job"], _short(item["started_at"]), took, item["outcome"], *last_words]
 
 
-def _iso(instant: int | None) -> str | None:
-    from datetime import UTC, datetime
+def _iso(at: int | None) -> str | None:
+    from coeval.spec.types import instant
 
-    return None if instant is None else datetime.fromtimestamp(instant / 1e6, tz=UTC).isoformat()
+    return None if at is None else instant(at).isoformat()
 
 
 def _short(text: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from coeval.spec.time import HOUR, MINUTE
+from coeval.spec.types import instant
 from coeval_pipelines.schedule.book import DONE, Problem, RunEntry
 
 
@@ -81,9 +81,9 @@ def _since(problem: Problem, entry: RunEntry) -> str:
     return f"{length / HOUR:.1f} h" if length >= HOUR else f"{length / MINUTE:.0f} min"
 
 
-def _clock(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _clock(at: int) -> str:
+    return instant(at).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _iso(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1e6, tz=UTC).isoformat()
+def _iso(at: int) -> str:
+    return instant(at).isoformat()

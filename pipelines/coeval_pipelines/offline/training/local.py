@@ -19,7 +19,7 @@ from coeval.settings import Settings
 from coeval.spec.model import BatchSource, EventSource
 from coeval.spec.time import duration
 from coeval.training import Labels
-from coeval_pipelines.offline.arrow_events import Span, batch_rows, source_facts
+from coeval_pipelines.offline.arrow_events import BEGINNING, Span, batch_rows, source_facts
 from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_files
 from coeval_pipelines.offline.arrow_spine import CheckedSpine, checked, normalised, read_table
 from coeval_pipelines.offline.asked import Asked, Inputs
@@ -31,8 +31,6 @@ from coeval_pipelines.offline.training.digest import row_digests
 from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
 from coeval_pipelines.offline.training.labels import delay_of, label_rule
 from coeval_pipelines.offline.training.summary import Summary
-
-_BEGINNING = -(2**62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class LocalEngine:
 
     def late(self, asked: Asked, source: EventSource, inputs: Inputs, until: int) -> tuple[int, dict[str, int]]:
         """The events of a source before an instant, and by granularity those that came after their tile was final."""
-        span = Span(_BEGINNING, until - 1, "final")
+        span = Span(BEGINNING, until - 1, "final")
         facts = source_facts(self.settings, asked.manifest, source, (), inputs, span)
         views = [view for view in asked.manifest.windowed_views if view.source == source.name]
         late = {}
