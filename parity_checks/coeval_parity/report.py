@@ -154,7 +154,7 @@ def _advice(result: ParityResult, cause: Cause) -> Advice | None:
     if not counts:
         return None
     times = [item.since for item in result.mismatches if item.cause is cause and item.since is not None]
-    over = any(view.late_share > view.late_limit for view in result.views) if cause is Cause.LATE else False
+    over = any(item.over and item.budget.cause == cause for view in result.views for item in view.budgets)
     return Advice(
         cause=str(cause),
         failing=over or cause not in BENIGN,

@@ -107,7 +107,8 @@ def run_parity(
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
         path = html or settings.home / "reports" / "parity.html"
         result = replace(result, report=str(path))
-        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result))
+        checks = result.checks(run.sample.share, run.sample.seed)
+        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result), checks)
         result = replace(result, run=number)
         write_report(control, result, path)
         return result
