@@ -17,8 +17,8 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.columns import quoted
-from coeval_pipelines.offline.log_files import KINDS, TableFiles, look, pins, purge
-from coeval_pipelines.offline.tables import payload, table_path
+from coeval_pipelines.offline.log_files import TableFiles, look, pins, purge
+from coeval_pipelines.offline.tables import SOURCE_TABLES, payload, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,7 +59,7 @@ def compact(
     done = []
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP):
-        for kind in KINDS:
+        for kind in SOURCE_TABLES:
             path = table_path(settings, manifest, kind, source.name)
             before = look(path)
             if before is None:

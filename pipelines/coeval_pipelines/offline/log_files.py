@@ -18,9 +18,6 @@ from coeval_pipelines.offline.training.registry import kept_sets
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-KINDS = ("log", "rejects", "duplicates", "removed", "dropped")
-"""The tables of a source."""
-
 
 @dataclass(frozen=True, slots=True)
 class TableFiles:

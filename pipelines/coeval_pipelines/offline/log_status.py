@@ -11,8 +11,8 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.types import instant
 from coeval_pipelines.journal import IngestReport, ingest_journal
-from coeval_pipelines.offline.log_files import KINDS, TableFiles, look, pins
-from coeval_pipelines.offline.tables import table_path
+from coeval_pipelines.offline.log_files import TableFiles, look, pins
+from coeval_pipelines.offline.tables import SOURCE_TABLES, table_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class LogState:
 def log_state(settings: Settings, manifest: Manifest, source: EventSource) -> LogState:
     """The state of a source's log."""
     book = ingest_journal(settings, manifest.tenant, source.name)
-    tables = {kind: look(table_path(settings, manifest, kind, source.name)) for kind in KINDS}
+    tables = {kind: look(table_path(settings, manifest, kind, source.name)) for kind in SOURCE_TABLES}
     return LogState(
         report=book.total(),
         tables={kind: item for kind, item in tables.items() if item is not None},

@@ -28,6 +28,7 @@ from coeval_pipelines.offline.sorting import REJECTS_SCHEMA, duplicates_schema, 
 from coeval_pipelines.offline.tables import (
     ENVELOPE,
     FILE,
+    SOURCE_TABLES,
     append_once_more,
     latest_version,
     log_schema,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 KEEP_HOURS = 24
 """How long a training set may go on reading files that were replaced."""
-_KINDS = ("log", "duplicates", "rejects", "dropped", "removed")
 _SCHEMAS = {
     "log": log_schema,
     "duplicates": duplicates_schema,
@@ -96,7 +96,7 @@ def remove_erased(
         job = _Job(spark, settings, manifest, source, erasures)
         if not dry_run:
             job.keep_identities()
-        return [job.clear(kind, keep_hours, dry_run) for kind in _KINDS if job.has(kind)]
+        return [job.clear(kind, keep_hours, dry_run) for kind in SOURCE_TABLES if job.has(kind)]
 
 
 @dataclass(frozen=True, slots=True)

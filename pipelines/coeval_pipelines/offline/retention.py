@@ -19,19 +19,10 @@ from coeval.spec.types import instant
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.compaction import committed
 from coeval_pipelines.offline.log_files import pins, purge
-from coeval_pipelines.offline.tables import latest_version, table_path
+from coeval_pipelines.offline.tables import SOURCE_TABLES, latest_version, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-_OLD = {
-    "log": "event_ts",
-    "duplicates": "event_ts",
-    "removed": "event_ts",
-    "dropped": "event_ts",
-    "rejects": "available_at",
-}
-"""By table, the time that says how old a row is; a reject has none but when it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +59,9 @@ def retain(
     book = ingest_journal(settings, manifest.tenant, source.name)
     with book.locked(UPKEEP), book.locked():
         check_retain(settings, manifests, source, before, now)
-        there = {kind: table_path(settings, manifest, kind, source.name) for kind in _OLD}
+        there = {kind: table_path(settings, manifest, kind, source.name) for kind in SOURCE_TABLES}
         there = {kind: path for kind, path in there.items() if latest_version(path) is not None}
-        rows = {kind: _count(spark, path, f"{_OLD[kind]} < {before}") for kind, path in there.items()}
+        rows = {kind: _count(spark, path, f"{SOURCE_TABLES[kind]} < {before}") for kind, path in there.items()}
         pinned = pins(settings, manifest, source)
         removed = 0
         if not dry_run:
@@ -78,7 +69,7 @@ def retain(
             book.let_go(before, -1 if newest is None else newest)
             for kind, path in there.items():
                 if rows[kind]:
-                    _delete(spark, path, f"{_OLD[kind]} < {before}")
+                    _delete(spark, path, f"{SOURCE_TABLES[kind]} < {before}")
                 removed += purge(path, keep_hours, pinned if kind == "log" else ())
         names = tuple(name for version in sorted(pinned) for name in pinned[version])
         return Retained(source.name, before, rows, names, removed)

@@ -34,6 +34,15 @@ ENVELOPE = {
 }
 """Of every event: its identity, its times (microseconds UTC), its position in the log (files: '', partition -1)."""
 
+SOURCE_TABLES = {
+    "log": "event_ts",
+    "duplicates": "event_ts",
+    "rejects": "available_at",
+    "dropped": "event_ts",
+    "removed": "event_ts",
+}
+"""The kinds of tables that a source has, and the time that says how old a row is (a reject: only when it came)."""
+
 Keep: TypeAlias = "Callable[[DataFrame], DataFrame]"
 
 FILE_PARTITION = -1
