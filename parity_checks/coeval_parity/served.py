@@ -70,7 +70,7 @@ class ServedReport:
 
 def served_path(settings: Settings, tenant: str) -> Path:
     """Where the table is."""
-    return settings.delta / tenant / _TABLE
+    return settings.table_root / tenant / _TABLE
 
 
 def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:

@@ -20,7 +20,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+from coeval.files import is_uri, place
+
 _SECRETS = ("password", "webhooks")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """What this machine is called by itself."""
@@ -189,7 +190,10 @@ class Settings(BaseSettings):
 
     environment: Literal["dev", "staging", "prod"] = "dev"
     home: Path = Path("var")
-    """State of the local stack, the Delta tables, reports: one directory, git-ignored."""
+    """State of the local stack, journals, reports: one directory, git-ignored."""
+    tables: str = ""
+    """Root of the Delta tables: a directory (a relative one is under `home`), or a URI that Spark reads: s3a://, abfss://,
+    gs://. Default: `delta` under `home`."""
     cache: Path = Path("~/.cache/coeval")
     """Java artefacts, outside the tree."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
@@ -267,12 +271,17 @@ class Settings(BaseSettings):
 
     @property
     def delta(self) -> Path:
-        """Root of the Delta tables."""
+        """Root of what is kept beside the Delta tables, always on a disk: the journals of ingests, the erasures."""
         return self.home.resolve() / "delta"
+
+    @property
+    def table_root(self) -> Path:
+        """Root of the Delta tables; see `coeval.files.place`."""
+        return place(self.data_path(self.tables or "delta"))
 
     def data_path(self, path: str) -> str:
         """Where the files of a source are: absolute paths and URIs as they stand, all others under `home`."""
-        return path if _URI.match(path) or not path else str(self.home.resolve() / path)
+        return path if is_uri(path) or not path else str(self.home.resolve() / path)
 
     @property
     def jars(self) -> Path:

@@ -35,7 +35,7 @@ from coeval_pipelines.offline.commands import register
 from coeval_pipelines.offline.compaction import compact
 from coeval_pipelines.offline.erased import marked_erased
 from coeval_pipelines.offline.event_log import ingest_topic, read_log, totals
-from coeval_pipelines.offline.log_files import data_files, pins
+from coeval_pipelines.offline.log_files import data_files
 from coeval_pipelines.offline.point_in_time import point_in_time
 from coeval_pipelines.offline.removal import remove_erased
 from coeval_pipelines.offline.retention import check_begins
@@ -44,6 +44,7 @@ from coeval_pipelines.offline.small import small_features
 from coeval_pipelines.offline.tables import append, read_whole_log, table_path
 from coeval_pipelines.offline.tiles import batch_tiles, overtaken
 from coeval_pipelines.offline.training.build import Wanted, build
+from coeval_pipelines.offline.training.registry import pins
 from coeval_pipelines.streaming.broker import Broker
 from tests.support import catalog
 from tests.support.events import records

@@ -32,7 +32,6 @@ from coeval.training import Labels, TrainingSet
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.commands import register
-from coeval_pipelines.offline.log_files import pins
 from coeval_pipelines.offline.spine import read_spine
 from coeval_pipelines.offline.tables import append, table_path
 from coeval_pipelines.offline.training import registry
@@ -41,6 +40,7 @@ from coeval_pipelines.offline.training.diff import difference
 from coeval_pipelines.offline.training.engines import chosen
 from coeval_pipelines.offline.training.local import LocalEngine
 from coeval_pipelines.offline.training.rebuild import rebuild
+from coeval_pipelines.offline.training.registry import pins
 from tests.support import catalog
 from tests.support.offline import event_frame, limit_rows, spine_path, write_limits
 from tests.support.training_worlds import MANIFEST, START, World, differences, spine_table, world

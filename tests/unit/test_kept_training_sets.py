@@ -43,9 +43,9 @@ def made() -> World:
     return world(SEED, events=60, rows=20)
 
 
-@pytest.fixture
-def settings(made: World, tmp_path: Path) -> Settings:
-    found = Settings(home=tmp_path)
+@pytest.fixture(params=["disk", "uri"])
+def settings(request: pytest.FixtureRequest, made: World, tmp_path: Path) -> Settings:
+    found = Settings(home=tmp_path, tables=f"file://{tmp_path}/tables" if request.param == "uri" else "")
     write_log(table_path(found, MANIFEST, "log", "payments"), catalog.PAYMENTS, made.payments)
     write_limits(found, made.limits)
     return found
@@ -131,11 +131,12 @@ def test_a_table_that_something_else_wrote_to_is_not_extended(settings: Settings
 def test_what_a_killed_build_or_removal_left_is_listed_and_removed(settings: Settings, spine: pa.Table) -> None:
     home = registry.directory(settings, TENANT)
     _built(settings, spine, "whole")
-    for name in ("first", ".second.removed", ".third.new"):
+    named = {"first": "first", "second": "second" if settings.tables else ".second.removed"}
+    for name in named.values():
         (home / name).mkdir()
         (home / name / "part-0.parquet").touch()
-    assert registry.unfinished(settings, TENANT) == ["first", "second", "third"]
-    for name in ("first", "second", "third", "whole"):
+    assert registry.unfinished(settings, TENANT) == [*named]
+    for name in (*named, "whole"):
         registry.remove(settings, TENANT, name)
     assert [path.name for path in home.glob("*/")] == []
     with pytest.raises(UsageError, match="no training set 'first'"):
@@ -301,6 +302,37 @@ def test_one_instant_has_no_report(settings: Settings, spine: pa.Table) -> None:
     assert build(settings, wanted).report == {}
 
 
+def _assert_only_the_newest_version_is_told(path: Path, version: int) -> None:
+    table = DeltaTable(str(path))
+    assert table.version() == version
+    numbered = [item.name.lstrip(".").partition(".")[0] for item in (path / "_delta_log").iterdir()]
+    assert {int(number) for number in numbered if number.isdigit()} == {version}
+    assert {Path(item).name for item in table.file_uris()} == {item.name for item in path.glob("*.parquet")}
+
+
+def test_what_an_erasure_was_cut_off_from_forgetting_is_forgotten_by_the_next(
+    settings: Settings, spine: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _built(settings, spine).path
+    assert path is not None
+    old = {item.name for item in path.glob("*.parquet")}
+    _erase(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "purge", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            _built(settings, spine)
+    assert old < {item.name for item in path.glob("*.parquet")}
+    extend(settings, _kept(settings), spine.slice(0, 5), None, "local")
+    assert not old & {item.name for item in path.glob("*.parquet")}
+    assert [item.stem for item in sorted((path / "_delta_log").glob("0*.json"))] == [f"{at:020d}" for at in (1, 2)]
+    assert DeltaTable(str(path), version=1).version() == 1
+    assert rebuild(settings, _kept(settings), "local").same
+
+
+def _killed(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("how", ["rebuild", "build"])
 def test_after_an_erasure_nothing_stays_of_the_set_that_was(settings: Settings, spine: pa.Table, how: str) -> None:
     path = _built(settings, spine, "one", _labels()).path
@@ -313,20 +345,9 @@ def test_after_an_erasure_nothing_stays_of_the_set_that_was(settings: Settings, 
     else:
         _built(settings, spine, "one", _labels())
     assert not before & {item.name for item in path.rglob("*.parquet")}
-    assert DeltaTable(str(path)).version() == _kept(settings).version == 0
+    _assert_only_the_newest_version_is_told(path, _kept(settings).version)
     (part,) = _kept(settings).document.lineage["parts"]
-    assert {item.name for item in path.parent.iterdir()} == {"one", ".one.lock"}
+    assert {item.name for item in path.parent.iterdir()} == {"one"}
     if how == "rebuild":
-        found = LocalEngine(settings).stored(path, 0).column("fraud").null_count
+        found = LocalEngine(settings).stored(path, _kept(settings).version).column("fraud").null_count
         assert (part["labels"]["left_out"], part["labels"]["without"]) == (len(spine), {"fraud": found})
-
-
-def test_a_kill_between_the_old_set_and_the_new_loses_none(settings: Settings, spine: pa.Table) -> None:
-    path = _built(settings, spine).path
-    assert path is not None
-    path.rename(path.with_name(".one.new"))
-    path.with_name(".one.removed").mkdir()
-    assert registry.unfinished(settings, TENANT) == ["one"]
-    with registry.locked(path):
-        assert _kept(settings).document.lineage["rows"] == len(spine)
-    assert {item.name for item in path.parent.iterdir()} == {"one", ".one.lock"}

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from coeval.errors import UsageError
+from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure, concerning
 from coeval.spec.manifest import Manifest
@@ -121,7 +121,7 @@ def open_drift_table(settings: Settings, manifest: Manifest | None, name: str, t
         if name.startswith(TRAINING):
             path = table_path(settings, _known(manifest), "training_sets", name.removeprefix(TRAINING))
             return _described(name, delta_files(path), manifest, time)
-        is_delta = latest_version(Path(name)) is not None
+        is_delta = latest_version(place(name)) is not None
         files = delta_files(name) if is_delta else parquet_files(name)
     except (OSError, ValueError) as error:
         raise UsageError(

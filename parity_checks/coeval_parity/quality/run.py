@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from coeval.client import read_manifest
 from coeval.errors import NeedsSparkError, UsageError
+from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
@@ -201,7 +202,7 @@ def _spark_table(run: _Run, name: str) -> Any:
     path = name
     if name.startswith(TRAINING):
         path = str(table_path(run.settings, run.manifest, "training_sets", name.removeprefix(TRAINING)))
-    kind = "delta" if latest_version(Path(path)) is not None else "parquet"
+    kind = "delta" if latest_version(place(path)) is not None else "parquet"
     return run.session().read.format(kind).load(path)
 
 

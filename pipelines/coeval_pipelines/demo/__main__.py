@@ -118,7 +118,7 @@ def _anchor(settings: Settings) -> data.Anchor:
     if anchor is not None:
         print(f"The state in {settings.home} is of {anchor.day}: starting afresh.", file=sys.stderr)
         stack.down(settings)
-        for name in ("backfill", "demo", "local", "delta", "spark", "reports"):
+        for name in ("demo", "local", "delta", "spark", "reports"):
             shutil.rmtree(settings.home / name, ignore_errors=True)
         for name in ("control.db", "manifest.json", "registry.db"):
             (settings.home / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from coeval.errors import MissingExtraError, NeedsSparkError
+from coeval.files import place
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -68,13 +70,14 @@ def delta_files(path: Path | str, version: int | None = None) -> Files:
         raise NeedsSparkError(f"Without Spark the table {path} cannot be read: {_said(error)}", _SPARK) from error
 
 
-def _dataset(table: DeltaTable, place: str) -> ds.Dataset:
+def _dataset(table: DeltaTable, where: str) -> ds.Dataset:
     from deltalake.exceptions import DeltaProtocolError
 
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         raise DeltaProtocolError("its columns are mapped to other names.")
     # Through deltalake's own file system a process that has read something aborts when it ends.
-    here = None if "://" in place else pafs.SubTreeFileSystem(str(Path(place).resolve()), pafs.LocalFileSystem())
+    system, (root,) = _found([where])
+    here = pafs.SubTreeFileSystem(root, system)
     options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
     return table.to_pyarrow_dataset(filesystem=here, parquet_read_options=options)
 
@@ -88,7 +91,7 @@ def _said(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
 
 
-def parquet_files(place: str | list[str]) -> Files:
+def parquet_files(where: str | list[str]) -> Files:
     """A Parquet file, the files of a directory, or these files.
 
     Raises:
@@ -96,18 +99,34 @@ def parquet_files(place: str | list[str]) -> Files:
         ValueError: they are not Parquet files.
         NeedsSparkError: they are not on this machine, or named by a pattern, or in directories of partitions.
     """
-    if isinstance(place, str):
-        _check_place(place)
-    files = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us")
-    data = ds.dataset(place, format=files)
+    if isinstance(where, str):
+        _check_place(where)
+    kind = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us")
+    system, paths = _found([where] if isinstance(where, str) else where)
+    data = ds.dataset(paths[0] if isinstance(where, str) else paths, format=kind, filesystem=system)
     return Files(data, _legacy(next(data.get_fragments(), None)))
 
 
-def _check_place(place: str) -> None:
-    path = Path(place)
+def _found(places: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """The file system that some places are in, and their paths there."""
+    paths = [_place(text) for text in places]
+    if all(isinstance(path, Path) for path in paths):
+        return pafs.LocalFileSystem(), [str(path.resolve()) for path in paths]
+    return pafs.PyFileSystem(pafs.FSSpecHandler(paths[0].fs)), [path.path for path in paths]  # type: ignore[attr-defined]
+
+
+def _place(text: str) -> Path:
+    try:
+        return place(text)
+    except MissingExtraError as error:
+        raise NeedsSparkError(error.reason, f"{_SPARK[:-1]}, or: {error.instruction}") from error
+
+
+def _check_place(text: str) -> None:
+    path = _place(text)
     partitions = path.is_dir() and any("=" in item.name and item.is_dir() for item in path.iterdir())
-    if "://" in place or partitions or (not path.exists() and set("*?[{") & set(place)):
-        raise NeedsSparkError(f"{place} is not a file or a directory of files on this machine.", _SPARK)
+    if partitions or (not path.exists() and set("*?[{") & set(text)):
+        raise NeedsSparkError(f"{text} is not a file or a directory of files.", _SPARK)
 
 
 def _legacy(fragment: Any) -> frozenset[str]:

@@ -17,8 +17,9 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.columns import quoted
-from coeval_pipelines.offline.log_files import TableFiles, look, pins, purge
+from coeval_pipelines.offline.log_files import TableFiles, look, purge
 from coeval_pipelines.offline.tables import SOURCE_TABLES, payload, table_path
+from coeval_pipelines.offline.training.registry import pins
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import tile_plan
+from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, View, WindowedView
@@ -56,9 +57,9 @@ def estimate(settings: Settings, manifest: Manifest, view: View, cut: int) -> Es
     files = _files(settings, manifest, view)
     if not files or set(keys) & {item.field.name for item in view.columns}:
         return None
-    import pyarrow.dataset as ds
+    from coeval_pipelines.offline.arrow_files import parquet_files
 
-    dataset = ds.dataset(files, format="parquet")
+    dataset = parquet_files(files).data
     events = dataset.count_rows()
     share = max(1, events // FOLLOWED)
     columns = keys if isinstance(source, BatchSource) else [*keys, "event_ts", "available_at"]
@@ -75,10 +76,10 @@ def estimate(settings: Settings, manifest: Manifest, view: View, cut: int) -> Es
 def _files(settings: Settings, manifest: Manifest, view: View) -> list[str]:
     source = manifest.sources[view.source]
     if isinstance(source, BatchSource):
-        place = Path(settings.data_path(source.path))
+        path = place(settings.data_path(source.path))
         if source.format == "delta":
-            return _table(place)
-        return [str(place)] if place.is_file() else sorted(str(path) for path in place.rglob("*.parquet"))
+            return _table(path)
+        return [str(path)] if path.is_file() else sorted(str(item) for item in path.rglob("*.parquet"))
     return _table(table_path(settings, manifest, "log", source.name))
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coeval.errors import MissingExtraError
-from coeval.settings import Settings
-from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource
 from coeval_pipelines.offline.tables import latest_version
-from coeval_pipelines.offline.training.registry import kept_sets
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -86,17 +81,6 @@ def live_files(path: Path, version: int | None = None) -> set[str]:
     import pyarrow as pa
 
     return set(pa.table(open_table(path, version).get_add_actions(flatten=True)).column("path").to_pylist())
-
-
-def pins(settings: Settings, manifest: Manifest, source: EventSource) -> Mapping[int, Sequence[str]]:
-    """The versions of a source's log that training sets were made of, and their names."""
-    found: dict[int, list[str]] = defaultdict(list)
-    for kept in kept_sets(settings, manifest.tenant):
-        parts = kept.document.lineage["parts"]
-        versions = {part["sources"].get(source.name, {}).get("version") for part in parts}
-        for version in sorted(versions - {None}):
-            found[version].append(kept.name)
-    return found
 
 
 def purge(path: Path, hours: int, keep: Iterable[int] = ()) -> int:

@@ -11,8 +11,9 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.types import instant
 from coeval_pipelines.journal import IngestReport, ingest_journal
-from coeval_pipelines.offline.log_files import TableFiles, look, pins
+from coeval_pipelines.offline.log_files import TableFiles, look
 from coeval_pipelines.offline.tables import SOURCE_TABLES, table_path
+from coeval_pipelines.offline.training.registry import pins
 
 
 @dataclass(frozen=True, slots=True)

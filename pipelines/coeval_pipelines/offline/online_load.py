@@ -33,7 +33,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy, stored_states
 from coeval_pipelines.control.loads import LoadBook, LoadRun
-from coeval_pipelines.offline.staging import OVERTAKEN, ROWS, parts, staged_at
+from coeval_pipelines.offline.staging import OVERTAKEN, ROWS, parts, staged_files
 from coeval_pipelines.offline.throttle import Throttle
 from coeval_pipelines.offline.tiles import KEY
 
@@ -70,11 +70,11 @@ def staged_units(settings: Settings, manifest: Manifest, run: LoadRun) -> list[U
     """The units of a load that is staged, in the order in which they are written."""
     from pyarrow.parquet import read_metadata
 
-    home = staged_at(settings, run.run)
     found = []
     for part in parts(manifest, manifest.views[run.view]):
-        for path in sorted((home / part).glob("*.parquet")):
-            rows = int(read_metadata(path).num_rows)
+        for path in staged_files(settings, run.run, part):
+            with path.open("rb") as file:
+                rows = int(read_metadata(file).num_rows)
             if rows:
                 found.append(Unit(f"{part}/{path.name}", path, rows))
     return found
@@ -157,8 +157,8 @@ class _Sink:
 def _write_unit(sink: _Sink, unit: Unit) -> int:
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(unit.path) as file:
-        batches = file.iter_batches(BATCH_ROWS)
+    with unit.path.open("rb") as file, ParquetFile(file) as rows:
+        batches = rows.iter_batches(BATCH_ROWS)
         if unit.part == OVERTAKEN:
             return sum(_refuse_erased(sink, batch) for batch in batches)
         encode = _encoder(sink.manifest, sink.view, unit.part, sink.epoch)

@@ -23,7 +23,7 @@ from coeval_pipelines.offline.columns import quoted, sql_type
 from coeval_pipelines.offline.compaction import committed
 from coeval_pipelines.offline.deadletters import reject_of
 from coeval_pipelines.offline.erased import ERASED, REMOVED, marked_erased
-from coeval_pipelines.offline.log_files import live_files, pins, purge
+from coeval_pipelines.offline.log_files import live_files, purge
 from coeval_pipelines.offline.sorting import REJECTS_SCHEMA, duplicates_schema, identity_hash
 from coeval_pipelines.offline.tables import (
     ENVELOPE,
@@ -39,6 +39,7 @@ from coeval_pipelines.offline.tables import (
     removed_schema,
     table_path,
 )
+from coeval_pipelines.offline.training.registry import pins
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

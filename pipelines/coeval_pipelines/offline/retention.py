@@ -18,8 +18,9 @@ from coeval.spec.time import duration
 from coeval.spec.types import instant
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.compaction import committed
-from coeval_pipelines.offline.log_files import pins, purge
+from coeval_pipelines.offline.log_files import purge
 from coeval_pipelines.offline.tables import SOURCE_TABLES, latest_version, table_path
+from coeval_pipelines.offline.training.registry import pins
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

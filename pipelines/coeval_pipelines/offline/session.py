@@ -212,7 +212,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def scratch(settings: Settings) -> Path:
-    """Where intermediate tables may be kept; under the home, so that they are on the same disk."""
-    path = settings.home.resolve() / "spark" / "staging"
+    """Where Spark may keep intermediate tables: where the tables are, which every executor reaches."""
+    path = settings.table_root / "_scratch"
     path.mkdir(parents=True, exist_ok=True)
     return path

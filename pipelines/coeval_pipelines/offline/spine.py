@@ -5,7 +5,6 @@ Spines repeat rows and carry other columns, so every row gets a number, and ever
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coeval.files import place, remove_tree
 from coeval.settings import Settings
 from coeval.spec.model import Field, View
 from coeval_pipelines.offline.asked import Asked
@@ -72,7 +72,7 @@ def staged(
         rows, earliest, latest = _check_rows(frame, [field.name for field in keys])
         yield StagedSpine(frame, tuple(spine.columns), rows, earliest, latest)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
 
 
 def read_spine(spark: SparkSession, spine: object, asked: Asked) -> DataFrame:
@@ -90,7 +90,7 @@ def read_spine(spark: SparkSession, spine: object, asked: Asked) -> DataFrame:
     if isinstance(spine, str) and is_select(spine):
         return spark.sql(spine)
     if isinstance(spine, str | Path) and Path(spine).suffix != ".csv":
-        return _from_path(spark, Path(spine))
+        return _from_path(spark, place(str(spine)))
     return spark.createDataFrame(normalised(read_table(spine, asked)))
 
 

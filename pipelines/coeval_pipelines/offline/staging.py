@@ -1,14 +1,14 @@
 """What a load will write, computed once and kept as Parquet until it is written. It knows Spark.
 
-A part, a directory, is a granularity of a windowed view, or the rows of a row view. It is whole or not there, and its
-files are the units by which a load is written and resumed. What is read is pinned: computed again, it is the same.
+A part, a directory, is a granularity of a windowed view, or the rows of a row view. It is whole once a file in it says
+which of its directories holds it, whose files are the units by which a load is written and resumed: object storage has
+no other way to say so at once. What is read is pinned: computed again, it is the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coeval.aggregations.tiles import tile_plan
+from coeval.files import remove_tree, write_whole
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning, place_in_key
 from coeval.spec.manifest import Manifest
@@ -38,11 +39,13 @@ UNIT_ROWS = 50_000
 """Rows of a unit, at most: some seconds of writing, which is what an interruption costs."""
 OVERTAKEN, ROWS = "overtaken", "rows"
 """The parts of a row view: keys whose newest row was erased, which come first, and the rows."""
+_WHOLE = "whole"
+"""The file that names the directory with a part's files; empty: it has none."""
 
 
 def staged_at(settings: Settings, run: int) -> Path:
     """Where a load keeps what it writes."""
-    return settings.home.resolve() / "backfill" / str(run)
+    return settings.table_root / "_staged" / str(run)
 
 
 def staged_runs(settings: Settings) -> list[int]:
@@ -60,12 +63,19 @@ def parts(manifest: Manifest, view: View) -> list[str]:
 def is_staged(settings: Settings, manifest: Manifest, run: LoadRun) -> bool:
     """Whether all that a load writes is computed."""
     home = staged_at(settings, run.run)
-    return all((home / part).is_dir() for part in parts(manifest, manifest.views[run.view]))
+    return all((home / part / _WHOLE).exists() for part in parts(manifest, manifest.views[run.view]))
+
+
+def staged_files(settings: Settings, run: int, part: str) -> list[Path]:
+    """The files of a part, in their order; none before it is whole."""
+    home = staged_at(settings, run) / part
+    name = (home / _WHOLE).read_text() if (home / _WHOLE).exists() else ""
+    return sorted((home / name).glob("*.parquet"), key=str) if name else []
 
 
 def discard(settings: Settings, run: int) -> None:
     """Delete what a load that is over has kept."""
-    shutil.rmtree(staged_at(settings, run), ignore_errors=True)
+    remove_tree(staged_at(settings, run))
 
 
 def stage(spark: SparkSession, settings: Settings, manifest: Manifest, control: ControlPlane, run: LoadRun) -> None:
@@ -118,17 +128,14 @@ def _turns_at(events: DataFrame, as_of: int) -> int | None:
 
 
 def _keep(frame: DataFrame | None, part: Path) -> None:
-    if frame is None:
-        part.mkdir(parents=True, exist_ok=True)
-    if frame is None or part.is_dir():
+    if (part / _WHOLE).exists():
         return
-    # Another process may still be at it, an orphan of one that was killed: each writes its own, and one is taken.
-    mine = part.with_name(f".{part.name}-{uuid.uuid4().hex}")
-    frame.write.option("maxRecordsPerFile", UNIT_ROWS).parquet(str(mine))
-    try:
-        mine.rename(part)
-    except OSError:
-        shutil.rmtree(mine)
+    # Another process may still be at it, an orphan of one that was killed: each writes its own, and any may be taken,
+    # as all hold the same.
+    mine = uuid.uuid4().hex if frame is not None else ""
+    if frame is not None:
+        frame.write.option("maxRecordsPerFile", UNIT_ROWS).parquet(str(part / mine))
+    write_whole(part / _WHOLE, mine)
 
 
 def _frames(

@@ -94,7 +94,7 @@ def ddl(columns: Mapping[str, str]) -> str:
 
 def table_path(settings: Settings, manifest: Manifest, kind: str, name: str) -> Path:
     """Where a table is: kind is log, rejects, duplicates, removed, dropped, quarantine, ingest or training_sets."""
-    return settings.delta / manifest.tenant / kind / name
+    return settings.table_root / manifest.tenant / kind / name
 
 
 def latest_version(path: Path) -> int | None:

@@ -75,8 +75,9 @@ def extend(
             since, or something else wrote to its table.
         NeedsSparkError, EngineError: as `build`.
     """
-    with registry.locked(kept.path):
-        kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
+    tenant = kept.document.lineage["tenant"]
+    with registry.locked(settings, tenant, kept.name):
+        kept = registry.kept_set(settings, tenant, kept.name)
         lineage = kept.document.lineage
         wanted = Wanted(Asked.of(kept.manifest, lineage["service"]), spine, labels, lineage["knowledge"], engine)
         _check_extensible(settings, kept, wanted)

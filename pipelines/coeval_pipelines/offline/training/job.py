@@ -123,7 +123,7 @@ class Job(Generic[T]):
         Raises:
             EngineError: the table cannot be written.
         """
-        with registry.locked(registry.set_path(self.settings, self.asked.manifest.tenant, name)):
+        with registry.locked(self.settings, self.asked.manifest.tenant, name):
             return self.put(name, part, document)
 
     def put(self, name: str, part: Part[T], document: Document) -> Kept:
@@ -131,13 +131,13 @@ class Job(Generic[T]):
         tenant = self.asked.manifest.tenant
         path = registry.set_path(self.settings, tenant, name)
         self.say("writing rows and lineage")
+        self.engine.commit(part.table, path, document.to_json())
+        kept = registry.kept_set(self.settings, tenant, name)
         if document.lineage["erased"]:
-            with registry.anew(path) as new:
-                self.engine.commit(part.table, new, document.to_json())
+            registry.forget(path, kept.version)
         else:
-            self.engine.commit(part.table, path, document.to_json())
             purge(path, _KEEP_HOURS)
-        return registry.kept_set(self.settings, tenant, name)
+        return kept
 
 
 def given_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:

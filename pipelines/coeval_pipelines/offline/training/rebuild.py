@@ -50,9 +50,10 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
         EngineError: a version of a log cannot be read any more, or Spark fails.
         NeedsSparkError: the engine is to be this process, and cannot be.
     """
-    with registry.locked(kept.path):
+    tenant = kept.document.lineage["tenant"]
+    with registry.locked(settings, tenant, kept.name):
         # What others wrote until now is built upon, not lost.
-        kept = registry.kept_set(settings, kept.document.lineage["tenant"], kept.name)
+        kept = registry.kept_set(settings, tenant, kept.name)
         if _erased(settings, kept):
             return _left(settings, kept, engine, say)
     return _compared(settings, kept, engine, say)

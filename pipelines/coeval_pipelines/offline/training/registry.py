@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coeval.errors import UsageError
+from coeval.files import remove_tree
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
+from coeval.spec.model import EventSource
+from coeval_pipelines.offline.log_files import open_table, purge
 from coeval_pipelines.offline.training.engines import COMMIT
 
 FORMAT = 1
 """Of the document; one of another is not read."""
-_REMOVED, _NEW = ".removed", ".new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Kept:
 
 def directory(settings: Settings, tenant: str) -> Path:
     """Where the training sets of a tenant are."""
-    return settings.delta / tenant / "training_sets"
+    return settings.table_root / tenant / "training_sets"
 
 
 def set_path(settings: Settings, tenant: str, name: str) -> Path:
@@ -84,8 +87,12 @@ def set_path(settings: Settings, tenant: str, name: str) -> Path:
 
 def kept_sets(settings: Settings, tenant: str) -> list[Kept]:
     """Every training set of a tenant, by name."""
-    found = (_newest(path) for path in sorted(directory(settings, tenant).glob("*/")) if path.name[0] != ".")
+    found = (_newest(path) for path in _directories(settings, tenant) if path.name[0] != ".")
     return [item for item in found if item is not None]
+
+
+def _directories(settings: Settings, tenant: str) -> list[Path]:
+    return sorted((path for path in directory(settings, tenant).glob("*") if path.is_dir()), key=str)
 
 
 def kept_set(settings: Settings, tenant: str, name: str) -> Kept:
@@ -125,11 +132,20 @@ def part_versions(kept: Kept) -> list[int]:
     return [found[number] for number in sorted(found)]
 
 
+def pins(settings: Settings, manifest: Manifest, source: EventSource) -> Mapping[int, Sequence[str]]:
+    """The versions of a source's log that training sets were made of, and their names."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for kept in kept_sets(settings, manifest.tenant):
+        parts = kept.document.lineage["parts"]
+        versions = {part["sources"].get(source.name, {}).get("version") for part in parts}
+        for version in sorted(versions - {None}):
+            found[version].append(kept.name)
+    return found
+
+
 def unfinished(settings: Settings, tenant: str) -> list[str]:
     """Names under which a build or a removal is under way, or was killed: there are files, and no training set."""
-    home = directory(settings, tenant)
-    names = {_name(path) for path in home.glob("*/")}
-    return sorted(name for name in names if _newest(home / name) is None)
+    return sorted({_name(path) for path in _directories(settings, tenant) if path.name[0] == "." or not _newest(path)})
 
 
 def remove(settings: Settings, tenant: str, name: str) -> None:
@@ -139,54 +155,48 @@ def remove(settings: Settings, tenant: str, name: str) -> None:
         UsageError: there is none.
     """
     path = set_path(settings, tenant, name)
-    if not any(item.exists() for item in (path, _beside(path, _NEW), _beside(path, _REMOVED))):
+    if not (path.exists() or name in unfinished(settings, tenant)):
         raise _unknown(settings, tenant, name)
-    with locked(path):
-        _away(path)
+    with locked(settings, tenant, name):
+        remove_tree(path)
 
 
 @contextmanager
-def anew(path: Path) -> Iterator[Path]:
-    """Where to write a training set that takes the place of another, of which nothing is to stay.
-
-    Whoever does it has the lock.
-    """
-    yield _beside(path, _NEW)
-    _away(path, _beside(path, _NEW))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(settings: Settings, tenant: str, name: str) -> Iterator[None]:
     """Let nobody else write the training set for so long; waits for who does, and ends what was killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path, ".lock").open("w") as handle:
+    locks = settings.delta / tenant / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / f"{name}.training_set").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        new = _beside(path, _NEW)
-        if new.exists() and not path.exists():  # between the two steps that put it in the place of another
-            new.rename(path)
-        for rest in (new, _beside(path, _REMOVED)):
-            shutil.rmtree(rest, ignore_errors=True)
+        found = find(settings, tenant, name)
+        if found is not None and found.document.lineage["erased"]:
+            forget(found.path, part_versions(found)[0])
         yield
 
 
-def _away(path: Path, instead: Path | None = None) -> None:
-    """Remove a training set, or put another in its place."""
-    gone = _beside(path, _REMOVED)
-    if path.exists():
-        path.rename(gone)
-    if instead is not None:
-        instead.rename(path)
-    if gone.exists():
-        shutil.rmtree(gone)
+def forget(path: Path, version: int) -> None:
+    """Leave nothing of what a training set was before a version, its newest: no rows, no statistics, no documents.
+
+    It may be cut off and done again: the files that say there is something to forget go last.
+    """
+    before = sorted((at, item) for item in (path / "_delta_log").iterdir() if (at := _version_of(item)) < version)
+    if not before:
+        return
+    open_table(path).create_checkpoint()
+    purge(path, 0)
+    for _, item in before:
+        item.unlink()
 
 
-def _beside(path: Path, what: str) -> Path:
-    return path.with_name(f".{path.name}{what}")
+def _version_of(item: Path) -> float:
+    """The version of a table that a file of its log is of: a commit, a checkpoint, a checksum of either."""
+    digits = item.name.lstrip(".").partition(".")[0]
+    return int(digits) if digits.isdigit() else math.inf
 
 
 def _name(path: Path) -> str:
-    """The name of the training set that a directory is of."""
-    return path.name[1:].removesuffix(_REMOVED).removesuffix(_NEW) if path.name[0] == "." else path.name
+    """The name of the training set that a directory is of, or was before it was removed."""
+    return path.name[1:].removesuffix(".removed") if path.name[0] == "." else path.name
 
 
 def _newest(path: Path) -> Kept | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from coeval.files import remove_tree
 from coeval.settings import Settings
 from coeval.spec.model import BatchSource, EventSource
 from coeval.training import Labels
@@ -62,7 +62,7 @@ class SparkEngine(ExitStack):
     def labelled(self, spine: DataFrame, asked: Asked, labels: Labels, now: int, inputs: Inputs) -> DataFrame:
         """The rows whose labels can be known by now, with their labels."""
         path = scratch(self._settings) / uuid.uuid4().hex
-        self.callback(shutil.rmtree, path, ignore_errors=True)
+        self.callback(remove_tree, path)
         table = _finite(read_spine(self._spark, labels.table, asked))
         table.write.parquet(str(path))
         rule = label_rule(asked, labels, path, types_of(table.limit(0).toArrow().schema), spine.columns)
