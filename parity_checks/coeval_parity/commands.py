@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coeval_parity.freshness.commands import freshness
 from coeval_parity.history import gate, history
 from coeval_parity.rebuild.commands import rebuild
 from coeval_parity.story_command import explain
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group.command("rebuild")(rebuild)
     app.add_typer(group, name="parity")
     app.command("explain")(explain)
+    app.command("freshness")(freshness)
 
 
 def run(
