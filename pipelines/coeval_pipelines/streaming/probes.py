@@ -107,7 +107,7 @@ class Watch:
 
     def age(self, now: float) -> float:
         """For how many seconds the oldest one is under way; 0 where none is."""
-        return now - self.waiting[0].began if self.waiting else 0.0
+        return max(0.0, now - self.waiting[0].began) if self.waiting else 0.0
 
     def freshness(self, now: float, at: int) -> Freshness:
         """What is known of the view."""
