@@ -24,8 +24,8 @@ from coeval.spec.records import Record
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import instant
 from coeval_parity.commands import register
-from coeval_parity.freshness.result import LoadFreshness, State, ViewFreshness
-from coeval_parity.freshness.run import look_now, past, run_freshness
+from coeval_parity.freshness.result import LoadFreshness, State, ViewFreshness, rows
+from coeval_parity.freshness.run import latest, look_now, past, run_freshness
 from coeval_pipelines.control import Certificate, ControlPlane
 from coeval_pipelines.control.checks import FRESHNESS, CheckBook
 from coeval_pipelines.control.loads import LoadBook
@@ -228,6 +228,8 @@ def test_the_command_keeps_each_run_and_its_exit_code_is_the_verdict(
     assert "stale !" in late.stdout
     with closing(ControlPlane.open(world.settings)) as control:
         newest = CheckBook(control).newest(FRESHNESS)
+        states = [row.state for row in rows(latest(control))]
+    assert states[1:] == ["idle", "stale"]
     assert (set(newest), newest["card_spend"].passed) == ({"card_spend"}, False)
     assert [view.ok for view in past(world.settings, ["card_spend"], 5)] == [True, False]
     assert "no !" in coeval("card_spend", "--history", "5").stdout

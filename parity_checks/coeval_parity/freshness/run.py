@@ -34,6 +34,7 @@ from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.freshness import Freshness, FreshnessBook, known
 from coeval_pipelines.streaming.jobs import FlinkCluster
 from coeval_pipelines.streaming.names import changelog_topic, job_name
+from coeval_pipelines.streaming.probes import probes
 from coeval_pipelines.streaming.progress import covered_offsets
 
 _KEPT = 2_000
@@ -75,6 +76,11 @@ def past(settings: Settings, names: Sequence[str], limit: int) -> list[ViewFresh
         book, views = CheckBook(control), _chosen(_manifest(settings, control), names)
         runs = (run for view in views for _, run in book.history(FRESHNESS, view.name, limit))
         return [from_document(run) for run in runs]
+
+
+def latest(control: ControlPlane) -> list[ViewFreshness]:
+    """The newest run that was kept of every view; `result.rows` makes the lines of a page of them."""
+    return [from_document(run.result) for run in CheckBook(control).newest(FRESHNESS).values()]
 
 
 def look(
@@ -159,8 +165,11 @@ class _World:
         return self.read[place]
 
     def _canary(self, view: View, now: int) -> tuple[CanaryLatency | None, tuple[str, ...]]:
-        if not self._source(view).canary:
+        source = self._source(view)
+        if not source.canary:
             return None, ("its source declares no canary: nothing is measured from end to end",)
+        if view.name not in {probe.view.name for probe in probes(self.manifest, source, now)}:
+            return None, ("its condition leaves canaries out: nothing is measured from end to end",)
         found = known(self.latencies, view, now, STALE_FRESHNESS)
         if found is None:
             return None, ("no canary in the last minute: is the coordinator running?",)

@@ -36,11 +36,12 @@ Sample = tuple[tuple[str, ...], float]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The newest parity check of each view, with how long their runs took by number (seconds); and, by kind and
-    subject, the newest run of every other check."""
+    """The newest parity check of each view version that readers have, with how long their runs took by number
+    (seconds), and the views that parity never looked at; by kind and subject, the newest run of every other check."""
 
     tenant: str
     parity: tuple[ParityCheck, ...] = ()
+    unchecked: tuple[str, ...] = ()
     seconds: Mapping[int, float] = field(default_factory=dict)
     runs: Mapping[str, Mapping[str, Newest]] = field(default_factory=dict)
 
@@ -66,6 +67,7 @@ def _passed(found: Found) -> Iterator[Sample]:
 
 def _instants(found: Found) -> Iterator[Sample]:
     yield from (((PARITY, check.view), check.at / 1e6) for check in found.parity)
+    yield from (((PARITY, view), 0.0) for view in found.unchecked)
     yield from (((kind, subject), run.at / 1e6) for kind in KINDS for subject, run in found.of(kind))
 
 
@@ -152,7 +154,7 @@ def _apart(found: Found) -> Iterator[Sample]:
 _CHECK = ("check", "subject")
 OF_CHECKS = (
     Shown("coeval_check_passed", "1 where the newest run of a check on this passed", _CHECK, _passed),
-    Shown("coeval_check_timestamp_seconds", "When that was", _CHECK, _instants),
+    Shown("coeval_check_timestamp_seconds", "When that was; 0: never", _CHECK, _instants),
     Shown("coeval_check_seconds", "How long it took", _CHECK, _seconds),
     Shown("coeval_parity_values", "Values compared", ("check", "view"), _parity("compared")),
     Shown("coeval_parity_values_matched", "Those that are equal", ("check", "view"), _parity("matched")),
@@ -209,7 +211,8 @@ def newest(settings: Settings, control: ControlPlane, known: Mapping[int, float]
     runs = {kind: book.newest(kind) for kind in KINDS}
     for kind in (REPLAY, FRESHNESS):  # a view that is gone fails no more
         runs[kind] = {view: run for view, run in runs[kind].items() if view in manifest.views}
-    return Found(manifest.tenant, tuple(checks), took, runs)
+    unchecked = tuple(sorted(manifest.views.keys() - {check.view for check in checks}))
+    return Found(manifest.tenant, tuple(checks), unchecked, took, runs)
 
 
 class CheckMetrics(Collector):
