@@ -10,7 +10,7 @@ from coeval.settings import Settings
 from coeval.spec.model import EventSource
 from coeval.spec.records import Record
 from coeval_parity.freshness.judge import Edge, events_of
-from coeval_parity.tail import topic_records
+from coeval_parity.topics import topic_records
 from coeval_pipelines.streaming.broker import Broker, partitions_of
 
 LOOKED_AT = 200
