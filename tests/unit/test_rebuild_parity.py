@@ -46,13 +46,12 @@ def made() -> World:
 
 
 @pytest.fixture
-def settings(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(made: World, tmp_path: Path) -> Settings:
     found = Settings(home=tmp_path)
     write_log(_log(found), catalog.PAYMENTS, made.payments)
     write_limits(found, made.limits)
     found.manifest_path.write_text(MANIFEST.to_json())
     build(found, Wanted(ASKED, spine_table([made]), engine="local"), "one")
-    monkeypatch.setenv("COEVAL_HOME", str(tmp_path))
     return found
 
 
@@ -180,7 +179,10 @@ def test_another_release_or_engine_is_a_suspect_and_no_excuse(settings: Settings
     assert [text.split(",")[-1] for text in found] == [" was 1.0.0", " now by local"]
 
 
-def test_the_command_prints_what_it_found_and_its_exit_code_is_the_result(settings: Settings, made: World) -> None:
+def test_the_command_prints_what_it_found_and_its_exit_code_is_the_result(
+    settings: Settings, made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coeval.settings.load_settings", lambda: settings)
     app = typer.Typer()
     register(app)
 
