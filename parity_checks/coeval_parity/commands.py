@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coeval_parity.freshness.commands import freshness
 from coeval_parity.history import gate, history
+from coeval_parity.rebuild.commands import rebuild
 from coeval_parity.story_command import explain
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ def register(app: typer.Typer) -> None:
     group.command("replay")(replay)
     group.command("gate")(gate)
     group.command("history")(history)
+    group.command("rebuild")(rebuild)
     app.add_typer(group, name="parity")
     app.command("explain")(explain)
+    app.command("freshness")(freshness)
 
 
 def run(

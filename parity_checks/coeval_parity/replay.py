@@ -6,7 +6,7 @@ It knows the control plane, the log by either engine, and the table of what was 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -40,6 +40,7 @@ from coeval_parity.screen import Screened
 from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import REPLAY, CheckBook
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.choice import AUTO
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Progress = Callable[[str], None]
+_KEPT = 200
+"""Replays of each view of which the counts are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,26 @@ def run_replay(
     path.parent.mkdir(parents=True, exist_ok=True)
     result = replace(result, report=str(path))
     path.write_text(render_html(result))
+    _keep(settings, result)
     return result
+
+
+def _keep(settings: Settings, result: ParityResult) -> None:
+    """Keep the counts of each view, all its versions together: for metrics, and without a key or a value."""
+    checks = result.checks()
+    at = time.time_ns() // 1000
+    with closing(ControlPlane.open(settings)) as control:
+        book = CheckBook(control)
+        for view in dict.fromkeys(check.view for check in checks):
+            mine = [check for check in checks if check.view == view]
+            causes = Counter[str]()
+            for check in mine:
+                causes.update(check.causes)
+            counts = {name: sum(getattr(check, name) for check in mine) for name in ("keys", "compared", "matched")}
+            found = {**counts, "causes": dict(causes), "seconds": result.seconds}
+            passed = all(check.passed for check in mine)
+            book.record(REPLAY, view, at, result.manifest_hash, passed=passed, result=found)
+            book.forget(REPLAY, view, _KEPT)
 
 
 def _by_view(

@@ -26,7 +26,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field
 from coeval.spec.records import Record
 from coeval.spec.types import Kind, Physical, micros, parse_literal
-from coeval_parity.tail import topic_records
+from coeval_parity.topics import topic_records
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.arrow_files import delta_files

@@ -5,8 +5,7 @@ So a check of what is served now needs no ingest, which the log alone accounts f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,14 +18,13 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval.spec.records import Event, Reason, Record, ingest
-from coeval_pipelines.kafka import answering, client_options
+from coeval_parity.topics import topic_records
 from coeval_pipelines.offline.arrow_files import delta_files
 from coeval_pipelines.offline.event_log import topic_ends
 from coeval_pipelines.offline.tables import latest_version, table_path
 
 MAX_TAIL = 500_000
 """Records beyond the log that are read; more are for the ingest."""
-_POLL_MILLISECONDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +61,6 @@ def read_tail(
     sorted_out = ingest(source, topic_records(settings, source.topic, start, end))
     good, again = _beyond(settings, manifest, source, version, sorted_out.good)
     return Tail(good, (*sorted_out.duplicates, *again), sorted_out.rejected, end)
-
-
-def topic_records(settings: Settings, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Record]:
-    """The records of a topic between offsets (next to read), in the order of each partition.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
-    from kafka import KafkaConsumer, TopicPartition
-
-    left = {part for part, last in end.items() if last > start.get(part, 0)}
-    if not left:
-        return
-    options = {**client_options(settings.kafka), "enable_auto_commit": False, "bootstrap_timeout_ms": 10_000}
-    with answering(settings.kafka), closing(KafkaConsumer(**options)) as consumer:
-        partitions = {part: TopicPartition(topic, part) for part in sorted(left)}
-        consumer.assign([*partitions.values()])
-        for part, place in partitions.items():
-            consumer.seek(place, start.get(part, 0))
-        while left:
-            for batch in consumer.poll(_POLL_MILLISECONDS).values():
-                for item in batch:
-                    if item.offset < end[item.partition]:
-                        headers = [(name, value) for name, value in item.headers or ()]
-                        at = item.timestamp * 1000
-                        yield Record(item.value, at, item.partition, item.offset, item.key, headers)
-            # Offsets may have gaps, so it is the place of reading that tells.
-            left = {part for part in left if consumer.position(partitions[part]) < end[part]}
 
 
 def _beyond(

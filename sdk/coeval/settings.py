@@ -144,6 +144,8 @@ class MetricsSettings(BaseModel):
     writer_port: int = 0
     coordinator_port: int = 0
     server_port: int = 0
+    scheduler_port: int = 0
+    """What checks found, by `coeval schedule run`: for where no coordinator runs, which tells it too."""
     flink_ports: str = ""
     """A port for each process of Flink's, as "9250-9260": each takes the first that is free."""
     canary_seconds: float = 10.0

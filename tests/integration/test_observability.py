@@ -18,7 +18,11 @@ import pytest
 
 from coeval.settings import MetricsSettings, Settings
 from coeval.spec.model import Constant, Sla
+from coeval.spec.records import Record
 from coeval.spec.time import DAY, SECOND, floor_to
+from coeval.spec.types import instant
+from coeval_parity.freshness.result import State
+from coeval_parity.freshness.run import look_now, run_freshness
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.coordination.deploy import deploy
 from coeval_pipelines.coordination.exporter import Exporter
@@ -31,6 +35,7 @@ from coeval_pipelines.local import stack as local
 from coeval_pipelines.local.components import ENGINES
 from coeval_pipelines.local.prepare import free_port, free_settings
 from tests.support import catalog
+from tests.support.offline import produce
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 240.0
@@ -121,6 +126,10 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
             _check_flink(watched)
             assert (_sample(_scrape(watched.metrics.writer_port), WRITTEN, tenant="bank") or 0) > 0
             _check_status(watched, control)
+            at = _pay(watched)
+            _await(lambda: _readable(watched) == {at}, lambda: look_now(watched))
+            assert State.STALE not in _states(watched)
+            assert all(item.canary and item.canary.p99 and item.canary.last for item in look_now(watched))
 
             def missed(view: str) -> float:
                 return _sample(metrics(), "coeval_canary_missed_total", view=view) or 0.0
@@ -129,10 +138,15 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
             writer = _writer(watched)
             writer.send_signal(signal.SIGSTOP)
             try:
+                _pay(watched)
+                _await(lambda: State.STALE in _states(watched), lambda: look_now(watched))
+                _await(lambda: _misses_canaries(watched), lambda: look_now(watched))
                 _await(lambda: all(missed(view) > before[view] for view in VIEWS), metrics)
                 _await(lambda: _slow(watched, control) == set(VIEWS), lambda: _slow(watched, control))
             finally:
                 writer.send_signal(signal.SIGCONT)
+            passed = "coeval_check_passed"
+            _await(lambda: _sample(metrics(), passed, check="freshness", subject="card_spend") == 0.0, metrics)
             waiting = "coeval_canary_waiting_seconds"
             _await(lambda: all((_sample(metrics(), waiting, view=view) or 0) < 1 for view in VIEWS), metrics)
             render(stream_status(watched, control))
@@ -144,6 +158,31 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
 def _slow(settings: Settings, control: ControlPlane) -> set[str]:
     """The views that the status sends to the runbook of freshness."""
     return {problem.subject for problem in stream_status(settings, control).problems if problem.then == FRESHNESS}
+
+
+def _pay(settings: Settings) -> int:
+    """One payment, now: when it happened."""
+    at = time.time_ns() // 1_000_000 * 1000
+    when = instant(at).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    event = {"event_id": str(at), "paid_at": when, "card_id": "7", "merchant_id": "m"}
+    produce(settings.kafka.bootstrap, SOURCE.topic, [Record(json.dumps(event).encode(), at, 0, 0)])
+    return at
+
+
+def _misses_canaries(settings: Settings) -> bool:
+    """Whether a run of `coeval freshness` does, which is kept."""
+    return any("a canary is under way" in text for item in run_freshness(settings) for text in item.problems)
+
+
+def _readable(settings: Settings) -> set[int]:
+    """The event times up to which the partitions of all views are readable, where there is an event."""
+    parts = [part for item in look_now(settings) for part in item.partitions]
+    return {part.readable or 0 for part in parts if part.newest is not None}
+
+
+def _states(settings: Settings) -> set[State]:
+    """What `coeval freshness` calls the partitions of all views."""
+    return {part.state for item in look_now(settings) for part in item.partitions}
 
 
 def _check_coordinator(text: str) -> None:

@@ -15,6 +15,7 @@ from coeval_parity.document import from_document, to_document
 from coeval_parity.replay import Span, run_replay
 from coeval_parity.result import Cause, ParityResult
 from coeval_parity.served import ingest_served, responses
+from coeval_pipelines.control.checks import REPLAY, CheckBook
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.streaming.broker import Broker
@@ -81,6 +82,16 @@ def test_every_response_is_equal_or_differs_for_a_proven_cause(world: World) -> 
     assert result.compared == result.matched + sum(result.causes.values())
     assert any(item.also for item in result.mismatches), "late and in flight at once"
     assert result.kind == "replay"
+    with world.control() as control:
+        kept = CheckBook(control).newest(REPLAY)
+    assert sum(run.result["compared"] for run in kept.values()) == result.compared
+    assert {name for run in kept.values() for name in run.result} == {
+        "keys",
+        "compared",
+        "matched",
+        "causes",
+        "seconds",
+    }
     assert from_document(to_document(result)).kind == "replay"
 
 

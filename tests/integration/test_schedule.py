@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from coeval.settings import NotifySettings, ScheduledJob, Settings
+from coeval.settings import MetricsSettings, NotifySettings, ScheduledJob, Settings
 from coeval.spec.time import HOUR, MINUTE
 from coeval_pipelines.coordination.locks import is_held
+from coeval_pipelines.local.prepare import free_port
 from coeval_pipelines.schedule.book import (
     DONE,
     ERROR,
@@ -35,6 +37,7 @@ from coeval_pipelines.schedule.book import (
 from coeval_pipelines.schedule.jobs import DEFAULTS, jobs, named
 from coeval_pipelines.schedule.runner import run_job
 from coeval_pipelines.schedule.scheduler import serve
+from tests.support import catalog
 
 DEADLINE = 60
 LASTING = "stream logs --follow"
@@ -215,14 +218,26 @@ def test_a_run_and_a_second_scheduler_end_when_they_are_told_to(settings: Settin
                 process.wait()
 
 
+def _scraped(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
 def test_the_scheduler_begins_what_is_due_and_ends_what_goes_on_when_it_is_told_to_stop(settings: Settings) -> None:
     every = {
         "well": ScheduledJob(command="schedule history", every="1s"),
         "long": ScheduledJob(command=LASTING, every="1s"),
     }
-    busy = settings.model_copy(update={"schedule": {**OFF, **every}})
+    metrics = MetricsSettings(scheduler_port=free_port())
+    busy = settings.model_copy(update={"schedule": {**OFF, **every}, "metrics": metrics})
+    busy.manifest_path.parent.mkdir(parents=True, exist_ok=True)
+    busy.manifest_path.write_text(catalog.manifest().to_json())
     process = _process(busy)
     try:
+        _await(lambda: 'subject="card_spend"' in _scraped(metrics.scheduler_port))
         _await(lambda: any(entry.outcome == DONE for entry in _runs(busy, "well")))
         _await(lambda: {RUNNING, REFUSED} <= {entry.outcome for entry in _runs(busy, "long")})
     finally:

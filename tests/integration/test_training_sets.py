@@ -39,7 +39,7 @@ from coeval_pipelines.offline.training.build import Wanted, build, extend
 from coeval_pipelines.offline.training.diff import difference
 from coeval_pipelines.offline.training.engines import chosen
 from coeval_pipelines.offline.training.local import LocalEngine
-from coeval_pipelines.offline.training.rebuild import rebuild
+from coeval_pipelines.offline.training.rebuild import compare, rebuild
 from coeval_pipelines.offline.training.registry import pins
 from tests.support import catalog
 from tests.support.offline import event_frame, limit_rows, spine_path, write_limits
@@ -223,6 +223,18 @@ def test_a_set_is_rebuilt_from_its_lineage_by_the_other_engine_too(pair: Pair, o
     assert found.same and not found.erased
     assert found.after == pair.local.lineage["content_hash"]
     assert found.engine.engine == other
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_either_engine_finds_the_rows_that_differ(here: Settings, made: World, engine: str) -> None:
+    build(here, Wanted(ASKED, _spine(made), engine="local"), "one")
+    write_limits(here, [*made.limits, *limit_rows([(0, START - DAY, START - DAY, 7, 0.5, "new")])])
+    found = compare(here, registry.kept_set(here, MANIFEST.tenant, "one"), engine)
+    assert found.stored == found.before != found.after
+    assert found.changed == ("limits",)
+    assert found.apart.rows == found.apart.examined > 0
+    assert set(found.apart.features) == {"card_limit__limit", "card_limit__score", "card_limit__tier"}
+    assert all(item.kept is None and item.again in ("7", "0.07", "0.5", "new") for item in found.apart.values)
 
 
 def _own_log(settings: Settings) -> Path:

@@ -15,11 +15,12 @@ from structlog.testing import capture_logs
 from coeval.reference.oracle import key_of, seen_by
 from coeval.settings import MetricsSettings, Settings
 from coeval.spec.canary import canary_record
+from coeval.spec.expressions import Expression
 from coeval.spec.manifest import Manifest, view_version
 from coeval.spec.model import Constant, EventSource, Field
 from coeval.spec.records import Event, Reason, parse_record
-from coeval.spec.types import DataType
-from coeval_pipelines.catalog.canaries import canary_notes, with_canary
+from coeval.spec.types import BOOL, INT64, DataType
+from coeval_pipelines.catalog.canaries import canary_notes, check_reserved, with_canary
 from coeval_pipelines.catalog.errors import BrokenCatalogError
 from coeval_pipelines.catalog.tags import canary_literals, check_tags
 from coeval_pipelines.control import ControlPlane
@@ -27,6 +28,7 @@ from coeval_pipelines.streaming.canary import Canaries, whole_milliseconds
 from tests.support.catalog import CARD_SPEND, PAIR, PAYMENTS, manifest
 
 AT = 1_795_000_000_123_456
+HAS_POINTS = Expression("not", BOOL, (Expression("is_null", BOOL, (Expression("column", INT64, value="points"),)),))
 CANARY = {"card_id": "-1", "merchant_id": "canary"}
 
 
@@ -126,17 +128,28 @@ def test_the_tag_holds_texts_numbers_and_booleans_by_column() -> None:
             check_tags("event source", "source payments", {"coeval.io/canary": text})
 
 
-def test_notes_say_that_canaries_are_real_events_and_where_their_key_may_be_somebodys() -> None:
+def test_notes_say_that_canaries_are_real_events() -> None:
     def notes(stated: Mapping[str, str]) -> list[str]:
         return list(canary_notes(replace(manifest(), event_sources=(_declared(stated=stated),))))
 
     assert notes(CANARY) == [
         "canaries of payments are real events of its log and training data, under card_id=-1, merchant_id=canary"
     ]
-    assert notes({"card_id": "-1"})[1:] == [
-        "canaries of payments count for a key of card_merchant that may be real: name merchant_id"
-    ]
     assert list(canary_notes(manifest())) == []
+
+
+def test_a_canary_that_would_count_for_somebodys_key_is_refused() -> None:
+    def check(stated: Mapping[str, str], where: Expression | None = None) -> None:
+        source = _declared(stated=stated)
+        views = tuple(replace(view, where=where) for view in manifest().windowed_views)
+        check_reserved(replace(manifest(), event_sources=(source,), windowed_views=views), source)
+
+    check(CANARY)
+    with pytest.raises(BrokenCatalogError, match="card_merchant: its key merchant_id may be somebody's") as caught:
+        check({"card_id": "-1"})
+    assert "card_spend" not in str(caught.value)
+    check({"card_id": "-1"}, where=HAS_POINTS)
+    check_reserved(manifest(), PAYMENTS)
 
 
 def test_a_canary_travels_in_the_manifest_and_restates_no_view() -> None:

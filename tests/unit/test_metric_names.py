@@ -12,6 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from coeval.server.meters import Meters as ServerMeters
+from coeval_pipelines.coordination.check_metrics import OF_CHECKS
 from coeval_pipelines.coordination.exporter import OF_ALL, OF_RUNS, OF_VIEWS, RUN_LABELS, VIEW_LABELS
 from coeval_pipelines.coordination.stream_model import FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED
 from coeval_pipelines.streaming.canary import CanaryMetrics
@@ -51,6 +52,7 @@ def _served() -> dict[str, tuple[str, ...]]:
     found = dict([*_registered(canaries), *_registered(Meters().registry), *_registered(server)])
     for shown, labels in [*((item, RUN_LABELS) for item in OF_RUNS), *((item, VIEW_LABELS) for item in OF_VIEWS)]:
         found[f"{shown.name}_total" if shown.counter else shown.name] = (*labels, *shown.labels)
+    found |= {shown.name: ("tenant", *shown.labels) for shown in OF_CHECKS}
     return found | {name: ("component",) if name.endswith("_up") else () for name in OF_ALL}
 
 
@@ -84,7 +86,7 @@ def test_runbooks_that_the_status_names_exist_and_type_only_commands_that_exist(
 
     _register()
     known = _commands(get_command(APP), ())
-    for path in (FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED, "docs/runbooks/serving.md"):
+    for path in (FRESHNESS, JOB_DOWN, LAG, REFUSED, STORE_WIPED, "docs/runbooks/serving.md", "docs/runbooks/parity.md"):
         text = (ROOT / path).read_text()
         typed = {tuple(line.split()) for line in re.findall(r"\bcoeval ((?:[a-z]+ ?){1,2})", text)}
         assert typed

@@ -23,6 +23,7 @@ from coeval.spec.model import (
     WindowedView,
 )
 from coeval_pipelines.catalog import tags
+from coeval_pipelines.catalog.canaries import check_reserved
 from coeval_pipelines.catalog.errors import BrokenCatalogError, DefinitionError, Problem
 from coeval_pipelines.catalog.fields import Defaults, enum_name
 from coeval_pipelines.catalog.inference import columns_seen, key_types_seen, of_project
@@ -95,6 +96,8 @@ def compile_project(registry: Registry, project: str) -> Compilation:
         derived_views=_only(DerivedView, derived),
         services=_only(FeatureService, services),
     )
+    for source in manifest.event_sources:
+        run.attempt(check_reserved, manifest, source)
     kinds: dict[str, Mapping[str, object]] = {"view": views, "derived view": derived, "service": services}
     defined = frozenset((kind, name) for kind, items in kinds.items() for name in items)
     return Compilation(manifest, defined, tuple(run.problems), notes_of(registry, manifest))

@@ -1,9 +1,10 @@
-"""The runs of checks beside parity: drift and data quality, a row each. It knows SQL."""
+"""The runs of checks beside state parity: a row for each subject that a run checked. It knows SQL."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from coeval_pipelines.control import schema
 from coeval_pipelines.control.plane import ControlPlane
 
-DRIFT, QUALITY = "drift", "quality"
+DRIFT, QUALITY, REPLAY, REBUILD, FRESHNESS = "drift", "quality", "replay", "rebuild", "freshness"
 """The kinds of check."""
 
 CHECKS = sa.Table(
@@ -25,6 +26,17 @@ CHECKS = sa.Table(
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A run: its number, when it was (microseconds UTC), by which manifest, whether it passed, what it found."""
+
+    run: int
+    at: int
+    manifest_hash: str
+    passed: bool
+    result: Mapping[str, Any]
 
 
 class CheckBook:
@@ -69,3 +81,20 @@ class CheckBook:
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(CHECKS.c.run.desc()).limit(limit)).all()
         return tuple((row.run, json.loads(row.result)) for row in reversed(rows))
+
+    def newest(self, kind: str) -> dict[str, Newest]:
+        """The newest run of a kind on each subject."""
+        numbers = sa.select(sa.func.max(CHECKS.c.run)).where(CHECKS.c.kind == kind).group_by(CHECKS.c.subject)
+        query = sa.select(CHECKS).where(CHECKS.c.run.in_(numbers)).order_by(CHECKS.c.subject)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return {
+            row.subject: Newest(row.run, row.at, row.manifest_hash, row.passed, json.loads(row.result)) for row in rows
+        }
+
+    def forget(self, kind: str, subject: str, keep: int = 0) -> None:
+        """Forget all but the newest runs on a subject."""
+        mine = (CHECKS.c.kind == kind, CHECKS.c.subject == subject)
+        kept = sa.select(CHECKS.c.run).where(*mine).order_by(CHECKS.c.run.desc()).limit(keep)
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(CHECKS).where(*mine, CHECKS.c.run.not_in(kept)))

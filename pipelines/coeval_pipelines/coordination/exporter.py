@@ -1,4 +1,4 @@
-"""The coordinator's metrics for Prometheus: the status of the streams as gauges, and what canaries found.
+"""The coordinator's metrics for Prometheus: the status of the streams as gauges, what canaries and checks found.
 
 The status is asked for in a thread of its own: the coordinator may be busy for minutes just when someone looks.
 """
@@ -22,6 +22,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.records import Reason
 from coeval_pipelines.control import RUNNING, ControlPlane, Run
+from coeval_pipelines.coordination.check_metrics import CheckMetrics
 from coeval_pipelines.coordination.stream_model import HEALTHY, MISSING, UNKNOWN, RunStatus, StreamStatus, ViewStatus
 from coeval_pipelines.coordination.stream_status import account_of, stream_status
 from coeval_pipelines.streaming.accounting import Accounting
@@ -204,6 +205,7 @@ class Exporter(Collector):
         self._open = ExitStack()
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        self.registry.register(CheckMetrics(settings, control))
 
     def __enter__(self) -> Exporter:
         self._open.enter_context(Canaries(self._settings, self._control, self.registry))

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("list")(show)
     group.command("history")(history)
+    group.command("metrics")(metrics)
     app.add_typer(group, name="schedule")
 
 
@@ -110,6 +111,23 @@ def history(
         return
     lines = [_run_line(item) for item in found]
     _table(("run", "job", "began (UTC)", "took", "outcome", "last words"), lines)
+
+
+def metrics() -> None:
+    """Print what checks found last as Prometheus reads it: for the textfile collector, where nothing serves metrics.
+
+    Example: coeval schedule metrics > checks.prom.new && mv checks.prom.new /var/lib/node_exporter/checks.prom
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from coeval.settings import load_settings
+    from coeval_pipelines.control import ControlPlane
+    from coeval_pipelines.coordination.check_metrics import CheckMetrics
+
+    settings, registry = load_settings(), CollectorRegistry()
+    with closing(ControlPlane.open(settings)) as control:
+        registry.register(CheckMetrics(settings, control))
+        print(generate_latest(registry).decode(), end="")
 
 
 def _document(entry: RunEntry) -> dict[str, Any]:

@@ -21,12 +21,15 @@ DEFAULTS: Mapping[str, ScheduledJob] = {
     "ingest": ScheduledJob(command="log ingest", every="15m"),
     "materialize": ScheduledJob(command="materialize", every="1h"),
     "parity": ScheduledJob(command="parity run", every="1h", timeout="1h"),
+    "freshness": ScheduledJob(command="freshness", every="5m", timeout="5m"),
     "quality": ScheduledJob(command="quality run", every="1h"),
+    "rebuild": ScheduledJob(command="parity rebuild", cron="30 4 * * *"),
     "correct": ScheduledJob(command="backfill run --correct", cron="30 2 * * *"),
 }
 """What is scheduled where the settings say nothing else of a job of that name."""
 _RUNBOOKS = {
     "parity": "docs/runbooks/parity.md",
+    "freshness": "docs/runbooks/freshness.md",
     "backfill": "docs/runbooks/backfill.md",
     "materialize": "docs/runbooks/backfill.md",
     "log": "docs/event-log.md",

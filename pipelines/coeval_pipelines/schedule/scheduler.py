@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import structlog
@@ -49,8 +49,32 @@ def _serve(settings: Settings, jobs: Mapping[str, Job], stop: threading.Event) -
         scheduler.add_job(_begin, job.trigger, [settings, job, stop], **options)
     scheduler.start()
     _LOG.info("scheduling", jobs=sorted(jobs))
-    stop.wait()
+    with _metrics(settings):
+        stop.wait()
     scheduler.shutdown(wait=True)
+
+
+@contextmanager
+def _metrics(settings: Settings) -> Iterator[None]:
+    """Serve what checks found, if there is a port for it."""
+    if not (port := settings.metrics.scheduler_port):
+        yield
+        return
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from coeval_pipelines.control import ControlPlane
+    from coeval_pipelines.coordination.check_metrics import CheckMetrics
+
+    with closing(ControlPlane.open(settings)) as control:
+        registry = CollectorRegistry()
+        registry.register(CheckMetrics(settings, control))
+        server, thread = start_http_server(port, registry=registry)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 def until_told(stop: threading.Event) -> None:

@@ -12,12 +12,14 @@ from coeval.spec.model import View
 
 _METADATA = sa.MetaData()
 _TABLE = sa.Table(
-    "canary_freshness",
+    "canary_latency",
     _METADATA,
     sa.Column("view", sa.String, primary_key=True),
     sa.Column("version", sa.String, primary_key=True),
     sa.Column("p50", sa.Float),
     sa.Column("slowest", sa.Float),
+    sa.Column("p99", sa.Float),
+    sa.Column("last", sa.Float),
     sa.Column("samples", sa.Integer, nullable=False),
     sa.Column("waiting", sa.Float, nullable=False),
     sa.Column("missed", sa.Integer, nullable=False),
@@ -29,7 +31,7 @@ _TABLE = sa.Table(
 class Freshness:
     """How fresh a view version is: seconds from producing an event to its being readable, of the newest canaries.
 
-    `p50` is the middle of them, `slowest` the greatest.
+    `p50` is the middle of them, `slowest` the greatest; `p99` is of many more (hours of them), `last` the newest one.
 
     `waiting` is how long the oldest canary is under way that is not seen yet (0: none is); `missed` counts those that
     were not seen within the view's promise since their sender started. `at` is when this was so (microseconds UTC).
@@ -39,6 +41,8 @@ class Freshness:
     version: str
     p50: float | None
     slowest: float | None
+    p99: float | None
+    last: float | None
     samples: int
     waiting: float
     missed: int

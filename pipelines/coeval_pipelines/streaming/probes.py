@@ -21,6 +21,8 @@ from coeval_pipelines.streaming.names import job_prefix, stream_views
 
 NEWEST = 30
 """How many of the newest canaries of a view its p50 and its slowest are of: at one in 10 s, those of 5 minutes."""
+REMEMBERED = 1000
+"""How many of the newest its p99 is of: at one in 10 s, those of almost three hours."""
 MOST_WAITING = 1000
 """How many canaries of a view may be under way; of more, the oldest are forgotten."""
 
@@ -79,6 +81,7 @@ class Watch:
     probe: Probe
     waiting: deque[Sent] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=NEWEST))
+    remembered: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     missed: int = 0
     overdue: float = 0.0
     """The beginning of the newest canary that was found not to be seen in time."""
@@ -91,6 +94,7 @@ class Watch:
         while self.waiting and self.waiting[0].available_at <= reached:
             found.append(now - self.waiting.popleft().began)
         self.samples.extend(found)
+        self.remembered.extend(found)
         return found
 
     def late(self, now: float) -> int:
@@ -103,13 +107,23 @@ class Watch:
 
     def age(self, now: float) -> float:
         """For how many seconds the oldest one is under way; 0 where none is."""
-        return now - self.waiting[0].began if self.waiting else 0.0
+        return max(0.0, now - self.waiting[0].began) if self.waiting else 0.0
 
     def freshness(self, now: float, at: int) -> Freshness:
         """What is known of the view."""
         view = self.probe.view
-        p50, slowest = quantile(self.samples, 0.5), max(self.samples, default=None)
-        return Freshness(view.name, view.version, p50, slowest, len(self.samples), self.age(now), self.missed, at)
+        return Freshness(
+            view=view.name,
+            version=view.version,
+            p50=quantile(self.samples, 0.5),
+            slowest=max(self.samples, default=None),
+            p99=quantile(self.remembered, 0.99),
+            last=self.samples[-1] if self.samples else None,
+            samples=len(self.remembered),
+            waiting=self.age(now),
+            missed=self.missed,
+            at=at,
+        )
 
 
 def quantile(samples: Iterable[float], share: float) -> float | None:

@@ -75,6 +75,14 @@ class Engine(Protocol[T]):
     def commit(self, table: T, path: Path, document: str, *, append: bool = False) -> None:
         """Put rows in the place of what the table holds, or beside it, together with a document: one commit."""
 
+    def differing(
+        self, asked: Asked, stored: T, given: Sequence[str], inputs: Inputs, knowledge: str
+    ) -> tuple[int, pa.Table]:
+        """How many rows have other features when they are computed again from what was `given`, and the first of them.
+
+        The features that were computed again stand beside those that are stored: see `apart`.
+        """
+
     def only(self, table: T, columns: Sequence[str]) -> T:
         """Some columns of a table."""
 

@@ -59,8 +59,13 @@ def part_of(content: Summary, inputs: Inputs, sources: Mapping[str, Any], choice
         "erasures": inputs.erasures,
         "spine": {"rows": content.rows, "fingerprint": content.fingerprint},
         "engine": {"name": choice.engine, "why": choice.why},
-        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in _PACKAGES}},
+        "versions": versions_now(),
     }
+
+
+def versions_now() -> dict[str, str | None]:
+    """The versions of Python and of the packages that compute features; None: not installed."""
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in _PACKAGES}}
 
 
 def lineage_of(

@@ -27,6 +27,7 @@ from coeval_pipelines.offline.session import scratch
 from coeval_pipelines.offline.small import reader_of, small_features, source_features
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version
+from coeval_pipelines.offline.training.apart import EXAMINED, rows_apart, side_by_side
 from coeval_pipelines.offline.training.digest import row_digests
 from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
 from coeval_pipelines.offline.training.labels import delay_of, label_rule
@@ -128,6 +129,16 @@ class LocalEngine:
             write_deltalake(str(path), table, commit_properties=said, **options)
         except DeltaError as error:
             raise EngineError(f"{path} cannot be written: {error}.", "Ask for Spark: --engine spark.") from error
+
+    def differing(
+        self, asked: Asked, stored: pa.Table, given: Sequence[str], inputs: Inputs, knowledge: str
+    ) -> tuple[int, pa.Table]:
+        """How many rows have other features when they are computed again, and the first of them."""
+        again = self.features(asked, stored.select(list(given)), inputs, knowledge)
+        both = side_by_side(stored, again, asked.outputs)
+        found = [rows_apart(batch, asked.outputs) for batch in both.to_batches(50_000)]
+        rows = pa.Table.from_batches(found, both.schema)
+        return rows.num_rows, rows.slice(0, EXAMINED)
 
     def only(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         """Some columns of a table."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from coeval.errors import EngineError
@@ -13,7 +14,10 @@ from coeval.settings import Settings
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import Choice, choose
 from coeval_pipelines.offline.log_files import live_files
+from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, key_fields
+from coeval_pipelines.offline.tables import latest_version, table_path
 from coeval_pipelines.offline.training import registry
+from coeval_pipelines.offline.training.apart import NOTHING, Apart, apart
 from coeval_pipelines.offline.training.build import quiet
 from coeval_pipelines.offline.training.engines import T, opened
 from coeval_pipelines.offline.training.job import Job, Part, Say, given_columns, without
@@ -27,7 +31,8 @@ class Rebuilt:
     """What a rebuild found: the content hash that was, the one that is, and what differs, in words.
 
     `erased`: something that the set may have held was erased, and it was replaced by what is left, from the logs as
-    they are now. Without, nothing is written.
+    they are now. Without, nothing is written. `stored` is the content hash of the rows in the table, `apart` says which
+    of them are not what they are when computed again, and `changed` names the batch sources whose files are others.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Rebuilt:
     after: str
     differences: tuple[str, ...]
     erased: bool
+    stored: str = ""
+    apart: Apart = NOTHING
+    changed: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -54,12 +62,13 @@ def rebuild(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
     with registry.locked(settings, tenant, kept.name):
         # What others wrote until now is built upon, not lost.
         kept = registry.kept_set(settings, tenant, kept.name)
-        if _erased(settings, kept):
+        if is_erased(settings, kept):
             return _left(settings, kept, engine, say)
-    return _compared(settings, kept, engine, say)
+    return compare(settings, kept, engine, say)
 
 
-def _erased(settings: Settings, kept: Kept) -> bool:
+def is_erased(settings: Settings, kept: Kept) -> bool:
+    """Whether something that a training set may hold was erased since it was built: it cannot be what it was."""
     lineage = kept.document.lineage
     return erased_since(settings, Asked.of(kept.manifest, lineage["service"]), lineage)
 
@@ -71,17 +80,61 @@ def _left(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
     return Rebuilt(kept.name, job.choice, kept.document.lineage["content_hash"], after, (), erased=True)
 
 
-def _compared(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
+def obstacle(settings: Settings, kept: Kept) -> str:
+    """What stands in the way of building a set again as it was, as far as can be told at once; '': nothing."""
+    if is_erased(settings, kept):
+        return "something that it may hold was erased since it was built"
+    manifest = kept.manifest
+    for part in kept.document.lineage["parts"]:
+        for name, version in inputs_of(part).logs.items():
+            if version is not None and not _readable(table_path(settings, manifest, "log", name), version):
+                return f"version {version} of the log of {name} is not there any more"
+    return ""
+
+
+def _readable(path: Path, version: int) -> bool:
+    """Whether a version of a table is there, with all of its files."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return all((path / name).exists() for name in live_files(path, version))
+    except (DeltaError, OSError):
+        return False
+
+
+def compare(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Rebuilt:
+    """Compute the features of a training set again, of which nothing was erased, and compare. Nothing is written.
+
+    Raises:
+        EngineError: a version of a log cannot be read any more, or Spark fails.
+        NeedsSparkError: the engine is to be this process, and cannot be.
+        UsageError: events that it was made of were let go.
+        CheckFailedError: a batch of a log that it was made of is quarantined.
+    """
     before = kept.document.lineage["content_hash"]
     with _job(settings, kept, engine, say) as job:
         try:
-            content, differences = _again(job, kept)
+            content, differences, changed = _again(job, kept)
+            stored = job.engine.summary(job.engine.stored(kept.path, _newest(kept)), profiled=False).hash
+            apart = NOTHING if content.hash == stored == before else _apart(job, kept)
         except OSError as error:
             reason = f"A version that {kept.name} was made of cannot be read: {error}."
             raise EngineError(reason, "Its files were removed; build it anew.") from error
+    if stored != before:
+        differences.append("the table does not hold the rows that were built: something else wrote to it")
     if content.hash != before:
         differences.append(f"content {before[:16]} -> {content.hash[:16]}")
-    return Rebuilt(kept.name, job.choice, before, content.hash, tuple(differences), erased=False)
+    return Rebuilt(
+        kept.name,
+        job.choice,
+        before,
+        content.hash,
+        tuple(differences),
+        erased=False,
+        stored=stored,
+        apart=apart,
+        changed=changed,
+    )
 
 
 @contextmanager
@@ -95,25 +148,53 @@ def _job(settings: Settings, kept: Kept, engine: str, say: Say) -> Iterator[Job[
         yield Job(worker, settings, asked, inputs_now(settings, asked), lineage["knowledge"], choice, say)
 
 
-def _again(job: Job[T], kept: Kept) -> tuple[Summary, list[str]]:
-    """The content of all parts, computed again, and what of their inputs is not as it was."""
-    lineage, engine = kept.document.lineage, job.engine
+def _again(job: Job[T], kept: Kept) -> tuple[Summary, list[str], tuple[str, ...]]:
+    """The content of all parts, computed again; what of their inputs is not as it was; whose files are others."""
+    columns = kept.document.lineage["columns"]
     content: Summary | None = None
-    differences, before = list[str](), set[str]()
-    for number, (part, version) in enumerate(zip(lineage["parts"], registry.part_versions(kept), strict=True), start=1):
-        job.say(f"part {number} of {len(lineage['parts'])}")
-        there = live_files(kept.path, version)
-        stored = engine.stored(kept.path, version, sorted(there - before))
-        given = engine.only(stored, given_columns(lineage["columns"]))
-        again = replace(job, inputs=inputs_of(part)).part_of(given, lineage["columns"], profiled=False)
-        differences += [f"part {number}: {text}" for text in _differing(part, again.lineage)]
+    differences, changed = list[str](), dict[str, None]()
+    for number, part, stored in _parts(job, kept):
+        given = job.engine.only(stored, given_columns(columns))
+        again = replace(job, inputs=inputs_of(part)).part_of(given, columns, profiled=False)
+        other = _other_files(part, again.lineage)
+        differences += [f"part {number}: {text}" for text in _differing(part, again.lineage, other)]
+        changed |= dict.fromkeys(other)
         if content is None:
             content = again.content
         else:
             content.merge(again.content)
-        before = there
     assert content is not None, "a set has a part"
-    return content, differences
+    return content, differences, tuple(changed)
+
+
+def _apart(job: Job[T], kept: Kept) -> Apart:
+    """Which rows, as readers of the table get them, are not what they are when computed again."""
+    job.say("looking for the rows that differ")
+    columns, parts = kept.document.lineage["columns"], list(_parts(job, kept))
+    if len(parts) == 1:  # also what something else wrote to the table since
+        parts = [(1, parts[0][1], job.engine.stored(kept.path, _newest(kept)))]
+    keys = [field.name for field in key_fields(job.asked.views)] + [TIMESTAMP_COLUMN]
+    found = NOTHING
+    for _, part, stored in parts:
+        count, rows = job.engine.differing(job.asked, stored, given_columns(columns), inputs_of(part), job.knowledge)
+        found = found.plus(apart(count, rows, job.asked.outputs, keys))
+    return found
+
+
+def _parts(job: Job[T], kept: Kept) -> Iterator[tuple[int, Mapping[str, Any], T]]:
+    """The parts of a set: number, lineage, rows."""
+    parts, before = kept.document.lineage["parts"], set[str]()
+    for number, (part, version) in enumerate(zip(parts, registry.part_versions(kept), strict=True), start=1):
+        job.say(f"part {number} of {len(parts)}")
+        there = live_files(kept.path, version)
+        yield number, part, job.engine.stored(kept.path, version, sorted(there - before))
+        before = there
+
+
+def _newest(kept: Kept) -> int:
+    """The newest version of a set's table, whoever made it."""
+    found = latest_version(kept.path)
+    return kept.version if found is None else found
 
 
 def _replaced(job: Job[T], kept: Kept) -> str:
@@ -138,11 +219,17 @@ def _labelled(labels: Sequence[Mapping[str, Any]], part: Part[T], names: Sequenc
     return {**labels[-1], "left_out": left_out, "without": without(names, part.content)}
 
 
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any], changed: Sequence[str]) -> list[str]:
     found = []
     if before["spine"] != after["spine"]:
         found.append("the spine in the table is not the one that it was built from")
-    for name, source in before["sources"].items():
-        if source.get("content_hash") != after["sources"][name].get("content_hash"):
-            found.append(f"the files of {name} have changed")
-    return found
+    return found + [f"the files of {name} have changed" for name in changed]
+
+
+def _other_files(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The batch sources whose files are not what they were."""
+    return [
+        name
+        for name, source in before["sources"].items()
+        if source.get("content_hash") != after["sources"][name].get("content_hash")
+    ]

@@ -26,6 +26,7 @@ from coeval_pipelines.offline.sorting import late_conditions
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine, read_spine, staged
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version, read_files, read_log
+from coeval_pipelines.offline.training.apart import AGAIN, EXAMINED, rows_apart
 from coeval_pipelines.offline.training.digest import row_digests
 from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
 from coeval_pipelines.offline.training.labels import delay_of, label_rule
@@ -138,6 +139,19 @@ class SparkEngine(ExitStack):
             writer = writer.options(**TABLE)
         writer.save(str(path))
 
+    def differing(
+        self, asked: Asked, stored: DataFrame, given: Sequence[str], inputs: Inputs, knowledge: str
+    ) -> tuple[int, pa.Table]:
+        """How many rows have other features when they are computed again, and the first of them."""
+        from pyspark.sql import functions as F
+
+        numbered = self._kept(stored.withColumn(_PLACE, F.monotonically_increasing_id()))
+        again = self.features(asked, self.only(numbered, [*given, _PLACE]), inputs, knowledge)
+        renamed = (f"{quoted(name)} AS {quoted(AGAIN + name)}" for name in asked.outputs)
+        both = numbered.join(again.selectExpr(_PLACE, *renamed), _PLACE)
+        found = self._kept(both.mapInArrow(_apart(asked.outputs), both.schema))
+        return found.count(), found.orderBy(_PLACE).limit(EXAMINED).toArrow()
+
     def only(self, table: DataFrame, columns: Sequence[str]) -> DataFrame:
         """Some columns of a table."""
         return table.select(*map(quoted, columns))
@@ -183,5 +197,13 @@ def _below(columns: Sequence[str], below: int) -> Callable[[Batches], Iterator[p
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield batch.filter(pa.array(row_digests(batch, columns)[:, 0] < np.uint64(below)))
+
+    return run
+
+
+def _apart(features: Sequence[str]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    def run(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield rows_apart(batch, features)
 
     return run

@@ -7,6 +7,7 @@ from typing import Any
 
 from coeval.spec.types import instant
 from coeval.training import TrainingSet
+from coeval_pipelines.offline.training.apart import Apart, ValueApart
 from coeval_pipelines.offline.training.diff import LARGE, MODERATE, Difference
 from coeval_pipelines.offline.training.rebuild import Rebuilt
 from coeval_pipelines.offline.training.registry import Kept
@@ -97,8 +98,24 @@ def rebuilt_lines(found: Rebuilt) -> list[str]:
     if found.erased:
         return [f"Something that {found.name} may have held was erased: it holds what is left.", _hashes(found)]
     if found.differences:
-        return [f"{found.name} cannot be built again as it was:", *(f"  {text}" for text in found.differences)]
+        lines = [f"{found.name} cannot be built again as it was:", *(f"  {text}" for text in found.differences)]
+        return lines + [f"  {text}" for text in apart_lines(found.apart)]
     return [f"The same: content {found.after[:16]}, by {found.engine.engine}."]
+
+
+def apart_lines(found: Apart) -> list[str]:
+    """Which features and rows differ; nothing where none does."""
+    if not found.rows:
+        return []
+    some = f", of the first {found.examined:,}" if found.examined < found.rows else ""
+    features = ", ".join(f"{name} {count:,}" for name, count in found.features.items())
+    return [f"{found.rows:,} rows differ{some}: {features}", *map(_value_apart, found.values)]
+
+
+def _value_apart(item: ValueApart) -> str:
+    key = " ".join(f"{name}={value}" for name, value in item.key.items())
+    kept, again = ("null" if value is None else value for value in (item.kept, item.again))
+    return f"  {key} {item.feature}: kept {kept}, again {again}"
 
 
 def _hashes(found: Rebuilt) -> str:

@@ -1,0 +1,224 @@
+"""How fresh the views are that readers have: asked of the broker, the store and the control plane, and kept there.
+
+It knows Kafka and Redis. How far the store is certain to be is read first and the topics after it, so what comes in
+between counts as not readable yet, for a moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import redis
+
+from coeval.client import open_redis, read_manifest
+from coeval.errors import CoevalError, StoreError, UnknownFeatureError
+from coeval.online.writer import OnlineWriter
+from coeval.settings import Settings
+from coeval.spec.manifest import Manifest
+from coeval.spec.model import BatchSource, EventSource, View
+from coeval_parity.freshness.edges import read_edges
+from coeval_parity.freshness.judge import Edge, load_freshness, partition_freshness
+from coeval_parity.freshness.result import CanaryLatency, LoadFreshness, ViewFreshness, from_document
+from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane
+from coeval_pipelines.control.checks import FRESHNESS, CheckBook
+from coeval_pipelines.control.loads import LoadBook
+from coeval_pipelines.coordination.handoff import is_streamed
+from coeval_pipelines.coordination.stream_model import HEALTHY, JOB_DOWN
+from coeval_pipelines.coordination.stream_status import STALE_FRESHNESS
+from coeval_pipelines.offline.due import files_changed
+from coeval_pipelines.streaming.broker import Broker
+from coeval_pipelines.streaming.freshness import Freshness, FreshnessBook, known
+from coeval_pipelines.streaming.jobs import FlinkCluster
+from coeval_pipelines.streaming.names import changelog_topic, job_name
+from coeval_pipelines.streaming.probes import probes
+from coeval_pipelines.streaming.progress import covered_offsets
+
+_KEPT = 2_000
+"""Runs of each view that are kept: at one in five minutes, those of a week."""
+
+
+def run_freshness(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
+    """How fresh views (default: all) are now, kept in the control plane.
+
+    Raises:
+        UnknownFeatureError: there is no such view.
+        BrokerError, StoreError: Kafka or Redis does not answer, so nothing can be said.
+    """
+    with closing(ControlPlane.open(settings)) as control:
+        manifest = _manifest(settings, control)
+        found = look(settings, control, manifest, names)
+        book = CheckBook(control)
+        for item in found:
+            book.record(FRESHNESS, item.view, item.at, manifest.hash, passed=item.ok, result=item.to_document())
+            book.forget(FRESHNESS, item.view, _KEPT)
+        for gone in book.newest(FRESHNESS).keys() - manifest.views.keys():
+            book.forget(FRESHNESS, gone)
+    return found
+
+
+def look_now(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
+    """The same, and nothing is kept."""
+    with closing(ControlPlane.open(settings)) as control:
+        return look(settings, control, _manifest(settings, control), names)
+
+
+def past(settings: Settings, names: Sequence[str], limit: int) -> list[ViewFreshness]:
+    """The newest runs that were kept of views (default: all), by view, oldest first.
+
+    Raises:
+        UnknownFeatureError: there is no such view.
+    """
+    with closing(ControlPlane.open(settings)) as control:
+        book, views = CheckBook(control), _chosen(_manifest(settings, control), names)
+        runs = (run for view in views for _, run in book.history(FRESHNESS, view.name, limit))
+        return [from_document(run) for run in runs]
+
+
+def latest(control: ControlPlane) -> list[ViewFreshness]:
+    """The newest run that was kept of every view; `result.rows` makes the lines of a page of them."""
+    return [from_document(run.result) for run in CheckBook(control).newest(FRESHNESS).values()]
+
+
+def look(
+    settings: Settings, control: ControlPlane, manifest: Manifest, names: Sequence[str] = ()
+) -> list[ViewFreshness]:
+    """The same, of the views of a manifest; nothing is kept."""
+    views = _chosen(manifest, names)
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(open_redis(settings)))
+        latencies = stack.enter_context(closing(FreshnessBook.open(settings))).read()
+        world = _World(settings, control, manifest, OnlineWriter(client, manifest.tenant), latencies, stack)
+        try:
+            found = [world.view(view) for view in views]
+        except redis.RedisError as error:
+            raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
+        broken = {item.source for item in found if not item.ok}
+        jobs = dict(_job_notes(settings, control, manifest, broken)) if broken else {}
+    return [replace(item, notes=(*item.notes, *jobs.get(item.source, ()))) for item in found]
+
+
+def _manifest(settings: Settings, control: ControlPlane) -> Manifest:
+    """What readers have; before anything is released, what was applied."""
+    return control.released() or read_manifest(settings.manifest_path)
+
+
+def _chosen(manifest: Manifest, names: Sequence[str]) -> list[View]:
+    unknown = sorted(set(names) - manifest.views.keys())
+    if unknown:
+        raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
+    return [manifest.views[name] for name in names or manifest.views]
+
+
+@dataclass(slots=True)
+class _World:
+    """What is asked; each topic is read once for all views that are as far."""
+
+    settings: Settings
+    control: ControlPlane
+    manifest: Manifest
+    writer: OnlineWriter
+    latencies: Mapping[tuple[str, str], Freshness]
+    open: ExitStack
+    broker: Broker | None = None
+    read: dict[tuple[str, tuple[tuple[int, int], ...]], list[Edge]] = field(default_factory=dict)
+
+    def view(self, view: View) -> ViewFreshness:
+        """How fresh a view is now."""
+        ready = self.writer.is_ready(view)
+        draft = ViewFreshness(
+            tenant=self.manifest.tenant,
+            view=view.name,
+            version=view.version,
+            source=view.source,
+            at=_now(),
+            promise=view.sla.freshness / 1e6,
+            ready=ready,
+        )
+        if not is_streamed(view):
+            return replace(draft, load=self._load(view, draft.at))
+        edges = self._edges(view)
+        now = _now()
+        canary, notes = self._canary(view, now)
+        runs = self.control.runs(view.source, ALIVE)
+        return replace(
+            draft,
+            at=now,
+            partitions=tuple(partition_freshness(view, edge, now) for edge in edges),
+            canary=canary,
+            stopped=bool(runs) and all(run.status != RUNNING for run in runs),
+            notes=notes,
+        )
+
+    def _edges(self, view: View) -> list[Edge]:
+        topic = changelog_topic(self.manifest, view)
+        written = {bucket: offset or 0 for bucket, offset in self.writer.offsets(view).items()}
+        covered = covered_offsets(self.control.every_certificate(view.source), [topic], {topic: written})
+        place = (view.source, tuple(sorted(covered.items())))
+        if place not in self.read:
+            if self.broker is None:
+                self.broker = self.open.enter_context(Broker(self.settings.kafka))
+            self.read[place] = read_edges(self.settings, self.broker, self._source(view), covered)
+        return self.read[place]
+
+    def _canary(self, view: View, now: int) -> tuple[CanaryLatency | None, tuple[str, ...]]:
+        source = self._source(view)
+        if not source.canary:
+            return None, ("its source declares no canary: nothing is measured from end to end",)
+        if view.name not in {probe.view.name for probe in probes(self.manifest, source, now)}:
+            return None, ("its condition leaves canaries out: nothing is measured from end to end",)
+        found = known(self.latencies, view, now, STALE_FRESHNESS)
+        if found is None:
+            return None, ("no canary in the last minute: is the coordinator running?",)
+        return CanaryLatency(found.p50, found.p99, found.last, found.samples, found.waiting), ()
+
+    def _source(self, view: View) -> EventSource:
+        source = self.manifest.sources[view.source]
+        assert isinstance(source, EventSource)
+        return source
+
+    def _load(self, view: View, now: int) -> LoadFreshness:
+        last = self.control.last_load(view.name, view.version)
+        if last is None:
+            return load_freshness(view, None, "", 0, now)
+        pins, source = LoadBook(self.control).pins(last.run), self.manifest.sources[view.source]
+        loaded = last.rows_at
+        if pins is None or not isinstance(source, BatchSource):
+            return load_freshness(view, loaded, "", 0, now)
+        due = files_changed(self.settings, source, pins, now)
+        turned = pins.turns_at if pins.turns_at is not None and pins.turns_at <= now else None
+        changed = _changed_at(self.settings.data_path(source.path)) if due != "rows became visible" else turned
+        return load_freshness(view, loaded, due, changed or loaded, now)
+
+
+def _changed_at(place: str) -> int | None:
+    """When files were changed last (microseconds UTC); None: they are not here, so that is not known."""
+    root = Path(place)
+    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
+    return max((path.stat().st_mtime_ns // 1000 for path in paths), default=None)
+
+
+def _job_notes(
+    settings: Settings, control: ControlPlane, manifest: Manifest, sources: set[str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """By source, what its jobs have to do with it."""
+    try:
+        states = {job.name: job.state for job in reversed(FlinkCluster.open(settings).jobs())}
+    except CoevalError as error:
+        yield from ((name, (f"{error.reason} -> {JOB_DOWN}",)) for name in sources if control.runs(name))
+        return
+    for name in sources:
+        ill = [
+            f"the job of run {run.number} is {state} -> {JOB_DOWN}"
+            for run in control.runs(name)
+            if (state := states.get(job_name(control.manifest(run.manifest_hash) or manifest, run), "MISSING"))
+            != HEALTHY
+        ]
+        yield name, tuple(ill)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

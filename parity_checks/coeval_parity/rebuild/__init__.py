@@ -1,0 +1,1 @@
+"""Rebuild parity: a training set that is built again from its lineage has the same content."""
