@@ -120,8 +120,26 @@ class Mismatch:
     also: tuple[Cause, ...] = ()
     """Other causes that it takes together with `cause` to give the served value."""
     suspect: Suspect = Suspect.NONE
+    at: int | None = None
+    """The instant of the read."""
     events_omitted: int = 0
     """Events of tiles on which both sides agree, left out of `events` where there are many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What became of a feature's values in one hour: compared = matched + the sum of causes.
+
+    `start` is its first instant (microseconds UTC); None: of these keys the log knows no event. With `earlier` it
+    stands for this hour and all before it.
+    """
+
+    start: int | None
+    compared: int
+    matched: int
+    """Within tolerance included."""
+    causes: Mapping[Cause, int]
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +160,8 @@ class FeatureParity:
     smape: float
     suspects: Mapping[Suspect, int] = field(default_factory=dict)
     """Of the unexplained values that were examined, how many have which suspect."""
+    hours: tuple[Hour, ...] = ()
+    """The same values by hour, oldest first: of the response in a replay, of the key's newest event in a state run."""
 
     @property
     def unexplained(self) -> int:
@@ -169,6 +189,8 @@ class ViewParity:
     """The last batch load covers what was final at this instant."""
     certified: Mapping[int, int] | None
     """By source partition, the next offset that the store is certified to lack; None without a certificate."""
+    source: str = ""
+    """The source that it is computed from."""
 
     @property
     def compared(self) -> int:

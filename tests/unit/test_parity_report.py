@@ -12,14 +12,16 @@ import pytest
 from rich.console import Console
 
 from coeval.spec.time import DAY, MINUTE
+from coeval_parity.advice import advice
 from coeval_parity.describe import mismatch, symptom_of
 from coeval_parity.document import from_document, to_document
 from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
-from coeval_parity.report import advice, render_html, title
+from coeval_parity.report import render_html, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
 from coeval_parity.run import Sample
 from coeval_parity.text import print_result
+from coeval_parity.trends import PastRun
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
 
@@ -148,22 +150,21 @@ def test_the_late_event_is_marked_among_its_peers() -> None:
     assert [(line.event_id, line.note) for line in late().events] == [("e1", ""), ("e2", "late"), ("e3", "")]
 
 
-def _past(number: int, *, passed: bool) -> dict[str, Any]:
-    causes = {"late": number} | ({} if passed else {"unexplained": 1})
-    at = world.Q - (8 - number) * 10 * MINUTE
-    totals = {"keys": 1000, "compared": 2000, "matched": 2000 - sum(causes.values()), "causes": causes}
-    return {"run": number, "at": at, "passed": passed, **totals}
+def past(number: int, *, passed: bool) -> PastRun:
+    """A run before the one of these tests, which is the seventh."""
+    causes = {Cause.LATE: number} | ({} if passed else {Cause.UNEXPLAINED: 1})
+    return PastRun(number, world.Q - (8 - number) * 10 * MINUTE, passed, 2000, causes)
 
 
 def test_the_page_says_what_differs_since_when_and_what_to_do() -> None:
-    history = [_past(number, passed=number < 6) for number in range(1, 8)]
+    history = [past(number, passed=number < 6) for number in range(1, 8)]
     page = render_html(run_of(late(), edited()), history)
     assert "Do not trust card_spend" in page
     assert "failing since run 6" in page
     assert "card_id=1" in page
     assert "28.27" in page
     assert "sum 25.77" in page
-    assert "Fill the view again from batch and changelog" in page
+    assert "<code>coeval backfill run card_spend --correct --force</code>" in page
     assert "http" not in page.replace("https://", "http://").split("<body>")[1]
 
 
