@@ -12,8 +12,7 @@ from coeval_parity.describe import iso
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Suspect, ViewParity
 
 RUNBOOK = "docs/runbooks/parity.md"
-RUNBOOKS = {Cause.STALE: "docs/runbooks/lag.md"}
-"""Where the causes that have a runbook of their own are looked up."""
+_LAG, _BACKFILL, _WIPED = (f"docs/runbooks/{name}.md" for name in ("lag", "backfill", "store-wiped"))
 SUSPECTS = {
     Suspect.LOST_UPDATE: "updates were lost on their way to the store",
     Suspect.APPLIED_TWICE: "events were counted twice",
@@ -35,6 +34,8 @@ MEANINGS = {
     Cause.REJECTED: "The store counts records that the log refuses: one side's validation lets too much through.",
     Cause.UNEXPLAINED: "No late or in-flight event accounts for it: store or log was changed, or lost something.",
 }
+FEW = 3
+"""Views that are named one by one."""
 _BUILDS = {Suspect.SHIFTED_WINDOW, Suspect.SHIFTED_TIME, Suspect.WRONG_KEY, Suspect.FLOAT_ROUNDING}
 """Suspects that a wrong build of a writer leaves behind."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,8 +79,7 @@ def _not_ready(result: ParityResult, view: ViewParity) -> Advice:
     )
     meaning = f"Version {view.version} has no ready marker: the store was wiped or never filled, and every read is "
     meaning += "UNAVAILABLE."
-    runbook = "docs/runbooks/store-wiped.md"
-    return Advice("unavailable", True, view.compared, view.view, "", meaning, todo, runbook)
+    return Advice("unavailable", True, view.compared, view.view, "", meaning, todo, _WIPED)
 
 
 def _advice(result: ParityResult, cause: Cause) -> Advice | None:
@@ -99,11 +99,11 @@ def _advice(result: ParityResult, cause: Cause) -> Advice | None:
         cause=str(cause),
         failing=failing,
         count=counts.total(),
-        where=", ".join(f"{name} ({counts[name]:,})" for name in views),
+        where=some([f"{name} ({counts[name]:,})" for name in views]) if len(views) > 1 else views[0],
         since=iso(min(times)) if times else "",
         meaning=MEANINGS[cause] + (_suspected(result) if cause is Cause.UNEXPLAINED else ""),
         todo=tuple(_todo(result, cause, over or views, mine, worst) if failing else _calm(cause, views)),
-        runbook=RUNBOOKS.get(cause, RUNBOOK),
+        runbook=RUNBOOK if cause is not Cause.STALE else _BACKFILL if _unowned(mine) else _LAG,
         worst=worst,
     )
 
@@ -126,13 +126,11 @@ def _worst(items: Sequence[Mismatch]) -> Mismatch | None:
 
 def _calm(cause: Cause, views: Sequence[str]) -> list[Todo]:
     """What to do about a benign cause within its bounds."""
-    names = " ".join(views)
     match cause:
         case Cause.LATE:
-            text = "Nothing: the next batch load with --correct mends it. To mend it now"
-            return [Todo(text, f"coeval backfill run {names} --correct")]
+            return [_load("Nothing: the next batch load with --correct mends it. To mend it now", views, "--correct")]
         case Cause.ERASED:
-            return [Todo("Nothing, or let batch write it anew now", f"coeval backfill run {names} --correct")]
+            return [_load("Nothing, or let batch write it anew now", views, "--correct")]
         case _:
             return [Todo("Nothing, unless it stays: then see the lag of stream and writer", "coeval stream status")]
 
@@ -191,17 +189,29 @@ def _logs(component: str) -> str:
 
 
 def _mend(cause: Cause, mine: Sequence[Mismatch], views: Sequence[str]) -> list[Todo]:
-    names = " ".join(views)
+    """How to mend what the store holds."""
     if cause is Cause.STALE:
-        fill = [Todo("Nobody delivers some tiles: a batch load is missing", f"coeval backfill run {names}")]
-        return fill if _unowned(mine) else []
+        return [_load("Nobody delivers some tiles: a batch load is missing", views)] if _unowned(mine) else []
     if cause is Cause.LATE:
-        text = "Have batch write the tiles anew; then see the source's allowed_lateness"
-        return [Todo(text, f"coeval backfill run {names} --correct")]
+        return [_load("Have batch write the tiles anew; then see the source's allowed_lateness", views, "--correct")]
     if cause is Cause.CLOCK:
         return []
     # Nothing came late, so that a correction that is not forced would leave the view as it is.
-    return [Todo("Have batch write everything anew", f"coeval backfill run {names} --correct --force")]
+    return [_load("Have batch write everything anew", views, "--correct --force")]
+
+
+def _load(text: str, views: Sequence[str], options: str = "") -> Todo:
+    """A batch load of the views; of many only those that differ most."""
+    rest = len(views) - FEW
+    command = " ".join(["coeval backfill run", *views[:FEW], options]).strip()
+    return Todo(f"{text} (and then of the other {rest} views)" if rest > 0 else text, command)
+
+
+def some(names: Sequence[str], few: int = FEW) -> str:
+    """A few names, and how many there are beside them."""
+    beside = [f"{len(names) - few} more"] if len(names) > few else []
+    *before, last = [*names[:few], *beside]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _unowned(mine: Sequence[Mismatch]) -> bool:
@@ -214,7 +224,7 @@ def _again(views: Sequence[str]) -> Todo:
 
 
 def _parity(views: Sequence[str]) -> str:
-    return f"coeval parity run {' '.join(views)}"
+    return " ".join(["coeval parity run", *(views if len(views) <= FEW else ())])
 
 
 def explain_command(result: ParityResult, item: Mismatch) -> str:

@@ -43,6 +43,7 @@ def _environment() -> jinja2.Environment:
         "shown": shown,
         "number": "{:,}".format,
         "percent": "{:.2%}".format,
+        "share": lambda part: f"{100 * part:.2g}%" if part else "0",
         "words": lambda name: str(name).replace("_", " "),
     }
     return environment

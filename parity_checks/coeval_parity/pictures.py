@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from coeval.spec.time import HOUR
@@ -17,8 +17,10 @@ from coeval_parity.result import BENIGN, Cause, FeatureParity, Hour, ViewParity
 
 UP, DOWN = 64.0, 40.0
 """The heights of the differences that fail a run, above the line, and of the benign ones below it."""
-_COLUMN, _GAP, _LABEL = 11.0, 7.0, 76.0
-"""The widths of an hour, of what lies between two that do not follow each other, and of the words below."""
+_COLUMN, _GAP, _ROOM = 11.0, 7.0, 1000.0
+"""The least width of an hour, the gap between two that do not follow each other, and what all may fill."""
+_LETTER = 6.5
+"""The width of a letter below."""
 _CELL, _CELL_GAP = 4.0, 2.0
 SEEN = 3.0
 """What occurs is drawn at least so high or wide."""
@@ -88,20 +90,21 @@ def timeline(view: ViewParity) -> Timeline | None:
     up, down = _most(hours, failing=True), _most(hours, failing=False)
     if not up and not down:
         return None
-    places, width = _places(hours, _COLUMN, _GAP)
+    column = round(min(max(_ROOM / len(hours), _COLUMN), 2 * _COLUMN), 1)
+    places, width = _places(hours, column, _GAP)
     boxes: list[Box] = []
     for hour, x in zip(hours, places, strict=True):
         title = f"{when(hour)}: {told(hour)}"
         top = UP
         for cause, height in _heights(hour, up, UP, failing=True):
             top -= height
-            boxes.append(Box(x, round(top, 2), _COLUMN - 2, round(height, 2), str(cause), title))
+            boxes.append(Box(x, round(top, 2), column - 2, round(height, 2), str(cause), title))
         bottom = UP + 1
         for cause, height in _heights(hour, down, DOWN, failing=False):
-            boxes.append(Box(x, round(bottom, 2), _COLUMN - 2, round(height, 2), str(cause), title))
+            boxes.append(Box(x, round(bottom, 2), column - 2, round(height, 2), str(cause), title))
             bottom += height
     marks = _marks(hours, places)
-    width = max(width, *(mark.x + _LABEL for mark in marks))
+    width = max(width, *(mark.x + _LETTER * len(mark.text) for mark in marks))
     return Timeline(width, tuple(boxes), marks, up, down, _label(hours))
 
 
@@ -112,18 +115,22 @@ def strip(feature: FeatureParity, hours: Sequence[Hour]) -> Strip:
     boxes: list[Box] = []
     for slot, x in zip(hours, places, strict=True):
         hour = mine.get((slot.start, slot.earlier))
-        if hour is not None:
-            worst = max(hour.causes, key=lambda cause: (cause not in BENIGN, hour.causes[cause]), default=None)
-            title = f"{when(hour)}: {told(hour)}"
-            boxes.append(Box(x, *_cell(worst), "" if worst is None else str(worst), title))
+        if hour is None:
+            continue
+        if hour.causes:
+            boxes.append(_cell(hour, x))
+        elif boxes and not boxes[-1].cause and x - boxes[-1].x - boxes[-1].width <= 1:
+            boxes[-1] = replace(boxes[-1], width=x + _CELL - 1 - boxes[-1].x)
+        else:
+            boxes.append(Box(x, 5.0, _CELL - 1, 2.0, ""))
     return Strip(width, tuple(boxes), _label(feature.hours))
 
 
-def _cell(worst: Cause | None) -> tuple[float, float, float]:
-    """The top, width and height of a cell."""
-    if worst is None:
-        return 5.0, _CELL - 1, 2.0
-    return (5.0, _CELL - 1, 7.0) if worst in BENIGN else (0.0, _CELL - 1, 12.0)
+def _cell(hour: Hour, x: float) -> Box:
+    """An hour in which values differ: by the cause that counts most."""
+    worst = max(hour.causes, key=lambda cause: (cause not in BENIGN, hour.causes[cause]))
+    top, height = (5.0, 7.0) if worst in BENIGN else (0.0, 12.0)
+    return Box(x, top, _CELL - 1, height, str(worst), f"{when(hour)}: {told(hour)}")
 
 
 def merged(features: Iterable[FeatureParity]) -> list[Hour]:
@@ -177,20 +184,27 @@ def _follows(before: Hour, hour: Hour) -> bool:
 
 
 def _marks(hours: Sequence[Hour], places: Sequence[float]) -> tuple[Mark, ...]:
-    """The words below: as many as have room, those after a gap in any case before those within."""
+    """The words below, where there is room: of every sixth hour, and of an hour that does not follow the one before."""
     found: list[Mark] = []
-    free = 0.0
-    for hour, x in zip(hours, places, strict=True):
-        if x >= free:
-            found.append(Mark(x, _short(hour)))
-            free = x + _LABEL
+    free, day = 0.0, ""
+    for number, (hour, x) in enumerate(zip(hours, places, strict=True)):
+        text, today = _short(hour)
+        is_first = not number or not _follows(hours[number - 1], hour)
+        if x >= free and (is_first or (hour.start or 0) // HOUR % 6 == 0):
+            words = f"{today} {text}" if today != day else text
+            found.append(Mark(x, words.strip()))
+            free, day = x + _LETTER * (len(words) + 1), today
     return tuple(found)
 
 
-def _short(hour: Hour) -> str:
+def _short(hour: Hour) -> tuple[str, str]:
+    """An hour in few letters, and its day."""
     if hour.start is None:
-        return "no event"
-    return "earlier" if hour.earlier else f"{_EPOCH + timedelta(microseconds=hour.start):%m-%d %H:%M}"
+        return "no event", ""
+    if hour.earlier:
+        return "earlier", ""
+    at = _EPOCH + timedelta(microseconds=hour.start)
+    return f"{at:%H:%M}", f"{at:%m-%d}"
 
 
 def when(hour: Hour) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coeval_parity import pages, pictures, trends
-from coeval_parity.advice import Advice, advice
+from coeval_parity.advice import Advice, advice, explain_command, some
 from coeval_parity.describe import iso
 from coeval_parity.drift import report as drift
 from coeval_parity.drift.result import from_document as drift_result
@@ -140,6 +140,7 @@ def render_html(
         others=others,
         pictures=pictures,
         run_width=trends.RUN,
+        explain=explain_command,
     )
 
 
@@ -148,10 +149,7 @@ def title(result: ParityResult) -> str:
     if result.passed:
         return "What is served is what training would use"
     broken = [*dict.fromkeys(view.view for view in result.views if view.breaches())]
-    if not broken:
-        return "Nothing was compared"
-    names = broken[0] if len(broken) == 1 else f"{', '.join(broken[:-1])} and {broken[-1]}"
-    return f"Do not trust {names}"
+    return f"Do not trust {some(broken, 2)}" if broken else "Nothing was compared"
 
 
 def _cards(result: ParityResult) -> tuple[list[KeyCard], list[KeyCard]]:

@@ -202,6 +202,11 @@ class ViewParity:
         return sum(item.causes.get(cause, 0) for item in self.features)
 
     @property
+    def causes(self) -> dict[Cause, int]:
+        """Differences by cause; causes that did not occur are left out."""
+        return {cause: count for cause in Cause if (count := self.cause(cause))}
+
+    @property
     def late_share(self) -> float:
         """The share of values that are `late`."""
         return self.cause(Cause.LATE) / self.compared if self.compared else 0.0
@@ -221,7 +226,7 @@ class ViewParity:
     def breaches(self) -> tuple[str, ...]:
         """The budgets that this view is over, in words."""
         over = [
-            f"{self.view}: {self.cause(cause)} {cause} of {self.compared} values (budget 0)"
+            f"{self.view}: {self.cause(cause):,} {cause} of {self.compared:,} values (budget 0)"
             for cause in Cause
             if cause not in BENIGN and self.cause(cause)
         ]
@@ -268,8 +273,7 @@ class ParityResult:
     @property
     def causes(self) -> dict[Cause, int]:
         """Differences by cause; causes that did not occur are left out."""
-        totals = {cause: sum(view.cause(cause) for view in self.views) for cause in Cause}
-        return {cause: count for cause, count in totals.items() if count}
+        return {cause: count for cause in Cause if (count := sum(view.cause(cause) for view in self.views))}
 
     @property
     def suspects(self) -> dict[Suspect, int]:
