@@ -25,7 +25,7 @@ household_spend = StreamFeatureView(
     timestamp_field="purchased_at",
     aggregations=_spend.aggregations,
     schema=_spend.schema,
-    tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.1),
+    tags=sla(freshness="10s", p99_ms=20, availability=0.999, tolerated={"late": 0.1}),
 )
 
 _savings = windowed(
@@ -53,7 +53,7 @@ household_savings = StreamFeatureView(
     timestamp_field="purchased_at",
     aggregations=_savings.aggregations,
     schema=_savings.schema,
-    tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.1) | _savings.tags,
+    tags=sla(freshness="10s", p99_ms=20, availability=0.999, tolerated={"late": 0.1}) | _savings.tags,
 )
 
 latest_basket = StreamFeatureView(

@@ -22,7 +22,7 @@ store_sales = StreamFeatureView(
     aggregations=_sales.aggregations,
     schema=_sales.schema,
     # A store sells so much that a few late lines touch many of its values until the next batch run.
-    tags=sla(freshness="10s", p99_ms=20, availability=0.999, late_share=0.25),
+    tags=sla(freshness="10s", p99_ms=20, availability=0.999, tolerated={"late": 0.25}),
 )
 
 _loyalty = windowed(

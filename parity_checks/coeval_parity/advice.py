@@ -25,7 +25,7 @@ SUSPECTS = {
 """What each suspect comes to, in words."""
 MEANINGS = {
     Cause.IN_FLIGHT: "Available, not yet certified to be in the store. Benign; gone at the next run.",
-    Cause.LATE: "Came after its tile was final. Benign up to the view's late share.",
+    Cause.LATE: "Came after its tile was final. Benign up to the view's budget.",
     Cause.STALE: "Not delivered within the promised freshness, or in tiles that no writer owns.",
     Cause.TTL: "One side applies another ttl.",
     Cause.DEFINITION: "The served value was computed by another version of the view.",
@@ -92,7 +92,7 @@ def _advice(result: ParityResult, cause: Cause) -> Advice | None:
         return None
     mine = [item for item in result.mismatches if item.cause is cause and item.view in views]
     times = [item.since for item in mine if item.since is not None]
-    over = [view.view for view in result.views if view.late_share > view.late_limit] if cause is Cause.LATE else []
+    over = [name for name in views if _is_over(result, name, cause)]
     failing = cause not in BENIGN or bool(over)
     worst = _worst(mine)
     return Advice(
@@ -103,9 +103,22 @@ def _advice(result: ParityResult, cause: Cause) -> Advice | None:
         since=iso(min(times)) if times else "",
         meaning=MEANINGS[cause] + (_suspected(result) if cause is Cause.UNEXPLAINED else ""),
         todo=tuple(_todo(result, cause, over or views, mine, worst) if failing else _calm(cause, views)),
-        runbook=RUNBOOK if cause is not Cause.STALE else _BACKFILL if _unowned(mine) else _LAG,
+        runbook=_runbook(cause, mine),
         worst=worst,
     )
+
+
+def _is_over(result: ParityResult, view: str, cause: Cause) -> bool:
+    """Whether more values of a view differ for a benign cause than it tolerates."""
+    spent = [item for one in result.views if one.view == view for item in one.budgets]
+    return any(item.over and item.budget.cause == cause for item in spent)
+
+
+def _runbook(cause: Cause, mine: Sequence[Mismatch]) -> str:
+    """Where more is said of a cause."""
+    if cause is Cause.STALE and _unowned(mine):
+        return _BACKFILL
+    return _LAG if cause in (Cause.STALE, Cause.IN_FLIGHT) else RUNBOOK
 
 
 def _suspected(result: ParityResult) -> str:
@@ -153,7 +166,7 @@ def _ask(cause: Cause, result: ParityResult, mine: Sequence[Mismatch], sources: 
     match cause:
         case Cause.STALE if _unowned(mine):
             return []
-        case Cause.STALE:
+        case Cause.STALE | Cause.IN_FLIGHT:
             return [Todo("Do job and writer run, and keep up? Restart what stands still", "coeval stream status")]
         case Cause.TTL | Cause.DEFINITION:
             return [Todo("Find the reader or writer that runs another version, deploy one", "coeval stream plan")]
@@ -194,7 +207,9 @@ def _mend(cause: Cause, mine: Sequence[Mismatch], views: Sequence[str]) -> list[
         return [_load("Nobody delivers some tiles: a batch load is missing", views)] if _unowned(mine) else []
     if cause is Cause.LATE:
         return [_load("Have batch write the tiles anew; then see the source's allowed_lateness", views, "--correct")]
-    if cause is Cause.CLOCK:
+    if cause is Cause.ERASED:
+        return [_load("Have batch write anew what is left of the time of those who were erased", views, "--correct")]
+    if cause in (Cause.CLOCK, Cause.IN_FLIGHT):
         return []
     # Nothing came late, so that a correction that is not forced would leave the view as it is.
     return [_load("Have batch write everything anew", views, "--correct --force")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coeval_parity.history import gate, history
 from coeval_parity.story_command import explain
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("show")(show)
     group.command("replay")(replay)
+    group.command("gate")(gate)
+    group.command("history")(history)
     app.add_typer(group, name="parity")
     app.command("explain")(explain)
 

@@ -22,6 +22,8 @@ MAX_BENIGN_KEYS = 8
 """Keys that the page shows in full; the JSON has every one that was kept."""
 FIRST_SCREEN = 3
 """Causes and breaches that stand on the first screen; the others are a key press away."""
+RUNS, MAX_CHECKS = 40, 4000
+"""Runs that are drawn, and what is read of their views to find them."""
 EARLIER_LINKS = 5
 """Runs before this one that the first screen links to."""
 
@@ -64,20 +66,26 @@ def publish_report(control: ControlPlane, result: ParityResult, folder: Path, pa
 
 
 def _page(control: ControlPlane, result: ParityResult, folder: Path) -> str:
-    return render_html(result, past_runs(control), pages.kept(folder), beside(control))
+    return render_html(result, past_runs(control, result.run), pages.kept(folder), beside(control))
 
 
-def past_runs(control: ControlPlane) -> list[PastRun]:
-    """The totals of the newest runs, oldest first."""
+def past_runs(control: ControlPlane, before: int) -> list[PastRun]:
+    """What the newest runs up to one found of every view, the oldest first; 0: up to now."""
+    checks = control.parity_checks(limit=MAX_CHECKS)
+    # Where there are more, the last of these may be a part of its run.
+    whole = checks if len(checks) < MAX_CHECKS else [check for check in checks if check.run > checks[-1].run]
+    runs = sorted({check.run for check in whole if not before or check.run <= before})[-RUNS:]
     return [
         PastRun(
-            run["run"],
-            run["at"],
-            run["passed"],
-            run["compared"] or 0,
-            {Cause(cause): count for cause, count in (run["causes"] or {}).items() if count},
+            check.run,
+            check.at,
+            check.passed,
+            check.compared,
+            {Cause(cause): count for cause, count in check.causes.items() if count},
+            check.view,
         )
-        for run in control.parity_history()
+        for check in reversed(whole)
+        if check.run in runs
     ]
 
 
@@ -106,12 +114,11 @@ def render_html(
 ) -> str:
     """The page.
 
-    `history` holds totals of runs; those after this one are left out. `kept` are the pages beside it, by run; `others`
-    are checks whose latest runs the page names.
+    `history` holds totals of the runs up to this one. `kept` are the pages beside it, by run; `others` are checks whose
+    latest runs the page names.
     """
     links = kept or {}
-    known = [run for run in history if not result.run or run.run <= result.run]
-    runs = trends.by_run(known)
+    runs = trends.by_run(history)
     failing, benign = _cards(result)
     shown = (failing[:MAX_FAILING_KEYS], benign[:MAX_BENIGN_KEYS])
     advised = advice(result)
@@ -126,7 +133,7 @@ def render_html(
         places=_places(advised, shown[0] + shown[1]),
         runs=runs,
         bars=trends.run_bars(runs),
-        trends=trends.trends(known),
+        trends=trends.trends(history),
         earlier=[run for run in reversed(runs) if run.run in links and run.run != result.run][:EARLIER_LINKS],
         links=links,
         failing_since=_failing_since(runs),

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from coeval.spec.model import SHARES, Tolerance
+from coeval.spec.time import duration
 from coeval.spec.types import Logical
+from coeval_pipelines.control import ParityCheck
 
 
 class Cause(StrEnum):
@@ -35,7 +38,7 @@ class Cause(StrEnum):
 
 SAMPLE = "a sample"
 """How the note begins that says which keys were looked at."""
-BENIGN = frozenset({Cause.IN_FLIGHT, Cause.LATE, Cause.ERASED})
+BENIGN = frozenset(map(Cause, SHARES))
 """Causes that may occur in a sound system, within bounds. Every other cause has a budget of 0."""
 
 
@@ -162,11 +165,41 @@ class FeatureParity:
     """Of the unexplained values that were examined, how many have which suspect."""
     hours: tuple[Hour, ...] = ()
     """The same values by hour, oldest first: of the response in a replay, of the key's newest event in a state run."""
+    budgets: tuple[Tolerance, ...] = ()
+    """What each benign cause is held to; features of one window, or of one view, share a budget."""
 
     @property
     def unexplained(self) -> int:
         """Differences that nothing explains."""
         return self.causes.get(Cause.UNEXPLAINED, 0)
+
+
+_NOTHING = ("nothing was compared",)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How far a budget of a view is used up: `count` of `compared` values, where the share of `budget` is tolerated."""
+
+    budget: Tolerance
+    count: int
+    compared: int
+
+    @property
+    def share(self) -> float:
+        """The share of values that differ for its cause."""
+        return self.count / self.compared if self.compared else 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether more values differ than are tolerated."""
+        return self.share > self.budget.share
+
+    @property
+    def words(self) -> str:
+        """0.50% late (1h) of at most 0.10%."""
+        window = f" ({duration(self.budget.window)})" if self.budget.window else ""
+        return f"{self.share:.2%} {self.budget.cause.replace('_', ' ')}{window}, at most {self.budget.share:.2%}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +212,6 @@ class ViewParity:
     keys: int
     keys_online: int
     features: tuple[FeatureParity, ...]
-    late_limit: float
-    """The greatest share of values that may be `late`."""
     freshness: int
     """Microseconds: an event in flight for longer is `stale`."""
     since: int | None
@@ -202,25 +233,40 @@ class ViewParity:
         return sum(item.causes.get(cause, 0) for item in self.features)
 
     @property
-    def causes(self) -> dict[Cause, int]:
-        """Differences by cause; causes that did not occur are left out."""
-        return {cause: count for cause in Cause if (count := self.cause(cause))}
+    def budgets(self) -> tuple[Spent, ...]:
+        """Every budget that its features share, and what of it is used up."""
+        shared: dict[Tolerance, list[FeatureParity]] = {}
+        for item in self.features:
+            for budget in item.budgets:
+                shared.setdefault(budget, []).append(item)
+        return tuple(
+            Spent(
+                budget,
+                sum(item.causes.get(Cause(budget.cause), 0) for item in items),
+                sum(item.compared for item in items),
+            )
+            for budget, items in shared.items()
+        )
 
     @property
-    def late_share(self) -> float:
-        """The share of values that are `late`."""
-        return self.cause(Cause.LATE) / self.compared if self.compared else 0.0
+    def matched(self) -> int:
+        """Values that are equal, the tolerance of floats included."""
+        return sum(item.matched + item.within_tolerance for item in self.features)
+
+    @property
+    def causes(self) -> dict[Cause, int]:
+        """Differences by cause; causes that did not occur are left out."""
+        return {cause: self.cause(cause) for cause in Cause if self.cause(cause)}
 
     def row(self, causes: Iterable[Cause]) -> dict[str, str]:
         """This view's line of the table of causes."""
-        matched = sum(item.matched + item.within_tolerance for item in self.features)
         return {
             "view": self.view if self.ready else f"{self.view} (not ready)",
             "keys": f"{self.keys:,}",
             "values": f"{self.compared:,}",
-            "match": f"{matched:,}",
+            "match": f"{self.matched:,}",
             **{cause.replace("_", " "): f"{self.cause(cause):,}" for cause in causes},
-            "late share": f"{self.late_share:.2%} of {self.late_limit:.0%}",
+            "budgets": "; ".join(item.words for item in self.budgets if item.count) or "unused",
         }
 
     def breaches(self) -> tuple[str, ...]:
@@ -230,8 +276,7 @@ class ViewParity:
             for cause in Cause
             if cause not in BENIGN and self.cause(cause)
         ]
-        if self.late_share > self.late_limit:
-            over.append(f"{self.view}: {self.late_share:.2%} late (budget {self.late_limit:.2%})")
+        over += [f"{self.view}: {item.words}" for item in self.budgets if item.over]
         if not self.ready:
             over.append(f"{self.view}: version {self.version} is not ready, readers say UNAVAILABLE")
         return tuple(over)
@@ -268,7 +313,7 @@ class ParityResult:
     @property
     def matched(self) -> int:
         """Values that are equal, the tolerance of floats included."""
-        return sum(item.matched + item.within_tolerance for view in self.views for item in view.features)
+        return sum(view.matched for view in self.views)
 
     @property
     def causes(self) -> dict[Cause, int]:
@@ -308,6 +353,24 @@ class ParityResult:
         parts = [f"{self.matched:,} match", *(f"{n:,} {cause.replace('_', ' ')}" for cause, n in causes.items())]
         unexplained = self.causes.get(Cause.UNEXPLAINED, 0)
         return f"{self.keys:,} keys, {self.compared:,} values: {', '.join(parts)}, {unexplained:,} unexplained"
+
+    def checks(self, share: float = 1.0, seed: int = 0) -> list[ParityCheck]:
+        """What it says of each view version, for the gate; a view without a key agrees, unless it is a mere sample."""
+        return [
+            ParityCheck(
+                view=view.view,
+                version=view.version,
+                at=self.at,
+                keys=view.keys,
+                compared=view.compared,
+                matched=view.matched,
+                causes={str(cause): count for cause, count in view.causes.items()},
+                breaches=view.breaches() if view.compared or (self.compared and share >= 1) else _NOTHING,
+                share=share,
+                seed=seed,
+            )
+            for view in self.views
+        ]
 
     def summary(self) -> dict[str, Any]:
         """The totals, ready for JSON."""

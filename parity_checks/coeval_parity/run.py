@@ -106,7 +106,8 @@ def run_parity(
         except redis.RedisError as error:
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
         result = replace(result, report=str(html or ""))
-        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result))
+        checks = result.checks(run.sample.share, run.sample.seed)
+        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result), checks)
         result = replace(result, run=number)
         path = publish_report(control, result, settings.home / "reports", html)
         return replace(result, report=str(path))

@@ -132,7 +132,7 @@ class Ingest(Phase):
 
 
 class TrainingSet(Phase):
-    """A training set, where an older one of that name is."""
+    """A training set that Spark builds, where an older one of that name is."""
 
     name = "training-set build"
 
@@ -152,7 +152,7 @@ class TrainingSet(Phase):
 
     def _build(self, home: Settings, spine: str) -> tuple[str, ...]:
         path = home.home / f"spine-{spine}.parquet"
-        return ("training-set", "build", SERVICE, "--spine", str(path), "--name", SET)
+        return ("training-set", "build", SERVICE, "--spine", str(path), "--name", SET, "--engine", "spark")
 
     def home(self) -> Settings:
         home = self.world.home(self._base)

@@ -26,7 +26,7 @@ from coeval.reference.oracle import is_late, key_of
 from coeval.settings import Settings, load_settings
 from coeval.spec.keys import bucket_of, encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import RowView, Sla, WindowedView
+from coeval.spec.model import RowView, Sla, Tolerance, WindowedView
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval.spec.types import micros
@@ -55,7 +55,7 @@ CUT = SINCE + 2 * DAY
 def _manifest() -> Manifest:
     """The test catalog under its own tenant. A third of its events are late by design, so that is no breach."""
     base = manifest()
-    patient = Sla(late_share=1.0)
+    patient = Sla(tolerated=(Tolerance("late", 1.0),))
     return replace(
         base,
         tenant="parity",

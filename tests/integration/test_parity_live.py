@@ -15,7 +15,7 @@ from coeval.online.keys import data_key, offset_key
 from coeval.online.writer import Fence, OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import Sla
+from coeval.spec.model import Sla, Tolerance
 from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 START = micros(datetime(2026, 3, 20, tzinfo=UTC))
 Q = START + 3 * DAY
-PATIENT = Sla(late_share=1.0, freshness=40 * DAY)
+PATIENT = Sla(tolerated=(Tolerance("late", 1.0),), freshness=40 * DAY)
 REACHED = 10
 """The changelog offset of every bucket that the store has written."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from coeval.spec.model import Tolerance
 from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval.spec.types import micros
 from coeval_parity.describe import iso
@@ -70,13 +71,14 @@ def feature(
         smape=0.0031 if wrong else 0.0,
         suspects={Suspect.LOST_UPDATE: total[Cause.UNEXPLAINED]} if total[Cause.UNEXPLAINED] else {},
         hours=tuple(hours),
+        budgets=(Tolerance("late", 0.01), Tolerance("in_flight", 0.01)),
     )
 
 
 def view(name: str, features: tuple[FeatureParity, ...], keys: int, source: str = "payments") -> ViewParity:
     """A view that is ready, of a source with two partitions."""
     since, certified = AT - 3 * DAY, {0: 481_204, 1: 480_977}
-    return ViewParity(name, "3f2a91bc", True, keys, keys, features, 0.01, 15 * MINUTE, since, since, certified, source)
+    return ViewParity(name, "3f2a91bc", True, keys, keys, features, 15 * MINUTE, since, since, certified, source)
 
 
 def difference(
@@ -192,13 +194,16 @@ def big(views: int = 12, features: int = 24) -> ParityResult:
 
 
 def history(result: ParityResult, count: int = 24) -> list[PastRun]:
-    """The runs before a result, one an hour, and itself; the last five before it failed if it does."""
+    """What the runs before a result found of its views, one an hour, and itself; the last five failed if it does."""
     found: list[PastRun] = []
     for ago in range(count - 1, 0, -1):
-        causes = {Cause.LATE: 40 + 11 * (ago % 5), Cause.IN_FLIGHT: 9 * (ago % 3)}
-        failed = not result.passed and ago < 5
-        if failed:
-            causes[Cause.UNEXPLAINED] = 150 - 30 * ago
-        causes = {cause: number for cause, number in causes.items() if number}
-        found.append(PastRun(result.run - ago, AT - ago * HOUR, not failed, result.compared, causes))
-    return [*found, PastRun(result.run, AT, result.passed, result.compared, result.causes)]
+        for number, item in enumerate(result.views[:3]):
+            causes = {Cause.LATE: 40 + 11 * (ago % 5), Cause.IN_FLIGHT: 9 * (ago % 3)} if not number else {}
+            failed = not result.passed and ago < 5 and number < 2
+            if failed:
+                causes[Cause.DEFINITION if number else Cause.UNEXPLAINED] = 9 - ago if number else 150 - 30 * ago
+            causes = {cause: times for cause, times in causes.items() if times}
+            at = AT - ago * HOUR
+            found.append(PastRun(result.run - ago, at, not failed, item.compared, causes, item.view))
+    now = [PastRun(result.run, AT, not item.breaches(), item.compared, item.causes, item.view) for item in result.views]
+    return [*found, *now]

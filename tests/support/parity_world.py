@@ -19,7 +19,7 @@ from coeval.reference.oracle import key_of, seen_by
 from coeval.serving_log import ServingLog, Sink
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import EventSource, RowView, Sla, View, WindowedView
+from coeval.spec.model import EventSource, RowView, Sla, Tolerance, View, WindowedView
 from coeval.spec.records import Event, Ingested, Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
@@ -42,7 +42,7 @@ SINCE = START + 20 * DAY
 CUT = SINCE + 2 * DAY
 REACHED = 10
 """The changelog offset of every bucket that the store has written."""
-PATIENT = Sla(late_share=1.0, freshness=40 * DAY)
+PATIENT = Sla(tolerated=(Tolerance("late", 1.0),), freshness=40 * DAY)
 
 
 def patient(base: Manifest, tenant: str) -> Manifest:

@@ -102,7 +102,7 @@ def _build() -> Registry:
     spend = StreamFeatureView(
         name="card_spend", entities=[card], source=payments, timestamp_field="paid_at", description="Spend.",
         owner="risk@bank", aggregations=spend_parts.aggregations, schema=spend_parts.schema,
-        tags=at.sla("10s", p99_ms=20, availability=0.99, late_share=0.01, partitions=4),
+        tags=at.sla("10s", p99_ms=20, availability=0.99, tolerated={"late": 0.01, "late 24h": 0.2}, partitions=4),
     )  # fmt: skip
     pair_parts = at.windowed(payments, at.count(per=("7d",), pii="pseudonymous"))
     pair = StreamFeatureView(
@@ -363,11 +363,11 @@ def _tag(tag: str, value: str) -> Callable[[Any], None]:
         _set("description", "Said otherwise."),
         _set("owner", "others@bank"),
         _tag("coeval.io/sla-freshness", "1h"),
-        _tag("coeval.io/late-share", "0.5"),
+        _tag("coeval.io/tolerated", "late=0.5"),
         lambda spec: _field(spec, "count_1h").tags.update({"coeval.io/pii": "sensitive"}),
         lambda spec: setattr(_field(spec, "count_1h"), "description", "Said otherwise."),
     ],
-    ids=["description", "owner", "freshness", "late share", "pii", "field description"],
+    ids=["description", "owner", "freshness", "tolerated", "pii", "field description"],
 )
 def test_what_changes_no_value_changes_the_manifest_and_no_version(registry: Registry, edit: Any) -> None:
     before = _compiled(registry)
@@ -498,6 +498,26 @@ BROKEN: dict[str, tuple[Callable[[Registry], object], str, str]] = {
         _view(_tag("coeval.io/sla-freshness", "soon")),
         "view card_spend, tag coeval.io/sla-freshness: it cannot be read: 'soon' is not a duration",
         "Correct its value",
+    ),
+    "a cause that is never tolerated": (
+        _view(_tag("coeval.io/tolerated", "ttl=0.1")),
+        "view card_spend, tag coeval.io/tolerated: it cannot be read: 'ttl' is never tolerated",
+        "Correct its value",
+    ),
+    "a share that is none": (
+        _view(_tag("coeval.io/tolerated", "late 24h=2")),
+        "view card_spend, tag coeval.io/tolerated: it cannot be read: 'late 24h=2': 2 is not a share between 0 and 1",
+        "Correct its value",
+    ),
+    "tolerated twice": (
+        _view(_tag("coeval.io/tolerated", "late=0.1, late=0.2")),
+        "view card_spend, tag coeval.io/tolerated: it cannot be read: 'late=0.1, late=0.2' says one thing twice",
+        "Correct its value",
+    ),
+    "tolerated in no window": (
+        _view(_tag("coeval.io/tolerated", "late 2h=0.1")),
+        "view card_spend, tag coeval.io/tolerated: it tolerates late in windows of 2h, and has none",
+        "Its windows are 1h, 24h, 7d, 30d",
     ),
     "no pii class": (
         _view(lambda spec: _field(spec, "count_1h").tags.clear()),

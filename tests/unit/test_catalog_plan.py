@@ -382,6 +382,6 @@ def test_show_says_all_that_is_registered_of_a_view() -> None:
     assert found is not None
     assert found["where"] == "points IS NOT NULL"
     assert [(item["name"], item["sql"]) for item in found["columns"]] == [("same", "points")]
-    assert (found["p99 ms"], found["availability"], found["late share"]) == (20, 0.999, 0.05)
+    assert (found["p99 ms"], found["availability"], found["tolerated"]) == (20, 0.999, "late 5%")
     assert (found["freshness"], found["partitions"], found["deprecated"]) == ("24h", 4, "Use another.")
     assert {item["expected"] for item in found["features"]} == {"0 to 9"}

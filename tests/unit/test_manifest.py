@@ -20,6 +20,7 @@ from coeval.errors import ManifestError
 from coeval.spec.expressions import Expression
 from coeval.spec.manifest import SCHEMA_VERSION, Manifest, with_version
 from coeval.spec.model import (
+    SHARES,
     Aggregate,
     BatchSource,
     Computed,
@@ -33,6 +34,7 @@ from coeval.spec.model import (
     RowView,
     ServiceView,
     Sla,
+    Tolerance,
     View,
     WindowedView,
 )
@@ -58,7 +60,8 @@ expressions = st.recursive(
     max_leaves=8,
 )
 computed = st.lists(st.builds(Computed, fields, expressions), max_size=2).map(tuple)
-slas = st.builds(Sla, lengths, st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
+tolerances = st.builds(Tolerance, st.sampled_from(sorted(SHARES)), st.floats(0, 1), st.integers(0, 10**12))
+slas = st.builds(Sla, lengths, st.integers(0, 1000), st.floats(0, 1), st.lists(tolerances, max_size=2).map(tuple))
 some_names = st.lists(names, max_size=3).map(tuple)
 said = {"description": texts, "owner": texts, "deprecated": texts}
 shared = {"entities": some_names, "key": some_fields, "source": names, "partitions": st.integers(1, 64)}
@@ -193,7 +196,7 @@ _WITH_POINTS = replace(LATEST, where=Expression("is_null", BOOL, (POINTS,)), fea
 KEEPS: dict[str, tuple[View, Edit, Edit]] = {
     "description": (CARD_SPEND, lambda view: replace(view, description="Otherwise."), _source()),
     "owner": (CARD_SPEND, lambda view: replace(view, owner="others@bank"), _source()),
-    "promises": (CARD_SPEND, lambda view: replace(view, sla=Sla(MINUTE, 5, 0.9, 0.5)), _source()),
+    "promises": (CARD_SPEND, lambda view: replace(view, sla=Sla(MINUTE, 5, 0.9, (Tolerance("late", 0.5),))), _source()),
     "deprecation": (LATEST, lambda view: replace(view, deprecated="Use another."), _source()),
     "description of a feature": (CARD_SPEND, _first("features", description="Otherwise."), _source()),
     "pii class of a feature": (CARD_SPEND, _first("features", pii="sensitive"), _source()),

@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+from coeval.spec.model import Tolerance
 from coeval_parity.advice import Advice, advice, explain_command, some
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Suspect
 from tests.support.parity_pages import AT, difference, failing, feature, passing, view
@@ -69,11 +70,27 @@ def test_what_the_stream_has_to_deliver_is_no_matter_of_a_batch_load() -> None:
 def test_late_values_call_for_a_batch_load_only_beyond_their_bound() -> None:
     (calm,) = advice(passing())
     assert (calm.failing, calm.todo[0].text.startswith("Nothing")) == (False, True)
-    base = passing()
-    strict = replace(base, views=tuple(replace(item, late_limit=0.0) for item in base.views))
-    (urgent,) = advice(strict)
+    (urgent,) = advice(strict(passing(), "late"))
     assert urgent.failing
     assert commands(urgent)[1:] == ["coeval backfill run card_spend --correct", "coeval parity run card_spend"]
+
+
+def strict(base: ParityResult, cause: str) -> ParityResult:
+    """The run under budgets that let nothing differ for a cause."""
+    return replace(
+        base,
+        views=tuple(
+            replace(one, features=tuple(replace(item, budgets=(Tolerance(cause, 0.0),)) for item in one.features))
+            for one in base.views
+        ),
+    )
+
+
+def test_values_in_flight_beyond_their_budget_are_a_matter_of_lag() -> None:
+    (found,) = advice(strict(result(Cause.IN_FLIGHT), "in_flight"))
+    assert found.failing
+    assert commands(found)[1:] == ["coeval stream status", "coeval parity run card_spend"]
+    assert found.runbook == "docs/runbooks/lag.md"
 
 
 def test_a_view_that_is_not_ready_is_filled_not_explained() -> None:

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from coeval.settings import Settings
-from coeval.spec.time import DAY, MINUTE
+from coeval.spec.model import Tolerance
+from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_parity import pages
 from coeval_parity.advice import advice
 from coeval_parity.describe import mismatch, symptom_of
@@ -59,10 +60,13 @@ def in_flight() -> Mismatch:
     return _entry(case, replace(world.STREAM, certified={0: 3}))
 
 
-def view(name: str, entries: list[Mismatch], keys: int = 1000, late_limit: float = 0.05) -> ViewParity:
+def view(name: str, entries: list[Mismatch], keys: int = 1000, late_limit: float = 0.05, window: int = 0) -> ViewParity:
     """A view in which nothing differs but these entries."""
     causes: Counter[Cause] = Counter(item.cause for item in entries)
-    equal = FeatureParity(name, "count_1h", "count(*) over 1h by 5m", keys, keys, 0, {}, {}, 0, 0, 0.0, 0.0)
+    budgets = (Tolerance("late", late_limit, window), Tolerance("in_flight", 1.0))
+    equal = FeatureParity(
+        name, "count_1h", "count(*) over 1h by 5m", keys, keys, 0, {}, {}, 0, 0, 0.0, 0.0, budgets=budgets
+    )
     money = replace(
         equal,
         feature="sum_amount_1h",
@@ -78,7 +82,6 @@ def view(name: str, entries: list[Mismatch], keys: int = 1000, late_limit: float
         keys,
         keys,
         (money, equal),
-        late_limit,
         DAY,
         world.NOON - DAY,
         world.NOON - DAY,
@@ -109,7 +112,17 @@ def test_one_unexplained_value_fails_the_run() -> None:
 
 
 def test_too_large_a_late_share_fails_the_run() -> None:
-    assert "card_spend: 0.50% late (budget 0.10%)" in run_of(late(), keys=100, late_limit=0.001).breaches
+    assert "card_spend: 0.50% late, at most 0.10%" in run_of(late(), keys=100, late_limit=0.001).breaches
+
+
+def test_a_window_is_held_to_its_own_budget() -> None:
+    found = view("card_spend", [late()], keys=100, late_limit=0.02)
+    money, count = found.features
+    strict = replace(money, budgets=(Tolerance("late", 0.005, HOUR), *money.budgets[1:]))
+    over = replace(found, features=(strict, count))
+    assert result((found, [])).passed
+    assert over.breaches() == ("card_spend: 1.00% late (1h), at most 0.50%",)
+    assert [item.over for item in over.budgets] == [True, False, False]
 
 
 @pytest.mark.parametrize("cause", [Cause.STALE, Cause.TTL, Cause.DEFINITION, Cause.CLOCK, Cause.UNEXPLAINED])

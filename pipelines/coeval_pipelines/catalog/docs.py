@@ -25,6 +25,7 @@ from coeval.spec.model import (
 from coeval.spec.time import duration
 from coeval_pipelines.catalog.lineage import Lineage, Node, lineage
 from coeval_pipelines.catalog.picture import svg
+from coeval_pipelines.catalog.summary import tolerated
 
 
 def write_docs(manifest: Manifest, directory: Path) -> list[Path]:
@@ -152,7 +153,7 @@ def _shape(view: View) -> list[tuple[str, str]]:
 
 
 def _promises(sla: Sla) -> list[tuple[str, str]]:
-    facts = [("freshness", f"within {duration(sla.freshness)}"), ("late share", f"at most {sla.late_share:.1%}")]
+    facts = [("freshness", f"within {duration(sla.freshness)}"), ("may differ", tolerated(sla))]
     facts += [("latency", f"p99 {sla.p99_ms} ms")] if sla.p99_ms else []
     return facts + ([("availability", f"{sla.availability:.3%}")] if sla.availability else [])
 

@@ -7,7 +7,7 @@ from typing import Any
 from coeval.aggregations.tiles import tile_plan
 from coeval.spec.expressions import to_text
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import DerivedView, FeatureService, Field, View, WindowedView
+from coeval.spec.model import DerivedView, FeatureService, Field, Sla, View, WindowedView
 from coeval.spec.time import duration
 
 Key = tuple[str, str]
@@ -131,7 +131,17 @@ def _promised(view: View) -> dict[str, Any]:
     sla = view.sla
     stated = {"p99 ms": sla.p99_ms, "availability": sla.availability}
     promised = {name: value for name, value in stated.items() if value}
-    return promised | {"late share": sla.late_share, "partitions": view.partitions}
+    return promised | {"tolerated": tolerated(sla), "partitions": view.partitions}
+
+
+def tolerated(sla: Sla) -> str:
+    """How many values may differ from training, in words: late 10%, late 1h 20%, in_flight 1%."""
+    said = (
+        sla.tolerated if any(item.cause == "late" for item in sla.tolerated) else (sla.budget("late"), *sla.tolerated)
+    )
+    return ", ".join(
+        f"{item.cause}{f' {duration(item.window)}' if item.window else ''} {100 * item.share:.4g}%" for item in said
+    )
 
 
 def _size(manifest: Manifest, view: View) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coeval.spec.model import PII_CLASSES, Sla
+from coeval.spec.model import PII_CLASSES, SHARES, Sla, Tolerance
 from coeval.spec.time import DAY, duration, parse_duration
 from coeval.spec.types import DataType
 from coeval_pipelines.catalog.errors import DefinitionError, gather
@@ -24,7 +24,7 @@ SCHEMA, TYPE, PII_CLASS, EXPECTED = f"{PREFIX}schema", f"{PREFIX}type", f"{PREFI
 WHERE, COLUMNS, DEPRECATED = f"{PREFIX}where", f"{PREFIX}columns", f"{PREFIX}deprecated"
 FUNCTION, PARTITIONS = f"{PREFIX}function", f"{PREFIX}partitions"
 FRESHNESS, P99 = f"{PREFIX}sla-freshness", f"{PREFIX}sla-p99-ms"
-AVAILABILITY, LATE_SHARE = f"{PREFIX}sla-availability", f"{PREFIX}late-share"
+AVAILABILITY, TOLERATED = f"{PREFIX}sla-availability", f"{PREFIX}tolerated"
 REFUSED = f"{PREFIX}refused"
 """Set by an authoring helper that was asked for something impossible: what, fix and location, for the compiler."""
 
@@ -39,6 +39,29 @@ def _share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise ValueError(f"{text} is not a share between 0 and 1")
     return float(text)
+
+
+def read_tolerated(text: str) -> tuple[Tolerance, ...]:
+    """The shares that a tag tolerates: `late=0.1, late 1h=0.2, in_flight=0.01`.
+
+    Raises:
+        ValueError: it says something else, or one thing twice.
+    """
+    found = tuple(_tolerance(part.strip()) for part in text.split(",") if part.strip())
+    if len({(item.cause, item.window) for item in found}) < len(found):
+        raise ValueError(f"{text!r} says one thing twice")
+    return found
+
+
+def _tolerance(text: str) -> Tolerance:
+    what, _, share = text.partition("=")
+    cause, _, window = what.strip().partition(" ")
+    if cause not in SHARES:
+        raise ValueError(f"{cause!r} is never tolerated; a share of values may be {', '.join(SHARES)}")
+    try:
+        return Tolerance(cause, _share(share), parse_duration(window.strip()) if window else 0)
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from error
 
 
 def _count(text: str) -> int:
@@ -114,7 +137,7 @@ _VIEW: dict[str, Callable[[str], object]] = {
     FRESHNESS: parse_duration,
     P99: _count,
     AVAILABILITY: _share,
-    LATE_SHARE: _share,
+    TOLERATED: read_tolerated,
     PARTITIONS: _count,
     WHERE: _text,
     COLUMNS: json_object,
@@ -174,19 +197,28 @@ def read_sla(tags: Mapping[str, str]) -> Sla:
         freshness=parse_duration(tags[FRESHNESS]) if FRESHNESS in tags else DAY,
         p99_ms=int(tags.get(P99, "0")),
         availability=float(tags.get(AVAILABILITY, "0")),
-        late_share=float(tags.get(LATE_SHARE, "0.05")),
+        tolerated=read_tolerated(tags.get(TOLERATED, "")),
     )
 
 
 def sla(
-    freshness: str, *, p99_ms: int = 0, availability: float = 0.0, late_share: float = 0.05, partitions: int = 0
+    freshness: str,
+    *,
+    p99_ms: int = 0,
+    availability: float = 0.0,
+    tolerated: Mapping[str, float] | None = None,
+    partitions: int = 0,
 ) -> dict[str, str]:
     """The tags of a view: how old its newest processed event may be, how fast and how often it answers.
 
-    `late_share` bounds the values that may differ from training because an event came late; `partitions` is the number
-    of changelog partitions and online buckets (8 unless told; fixed for a version). 0 means: not promised.
+    `tolerated` bounds the shares of values that may differ from training, by cause or by cause and window:
+    `{"late": 0.1, "late 1h": 0.2, "in_flight": 0.01}`; unless told, 5% may be late, and any number in flight or erased.
+    `partitions` is the number of changelog partitions and online buckets (8 unless told; fixed for a version). 0 means:
+    not promised.
     """
-    tags = {FRESHNESS: as_duration(freshness), LATE_SHARE: repr(late_share)}
+    tags = {FRESHNESS: as_duration(freshness)}
+    if tolerated:
+        tags[TOLERATED] = ", ".join(f"{what}={share!r}" for what, share in tolerated.items())
     optional = {P99: p99_ms, AVAILABILITY: availability, PARTITIONS: partitions}
     return tags | {tag: repr(value) for tag, value in optional.items() if value}
 

@@ -71,7 +71,17 @@ def compile_view(spec: ViewSpec, known: Known) -> View:
     together(lambda: _key(where, spec, known, source), lambda: _fields(where, spec, known.defaults))
     parts = _Parts(where, spec, source, _key(where, spec, known, source), known.defaults)
     view = parts.windowed() if getattr(spec, "aggregations", ()) else parts.rows()
+    _check_tolerated(where, view)
     return with_version(view, source)
+
+
+def _check_tolerated(where: str, view: View) -> None:
+    windows = {item.window for item in view.aggregates} if isinstance(view, WindowedView) else set()
+    stray = [item for item in view.sla.tolerated if item.window and item.window not in windows]
+    if stray:
+        what = f"it tolerates {stray[0].cause} in windows of {duration(stray[0].window)}, and has none"
+        known = f"Its windows are {', '.join(map(duration, sorted(windows)))}." if windows else "It has no windows."
+        raise DefinitionError(f"{where}, tag {tags.TOLERATED}", what, known)
 
 
 def _refuse_unsupported(where: str, spec: ViewSpec) -> None:

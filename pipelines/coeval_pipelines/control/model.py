@@ -88,6 +88,36 @@ class BatchLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class ParityCheck:
+    """What a parity run found of one view version at `at` (microseconds UTC); `compared` and `matched` are values.
+
+    It looked at the `share` of the keys that `seed` names: `keys` of them. It passed where nothing is in `breaches`.
+    """
+
+    view: str
+    version: str
+    at: int
+    keys: int
+    compared: int
+    matched: int
+    causes: Mapping[str, int]
+    breaches: tuple[str, ...] = ()
+    share: float = 1.0
+    seed: int = 0
+    run: int = 0
+    """The number of the run; 0 before it is recorded."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it kept to its view's budgets, and compared something."""
+        return not self.breaches
+
+    def covers(self, other: ParityCheck) -> bool:
+        """Whether it looked at every key that another check looks at, unless it came since."""
+        return self.share >= 1 or (self.seed == other.seed and self.share >= other.share)
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """Once the online store has reached `ends` of the changelogs, it covers `offsets` of the source topic.
 

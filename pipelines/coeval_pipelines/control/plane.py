@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.time import HOUR
 from coeval_pipelines.control import schema
-from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, Run
+from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, ParityCheck, Run
 
 _PAGE = 200
 """Certificates that are read at a time: a store that keeps up has reached one of the newest."""
@@ -142,13 +142,6 @@ class ControlPlane:
             self._first(sa.select(schema.RELEASES).where(schema.RELEASES.c.manifest_hash == manifest_hash)) is not None
         )
 
-    def parity_passed(self, manifest_hash: str) -> bool:
-        """Whether the latest parity run of a manifest passed; false where there was none."""
-        table = schema.PARITY
-        query = sa.select(table.c.passed).where(table.c.manifest_hash == manifest_hash)
-        row = self._first(query.order_by(table.c.run.desc()).limit(1))
-        return row is not None and bool(row.passed)
-
     def deployment(self, view: str, version: str) -> Deployment | None:
         """The deployment of a view version."""
         table = schema.DEPLOYMENTS
@@ -230,9 +223,32 @@ class ControlPlane:
             gone = (table.c.run == run, table.c.id.not_in(newest), table.c.id.not_in(of_hours))
             connection.execute(sa.delete(table).where(*gone))
 
-    def record_parity(self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any]) -> int:
-        """Keep the result of a parity run; returns its number."""
-        return self._insert(schema.PARITY, at=at, manifest_hash=manifest_hash, passed=passed, result=json.dumps(result))
+    def record_parity(
+        self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any], checks: Sequence[ParityCheck] = ()
+    ) -> int:
+        """Keep the result of a parity run, and what it says of each view version; returns its number."""
+        values = {"at": at, "manifest_hash": manifest_hash, "passed": passed, "result": json.dumps(result)}
+        with self._engine.begin() as connection:
+            key = connection.execute(sa.insert(schema.PARITY).values(**values)).inserted_primary_key
+            run = int(key[0]) if key else 0
+            rows = [
+                asdict(item) | {"run": run, "causes": json.dumps(item.causes), "breaches": json.dumps(item.breaches)}
+                for item in checks
+            ]
+            if rows:
+                connection.execute(sa.insert(schema.PARITY_VIEWS), rows)
+        return run
+
+    def parity_checks(
+        self, view: str | None = None, version: str | None = None, limit: int = 200
+    ) -> tuple[ParityCheck, ...]:
+        """What parity runs found of a view, or of one version of it, or of every view; the newest first."""
+        table = schema.PARITY_VIEWS
+        query = sa.select(table).order_by(table.c.run.desc(), table.c.view, table.c.version).limit(limit)
+        wanted = [(table.c.view, view), (table.c.version, version)]
+        query = query.where(*(column == value for column, value in wanted if value is not None))
+        with self._engine.connect() as connection:
+            return tuple(map(_check, connection.execute(query)))
 
     def parity_run(self, run: int | None = None) -> tuple[int, Mapping[str, Any]] | None:
         """A parity run's number and the result that was kept of it; the latest where none is named."""
@@ -259,12 +275,6 @@ class ControlPlane:
                     forgotten += gone
         return forgotten
 
-    def parity_history(self, limit: int = 40) -> tuple[Mapping[str, Any], ...]:
-        """The totals of the newest parity runs, oldest first: run, at, passed, keys, compared, matched, causes."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(schema.PARITY).order_by(schema.PARITY.c.run.desc()).limit(limit)).all()
-        return tuple(_parity_totals(row) for row in reversed(rows))
-
     def _first(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
         with self._engine.connect() as connection:
             return connection.execute(query).first()
@@ -285,10 +295,10 @@ def _certificate(row: sa.Row[Any]) -> Certificate:
     return Certificate(row.source, row.run, _int_keys(json.loads(row.offsets)), ends, row.recorded_at)
 
 
-def _parity_totals(row: sa.Row[Any]) -> Mapping[str, Any]:
-    result = json.loads(row.result)
-    totals = {name: result.get(name) for name in ("keys", "compared", "matched", "causes")}
-    return {"run": row.run, "at": row.at, "passed": row.passed, **totals}
+def _check(row: sa.Row[Any]) -> ParityCheck:
+    values = row._asdict()
+    decoded = {"causes": json.loads(values["causes"]), "breaches": tuple(json.loads(values["breaches"]))}
+    return ParityCheck(**{**values, **decoded})
 
 
 def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:

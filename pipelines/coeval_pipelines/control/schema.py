@@ -111,3 +111,18 @@ PARITY = sa.Table(
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
 )
+PARITY_VIEWS = sa.Table(
+    "parity_views",
+    METADATA,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("view", sa.String, primary_key=True),
+    sa.Column("version", sa.String, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("keys", sa.BigInteger, nullable=False),
+    sa.Column("compared", sa.BigInteger, nullable=False),
+    sa.Column("matched", sa.BigInteger, nullable=False),
+    sa.Column("causes", sa.Text, nullable=False),
+    sa.Column("breaches", sa.Text, nullable=False),
+    sa.Column("share", sa.Float, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+)

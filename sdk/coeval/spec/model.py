@@ -130,6 +130,20 @@ class BatchSource:
         return _named(self.fields, name)
 
 
+SHARES = {"late": 0.05, "in_flight": 1.0, "erased": 1.0}
+"""The causes for which a served value may differ from training in a sound system, and the share of values that may
+where a view says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The share of a view's values that may differ for a cause; `window` (microseconds) narrows it to one window's."""
+
+    cause: str
+    share: float
+    window: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Sla:
     """What a view promises: the age of its newest processed event, the read latency, the share of time it answers."""
@@ -137,8 +151,22 @@ class Sla:
     freshness: int = DAY
     p99_ms: int = 0
     availability: float = 0.0
-    late_share: float = 0.05
-    """The share of values that may differ because an event came after its tile was final."""
+    tolerated: tuple[Tolerance, ...] = ()
+    """How many values may differ from training, by cause; of causes that are not named, `SHARES`."""
+
+    def budget(self, cause: str, window: int = 0) -> Tolerance:
+        """What a cause is held to in a window's values: what is said of the window, else of the cause, else `SHARES`.
+
+        Raises:
+            KeyError: no value may differ for this cause.
+        """
+        said = {item.window: item for item in self.tolerated if item.cause == cause}
+        return said.get(window) or said.get(0) or Tolerance(cause, SHARES[cause])
+
+    @property
+    def late_share(self) -> float:
+        """The share of values that may differ because an event came after its tile was final."""
+        return self.budget("late").share
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""The gate that parity is: may a view version be promoted? It asks the control plane, and computes nothing anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coeval.spec.manifest import Manifest
+from coeval.spec.time import duration
+from coeval.spec.types import instant
+from coeval_pipelines.control.model import ParityCheck
+from coeval_pipelines.control.plane import ControlPlane
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether a view version passed parity, and why it counts as that; `check` is the run that says so."""
+
+    view: str
+    version: str
+    passed: bool
+    why: str
+    check: ParityCheck | None = None
+
+
+def gate(control: ControlPlane, view: str, version: str, now: int, max_age: int | None = None) -> Gate:
+    """Whether parity lets a view version through at `now`, by checks no older than `max_age` (both microseconds)."""
+    return decide(view, version, control.parity_checks(view, version), now, max_age)
+
+
+def gates(control: ControlPlane, manifest: Manifest, now: int, max_age: int | None = None) -> tuple[Gate, ...]:
+    """The gate of every view of a manifest."""
+    return tuple(gate(control, view.name, view.version, now, max_age) for view in manifest.views.values())
+
+
+def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max_age: int | None = None) -> Gate:
+    """What some checks of a view version, the newest first, come to.
+
+    The newest has to have passed, and so has every check before it whose keys no later one looked at again: a small
+    sample does not make up for a whole run that failed.
+    """
+    if not checks:
+        return Gate(view, version, False, "no parity run has looked at it")
+    newest = checks[0]
+    if max_age is not None and now - newest.at > max_age:
+        said = f"run {newest.run} of {_iso(newest.at)} is older than {duration(max_age)}"
+        return Gate(view, version, False, said, newest)
+    later: list[ParityCheck] = []
+    for check in checks:
+        if not check.passed and not any(item.covers(check) for item in later):
+            return Gate(view, version, False, f"run {check.run} of {_iso(check.at)} failed: {check.breaches[0]}", check)
+        later.append(check)
+    which = "" if newest.share >= 1 else f", a sample of {newest.share:.4g}"
+    said = f"run {newest.run} passed at {_iso(newest.at)} on {newest.keys:,} keys{which}"
+    return Gate(view, version, True, said, newest)
+
+
+def _iso(at: int) -> str:
+    return instant(at).isoformat(sep=" ", timespec="seconds")
