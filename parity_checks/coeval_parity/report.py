@@ -22,6 +22,8 @@ MAX_BENIGN_KEYS = 8
 """Keys that the page shows in full; the JSON has every one that was kept."""
 FIRST_SCREEN = 3
 """Causes and breaches that stand on the first screen; the others are a key press away."""
+MAX_TRENDS = 16
+"""Lines of causes and views over the last runs."""
 RUNS, MAX_CHECKS = 40, 4000
 """Runs that are drawn, and what is read of their views to find them."""
 EARLIER_LINKS = 5
@@ -118,7 +120,7 @@ def render_html(
     latest runs the page names.
     """
     links = kept or {}
-    runs = trends.by_run(history)
+    runs, lines = trends.by_run(history), trends.trends(history)
     failing, benign = _cards(result)
     shown = (failing[:MAX_FAILING_KEYS], benign[:MAX_BENIGN_KEYS])
     advised = advice(result)
@@ -133,7 +135,8 @@ def render_html(
         places=_places(advised, shown[0] + shown[1]),
         runs=runs,
         bars=trends.run_bars(runs),
-        trends=trends.trends(history),
+        trends=lines[:MAX_TRENDS],
+        other_trends=len(lines[MAX_TRENDS:]),
         earlier=[run for run in reversed(runs) if run.run in links and run.run != result.run][:EARLIER_LINKS],
         links=links,
         failing_since=_failing_since(runs),

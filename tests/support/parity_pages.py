@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -161,7 +162,9 @@ def failing() -> ParityResult:
     entries = [
         difference("card_spend", "count_1h", Cause.UNEXPLAINED, 4711, Suspect.LOST_UPDATE),
         difference("card_spend", "sum_amount_1h", Cause.UNEXPLAINED, 4711, Suspect.LOST_UPDATE),
-        difference("card_spend", "sum_amount_1h", Cause.UNEXPLAINED, 82, Suspect.LOST_UPDATE),
+        replace(
+            difference("card_spend", "sum_amount_1h", Cause.UNEXPLAINED, 82, Suspect.LOST_UPDATE), since=AT - 5 * HOUR
+        ),
         difference("card_spend", "sum_amount_7d", Cause.STALE, 903),
         difference("merchant_volume", "sum_amount_1h", Cause.DEFINITION, 17, entity={"merchant_id": "Café 'Nord' 17"}),
         difference("card_spend", "sum_amount_1h", Cause.LATE, 5150),
