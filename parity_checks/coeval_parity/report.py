@@ -11,7 +11,7 @@ from coeval_parity.advice import Advice, advice, explain_command, some
 from coeval_parity.describe import iso
 from coeval_parity.drift import report as drift
 from coeval_parity.drift.result import from_document as drift_result
-from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult
+from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Step
 from coeval_parity.text import named
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
@@ -20,6 +20,8 @@ from coeval_pipelines.control.checks import DRIFT, QUALITY, CheckBook
 MAX_FAILING_KEYS = 25
 MAX_BENIGN_KEYS = 8
 """Keys that the page shows in full; the JSON has every one that was kept."""
+MAX_STEPS = 12
+"""Tiles of one difference that are shown where both sides agree on some of them."""
 FIRST_SCREEN = 3
 """Causes and breaches that stand on the first screen; the others are a key press away."""
 MAX_TRENDS = 16
@@ -151,7 +153,14 @@ def render_html(
         pictures=pictures,
         run_width=trends.RUN,
         explain=explain_command,
+        telling=telling,
     )
+
+
+def telling(item: Mismatch) -> tuple[Step, ...]:
+    """The parts of a difference to show: all of a few, of many only those on which the sides differ."""
+    apart = tuple(step for step in item.steps if step.differs)
+    return apart if apart and len(item.steps) > MAX_STEPS else item.steps
 
 
 def title(result: ParityResult) -> str:

@@ -26,7 +26,7 @@ from coeval_parity.drift.rules import Kind
 from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
 from coeval_parity.quality.result import QualityResult
-from coeval_parity.report import beside, render_html, title
+from coeval_parity.report import beside, render_html, telling, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
 from coeval_parity.run import Sample
 from coeval_parity.text import print_result
@@ -284,3 +284,14 @@ def test_the_newest_runs_of_drift_and_quality_stand_on_the_page(tmp_path: Path) 
     assert "1 of 1 features drifted" in page
     assert 'class="feature-drift failing"' in page
     assert "population stability index" in page
+
+
+def test_of_many_parts_those_on_which_both_sides_agree_are_left_out() -> None:
+    item = edited()
+    agreed = [step for step in item.steps if not step.differs]
+    wrong = [step for step in item.steps if step.differs]
+    assert telling(item) == item.steps
+    many = replace(item, steps=(*agreed * 20, *wrong))
+    assert telling(many) == tuple(wrong)
+    assert f"{20 * len(agreed)} on which both sides agree are left out" in render_html(run_of(many))
+    assert telling(replace(item, steps=tuple(agreed * 20))) == tuple(agreed * 20)
