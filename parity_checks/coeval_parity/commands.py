@@ -124,25 +124,28 @@ def show(
     from coeval_parity.report import write_report
     from coeval_pipelines.control import ControlPlane
 
-    with closing(ControlPlane.open(load_settings())) as control:
-        result = _load(control, number)
+    settings = load_settings()
+    with closing(ControlPlane.open(settings)) as control:
+        result = _load(control, number, settings.home / "reports")
         if html is not None:
             write_report(control, result, html)
             _progress(f"report {html}")
     _print(result, as_json)
 
 
-def _load(control: ControlPlane, number: int | None) -> ParityResult:
+def _load(control: ControlPlane, number: int | None, folder: Path) -> ParityResult:
     from dataclasses import replace
 
     from coeval.errors import UsageError
     from coeval_parity.document import from_document
+    from coeval_parity.pages import page_of
 
     found = control.parity_run(number)
     if found is None:
         what = "no parity run yet" if number is None else f"no parity run {number}"
         raise UsageError(f"There is {what}.", "Make one: coeval parity run")
-    return replace(from_document(found[1]), run=found[0])
+    result, page = from_document(found[1]), page_of(folder, found[0])
+    return replace(result, run=found[0], report=str(page) if page.is_file() else result.report)
 
 
 def _print(result: ParityResult, as_json: bool) -> None:

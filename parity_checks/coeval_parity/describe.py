@@ -50,6 +50,7 @@ def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:
         symptom=symptom,
         proof=verdict.proof,
         since=verdict.since,
+        at=case.q,
         steps=steps(case, verdict),
         events=lines,
         events_omitted=omitted,

@@ -44,8 +44,8 @@ class Log(Protocol):
     def holds(self, source: str, event: Event) -> bool:
         """Whether an event of a source is among those that count."""
 
-    def keys(self, view: View) -> list[str]:
-        """Every entity key that the log has an event of, encoded and sorted."""
+    def newest(self, view: View) -> dict[str, int]:
+        """Every entity key that the log has an event of, encoded and sorted, and when its newest event happened."""
 
     def values(self, view: View, keys: Sequence[str], at: NDArray[np.int64]) -> dict[str, Values]:
         """The value of every feature for each key at its instant, in the keys' order. A key may come several times."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
+import numpy as np
+
 from coeval.reference.oracle import seen_by
 from coeval.spec.keys import decode_key, encode_key
 from coeval.spec.manifest import Manifest
@@ -22,6 +24,7 @@ from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, visible_of
 from coeval_parity.expected import Events, Log
 from coeval_parity.explain import Verdict, explain, near, oracle_value
+from coeval_parity.hours import Hours, Rows
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Suspect, Symptom
 from coeval_parity.screen import Screened
@@ -44,7 +47,8 @@ class Judged:
     `settled` were equal when read again, `within` differ no more than sums of the same doubles may.
     """
 
-    causes: Mapping[str, Counter[Cause]] = field(default_factory=dict)
+    causes: Mapping[str, Counter[tuple[int, Cause]]] = field(default_factory=dict)
+    """By the hour that a value belongs to, as a bucket of `Screened.hours`."""
     symptoms: Mapping[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
     within: Counter[str] = field(default_factory=Counter)
@@ -57,9 +61,10 @@ class Judged:
 
 @dataclass(slots=True)
 class Docket:
-    """Verdicts as they come in."""
+    """Verdicts as they come in, on rows that belong to these hours."""
 
-    causes: dict[str, Counter[Cause]] = field(default_factory=dict)
+    hours: Hours
+    causes: dict[str, Counter[tuple[int, Cause]]] = field(default_factory=dict)
     symptoms: dict[str, Counter[Symptom]] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
     within: Counter[str] = field(default_factory=Counter)
@@ -67,25 +72,26 @@ class Docket:
     kept: list[Mismatch] = field(default_factory=list)
     keys: dict[Cause, set[str]] = field(default_factory=dict)
     omitted: int = 0
+    unexplained: int = 0
+    """Values that nothing explains, so far."""
 
-    @property
-    def unexplained(self) -> int:
-        """Values that nothing explains, so far."""
-        return sum(counts[Cause.UNEXPLAINED] for counts in self.causes.values())
-
-    def enter(self, case: Case, key: str, verdict: Verdict, symptom: Symptom) -> None:
-        """Take down a verdict."""
+    def enter(self, case: Case, row: int, key: str, verdict: Verdict, symptom: Symptom) -> None:
+        """Take down a verdict on a row."""
         if verdict.suspect:
             self.suspects.setdefault(case.feature, Counter())[verdict.suspect] += 1
-        self.count(case.feature, verdict.cause, symptom)
+        self.count(case.feature, verdict.cause, symptom, [row])
         if self._room(verdict.cause, key):
             self.kept.append(mismatch(case, verdict, symptom))
         else:
             self.omitted += 1
 
-    def count(self, feature: str, cause: Cause, symptom: Symptom, number: int = 1) -> None:
-        """Take down that so many values of a feature have a cause."""
-        self.causes.setdefault(feature, Counter())[cause] += number
+    def count(self, feature: str, cause: Cause, symptom: Symptom, rows: Rows) -> None:
+        """Take down that the values of a feature in some rows have a cause."""
+        counts, number = self.causes.setdefault(feature, Counter()), len(rows)
+        for bucket, times in self.hours.count(rows).items():
+            counts[bucket, cause] += times
+        if cause is Cause.UNEXPLAINED:
+            self.unexplained += number
         if symptom:
             self.symptoms.setdefault(feature, Counter())[symptom] += number
 
@@ -107,7 +113,7 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
 
     `first` is the log that the expected values were computed from, `log` the one that covers the second look.
     """
-    docket = Docket()
+    docket = Docket(screened.hours)
     if not screened.served.ready or (second is not None and not second.served.ready):
         return _unavailable(screened, docket)
     if second is None:
@@ -177,14 +183,14 @@ def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str
         docket.within[feature] += 1
         return
     if not near(first, oracle_value(first), expected):
-        docket.enter(first, key, _explained(docket, first, second), _symptom(first))
+        docket.enter(first, found.row, key, _explained(docket, first, second), _symptom(first))
         return
     again = replace(found.again, feature=feature, served=value_in(second.served.columns[feature], index))
     case = replace(again, expected=oracle_value(again))
     if near(case, case.served, case.expected):
         docket.settled[feature] += 1
         return
-    docket.enter(case, key, _explained(docket, case, second), _symptom(case))
+    docket.enter(case, found.row, key, _explained(docket, case, second), _symptom(case))
 
 
 def _explained(docket: Docket, case: Case, second: Look) -> Verdict:
@@ -206,7 +212,7 @@ def _unavailable(screened: Screened, docket: Docket) -> Judged:
     """Readers get no value at all, at either look: one entry says so, every value counts."""
     view = screened.look.view
     for name, comparison in screened.comparisons.items():
-        docket.count(name, Cause.UNEXPLAINED, Symptom.UNAVAILABLE, int((comparison.outcome >= 0).sum()))
+        docket.count(name, Cause.UNEXPLAINED, Symptom.UNAVAILABLE, np.flatnonzero(comparison.outcome >= 0))
     if screened.served.keys:
         docket.kept.append(_not_ready(view, screened))
         docket.omitted = len(screened.served.keys) * len(view.features) - 1
@@ -233,10 +239,10 @@ def _not_ready(view: View, screened: Screened) -> Mismatch:
 
 def _count_unexamined(docket: Docket, screened: Screened, examined: set[str]) -> None:
     for name, comparison in screened.comparisons.items():
-        rest = sum(screened.served.keys[row] not in examined for row in comparison.mismatches.tolist())
+        rest = [row for row in comparison.mismatches.tolist() if screened.served.keys[row] not in examined]
         if rest:
             docket.count(name, Cause.UNEXPLAINED, Symptom.NONE, rest)
-            docket.omitted += rest
+            docket.omitted += len(rest)
 
 
 def other_definitions(manifest: Manifest, control: ControlPlane, view: View) -> list[View]:

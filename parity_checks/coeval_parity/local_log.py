@@ -46,6 +46,8 @@ from coeval_pipelines.offline.small import features_of
 from coeval_pipelines.offline.tables import TIMES, latest_version, table_path
 
 _EVERYTHING = Span(INT64_MIN, INT64_MAX, "available")
+_NEWEST = "newest event"
+"""A column beside those of a source, whose names are words."""
 _ENVELOPE = ("event_id", "event_ts", "available_at", "partition", "offset", "declared_ts")
 
 
@@ -65,14 +67,16 @@ class LocalLog:
         reached = self.reached.get(source)
         return event.partition < 0 or reached is None or event.offset < reached.get(event.partition, 0)
 
-    def keys(self, view: View) -> list[str]:
+    def newest(self, view: View) -> dict[str, int]:
         """See `Log`."""
         source = self.manifest.sources[view.source]
-        facts = self._facts(source, frozenset(item.name for item in view.key), _EVERYTHING)
-        columns = facts.columns.select([item.name for item in view.key])
-        known = columns.group_by(columns.column_names).aggregate([]).drop_null()
+        names = [item.name for item in view.key]
+        facts = self._facts(source, frozenset(names), _EVERYTHING)
+        columns = facts.columns.select(names).append_column(_NEWEST, pa.array(facts.event_ts))
+        known = columns.group_by(names).aggregate([(_NEWEST, "max")]).drop_null()
         parts = [physical_list(item, known.column(item.name)) for item in view.key]
-        return sorted(encode_keys(view.key, parts))
+        times = known.column(f"{_NEWEST}_max").to_pylist()
+        return dict(sorted(zip(encode_keys(view.key, parts), times, strict=True)))
 
     def values(self, view: View, keys: Sequence[str], at: NDArray[np.int64]) -> dict[str, Values]:
         """See `Log`."""

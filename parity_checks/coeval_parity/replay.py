@@ -23,6 +23,7 @@ from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field, View
 from coeval.spec.types import Kind, Physical
+from coeval_parity import pages
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, compare, value_in
 from coeval_parity.describe import symptom_of
@@ -30,6 +31,7 @@ from coeval_parity.engines import engine
 from coeval_parity.evidence import Case, visible_of
 from coeval_parity.expected import Log
 from coeval_parity.explain import narrowed, near
+from coeval_parity.hours import Hours
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
 from coeval_parity.past import History, history_of
@@ -130,9 +132,8 @@ def run_replay(
         kind="replay",
     )
     path = html or settings.home / "reports" / "replay.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
     result = replace(result, report=str(path))
-    path.write_text(render_html(result))
+    pages.write(path, render_html(result))
     _keep(settings, result)
     return result
 
@@ -243,7 +244,8 @@ def _screened(log: Log, view: View, answers: _Answers, past: History) -> Screene
     served = Served(tuple(answers.keys), at, columns, ready=True)
     # What was not logged (of a person), or had no value to be believed, is not compared.
     comparisons = {name: _known(compare(columns[name], expected[name]), columns[name]) for name in expected}
-    return Screened(Look(view, past.at(int(at.max())), served, {}), served, len(at), expected, comparisons)
+    seen = Look(view, past.at(int(at.max())), served, {})
+    return Screened(seen, served, len(at), expected, comparisons, Hours.of_instants(at))
 
 
 def _column(view: View, field: Field, rows: Sequence[Response]) -> Column:
@@ -275,7 +277,7 @@ def _known(comparison: Comparison, column: Column) -> Comparison:
 def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[View]) -> Judged:
     """Every difference with its cause; the events of a key are read once, whatever was served of it."""
     view = screened.look.view
-    docket = Docket()
+    docket = Docket(screened.hours)
     rows: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, comparison in screened.comparisons.items():
         for row in comparison.mismatches.tolist():
@@ -303,4 +305,4 @@ def _judge_value(docket: Docket, screened: Screened, base: Case, key: str, row: 
         docket.within[name] += 1
         return
     verdict = explain_past(replace(case, view=narrowed(case.view, name)), past)
-    docket.enter(case, key, verdict, symptom_of(case.served, case.expected))
+    docket.enter(case, row, key, verdict, symptom_of(case.served, case.expected))

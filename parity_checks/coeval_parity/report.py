@@ -1,122 +1,166 @@
-"""A parity result as one self-contained HTML page, for whoever is on call. It knows jinja2, and writes one file."""
+"""A parity result as one self-contained HTML page, for whoever is on call. It reads the control plane, writes pages."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from coeval_parity import pages, pictures, trends
+from coeval_parity.advice import Advice, advice, explain_command, some
 from coeval_parity.describe import iso
-from coeval_parity.result import BENIGN, Cause, FeatureParity, Mismatch, ParityResult, Suspect, ViewParity
-from coeval_parity.text import age, named, shown
+from coeval_parity.drift import report as drift
+from coeval_parity.drift.result import from_document as drift_result
+from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Step
+from coeval_parity.text import named
+from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import DRIFT, QUALITY, CheckBook
 
 MAX_FAILING_KEYS = 25
 MAX_BENIGN_KEYS = 8
 """Keys that the page shows in full; the JSON has every one that was kept."""
-
-SUSPECTS = {
-    Suspect.LOST_UPDATE: "updates were lost on their way to the store",
-    Suspect.APPLIED_TWICE: "events were counted twice",
-    Suspect.CORRUPTED_STATE: "stored state was changed by something else",
-    Suspect.SHIFTED_WINDOW: "a build that puts tile edges elsewhere",
-    Suspect.SHIFTED_TIME: "event times read in another time zone",
-    Suspect.WRONG_KEY: "values under another key than theirs",
-    Suspect.FLOAT_ROUNDING: "exact numbers added as doubles",
-}
-"""What each suspect comes to, for the page."""
-MEANINGS = {
-    Cause.IN_FLIGHT: "Available, not yet certified to be in the store. Benign; gone at the next run.",
-    Cause.LATE: "Came after its tile was final. Benign up to the view's late share; the next batch load mends it.",
-    Cause.STALE: "Not delivered within the promised freshness, or in tiles that no writer owns.",
-    Cause.TTL: "One side applies another ttl.",
-    Cause.DEFINITION: "The served value was computed by another version of the view.",
-    Cause.CLOCK: "The store knows events that were not available yet at the instant of the read: a clock is ahead.",
-    Cause.ERASED: "A subject was erased; what is left of its time is not written anew yet. Benign.",
-    Cause.REJECTED: "The store counts records that the log refuses: one side's validation lets too much through.",
-    Cause.UNEXPLAINED: "No late or in-flight event accounts for it: store or log was changed, or lost something.",
-}
-ACTIONS = {
-    Cause.IN_FLIGHT: "Nothing, unless it stays: then see the lag of the stream and of the online writer.",
-    Cause.LATE: "Nothing. If the share keeps growing, raise the source's allowed lateness or load by batch more often.",
-    Cause.STALE: "See whether the stream job and the online writer run and keep up. Restart what stands still; a batch "
-    "load up to the stream's start fills tiles that nobody owns.",
-    Cause.TTL: "Deploy one version everywhere: the reader and the training side disagree about the definition.",
-    Cause.DEFINITION: "Fill the view again under its current version, and find the writer that still runs the old one.",
-    Cause.CLOCK: "Check the clocks of producers and brokers, then run parity again.",
-    Cause.ERASED: "Load by batch: coeval backfill run --correct.",
-    Cause.REJECTED: "Look at the records: coeval deadletter list. Find the job that judges them by other rules (an "
-    "old version, another schema), then fill the view again.",
-    Cause.UNEXPLAINED: "Start with the tiles marked below. More online than in the log: the log lost events, or "
-    "something else writes to the store. Less online: a write was lost. Do not promote anything that reads this view. "
-    "Fill the view again from batch and changelog, then run parity on it.",
-}
-_NOT_READY = (
-    "The store was wiped, or never filled. Readers refuse to guess. Wait for it to heal, or fill the view from batch "
-    "and changelog; then run parity again."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """One thing that is wrong or worth knowing: what, since when, and what to do."""
-
-    cause: str
-    failing: bool
-    count: int
-    where: str
-    since: str
-    meaning: str
-    action: str
+MAX_STEPS = 12
+"""Tiles of one difference that are shown where both sides agree on some of them."""
+FIRST_SCREEN = 3
+"""Causes and breaches that stand on the first screen; the others are a key press away."""
+MAX_TRENDS = 16
+"""Lines of causes and views over the last runs."""
+RUNS, MAX_CHECKS = 40, 4000
+"""Runs that are drawn, and what is read of their views to find them."""
+EARLIER_LINKS = 5
+"""Runs before this one that the first screen links to."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCard:
-    """Every kept difference of one key of one view."""
+    """Every kept difference of one key of one view, and what the page calls it."""
 
+    anchor: str
     view: str
     name: str
     failing: bool
     items: tuple[Mismatch, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The latest run of another check: its verdict, the command that shows it, and its section of the page, if any."""
+
+    name: str
+    run: int
+    at: int
+    passed: bool
+    headline: str
+    command: str
+    section: str = ""
+
+
 def write_report(control: ControlPlane, result: ParityResult, path: Path) -> None:
-    """Write the page of a run, with the runs before it from the control plane."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(result, control.parity_history()), encoding="utf-8")
+    """Write the page of a run, with the runs before it from the control plane, and links to pages beside it."""
+    pages.write(path, _page(control, result, path.parent))
 
 
-def render_html(result: ParityResult, history: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The page. `history` holds totals of runs, oldest first; those after this one are left out."""
-    import jinja2
+def publish_report(control: ControlPlane, result: ParityResult, folder: Path, path: Path | None = None) -> Path:
+    """Write the page of the newest run: to `path`, or into the folder under its number and as the newest."""
+    if path is not None:
+        write_report(control, result, path)
+        return path
+    return pages.publish(folder, result.run, _page(control, result, folder))
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("coeval_parity", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"iso": iso, "age": age, "shown": shown, "number": "{:,}".format, "percent": "{:.2%}".format}
-    earlier = [run for run in history if not result.run or run["run"] <= result.run]
+
+def _page(control: ControlPlane, result: ParityResult, folder: Path) -> str:
+    return render_html(result, past_runs(control, result.run), pages.kept(folder), beside(control))
+
+
+def past_runs(control: ControlPlane, before: int) -> list[PastRun]:
+    """What the newest runs up to one found of every view, the oldest first; 0: up to now."""
+    checks = control.parity_checks(limit=MAX_CHECKS)
+    # Where there are more, the last of these may be a part of its run.
+    whole = checks if len(checks) < MAX_CHECKS else [check for check in checks if check.run > checks[-1].run]
+    runs = sorted({check.run for check in whole if not before or check.run <= before})[-RUNS:]
+    return [
+        PastRun(
+            check.run,
+            check.at,
+            check.passed,
+            check.compared,
+            {Cause(cause): count for cause, count in check.causes.items() if count},
+            check.view,
+        )
+        for check in reversed(whole)
+        if check.run in runs
+    ]
+
+
+def beside(control: ControlPlane) -> list[Beside]:
+    """The latest runs of drift and of data quality, where there are any."""
+    book, found = CheckBook(control), []
+    if kept := book.run(DRIFT):
+        number, document = kept
+        result = drift_result(document)
+        section = drift.render(result, book.history(DRIFT, result.window), section=True)
+        command = f"coeval drift show {number}"
+        found.append(Beside("Drift", number, result.at, result.passed, result.headline, command, section))
+    if kept := book.run(QUALITY):
+        number, document = kept
+        command = f"coeval quality show {number}"
+        line = (document["at"], document["passed"], document["headline"], command)
+        found.append(Beside("Data quality", number, *line))
+    return found
+
+
+def render_html(
+    result: ParityResult,
+    history: Sequence[PastRun] = (),
+    kept: Mapping[int, str] | None = None,
+    others: Sequence[Beside] = (),
+) -> str:
+    """The page.
+
+    `history` holds totals of the runs up to this one. `kept` are the pages beside it, by run; `others` are checks whose
+    latest runs the page names.
+    """
+    links = kept or {}
+    runs, lines = trends.by_run(history), trends.trends(history)
     failing, benign = _cards(result)
-    return environment.get_template("parity.html.j2").render(
+    shown = (failing[:MAX_FAILING_KEYS], benign[:MAX_BENIGN_KEYS])
+    advised = advice(result)
+    return pages.render(
+        "parity.html.j2",
         r=result,
-        headline=result.headline,
         title=title(result),
-        advice=advice(result),
-        bars=[_bar(run) for run in earlier],
-        failing_since=_failing_since(earlier),
-        segments=_segments,
+        mark=f"{'Replay' if result.kind == 'replay' else 'Parity'} {'holds' if result.passed else 'failed'}",
+        urgent=[item for item in advised if item.failing][:FIRST_SCREEN] or advised[:FIRST_SCREEN],
+        advised=advised,
+        first=FIRST_SCREEN,
+        places=_places(advised, shown[0] + shown[1]),
+        runs=runs,
+        bars=trends.run_bars(runs),
+        trends=lines[:MAX_TRENDS],
+        other_trends=len(lines[MAX_TRENDS:]),
+        earlier=[run for run in reversed(runs) if run.run in links and run.run != result.run][:EARLIER_LINKS],
+        links=links,
+        failing_since=_failing_since(runs),
         views=sorted(result.views, key=lambda view: not view.breaches()),
-        failing=failing[:MAX_FAILING_KEYS],
-        benign=benign[:MAX_BENIGN_KEYS],
-        hidden=max(0, len(failing) - MAX_FAILING_KEYS) + max(0, len(benign) - MAX_BENIGN_KEYS),
-        causes=list(Cause),
+        failing=shown[0],
+        benign=shown[1],
+        hidden=len(failing) + len(benign) - len(shown[0]) - len(shown[1]),
+        causes=[cause for cause in Cause if cause in result.causes or cause in BENIGN or cause is Cause.UNEXPLAINED],
+        every_cause=list(Cause),
         benign_causes=BENIGN,
+        others=others,
+        pictures=pictures,
+        run_width=trends.RUN,
+        explain=explain_command,
+        telling=telling,
     )
+
+
+def telling(item: Mismatch) -> tuple[Step, ...]:
+    """The parts of a difference to show: all of a few, of many only those on which the sides differ."""
+    apart = tuple(step for step in item.steps if step.differs)
+    return apart if apart and len(item.steps) > MAX_STEPS else item.steps
 
 
 def title(result: ParityResult) -> str:
@@ -124,53 +168,7 @@ def title(result: ParityResult) -> str:
     if result.passed:
         return "What is served is what training would use"
     broken = [*dict.fromkeys(view.view for view in result.views if view.breaches())]
-    if not broken:
-        return "Nothing was compared"
-    names = broken[0] if len(broken) == 1 else f"{', '.join(broken[:-1])} and {broken[-1]}"
-    return f"Do not trust {names}"
-
-
-def advice(result: ParityResult) -> list[Advice]:
-    """One entry per cause that occurred, those that fail the run first."""
-    found = [_not_ready(view) for view in result.views if not view.ready]
-    for cause in sorted(result.causes, key=lambda cause: (cause in BENIGN, cause)):
-        entry = _advice(result, cause)
-        if entry is not None:
-            found.append(entry)
-    return sorted(found, key=lambda item: not item.failing)
-
-
-def _not_ready(view: ViewParity) -> Advice:
-    meaning = f"Version {view.version} has no ready marker: every read is UNAVAILABLE."
-    return Advice("unavailable", True, view.compared, view.view, "", meaning, _NOT_READY)
-
-
-def _advice(result: ParityResult, cause: Cause) -> Advice | None:
-    # A replay has a view once per version that was served.
-    counts: Counter[str] = Counter()
-    for view in result.views:
-        counts[view.view] += view.cause(cause) if view.ready else 0
-    counts = +counts
-    if not counts:
-        return None
-    times = [item.since for item in result.mismatches if item.cause is cause and item.since is not None]
-    over = any(item.over and item.budget.cause == cause for view in result.views for item in view.budgets)
-    return Advice(
-        cause=str(cause),
-        failing=over or cause not in BENIGN,
-        count=sum(counts.values()),
-        where=", ".join(f"{name} ({count:,})" for name, count in counts.items()),
-        since=iso(min(times)) if times else "",
-        meaning=MEANINGS[cause] + (_suspected(result) if cause is Cause.UNEXPLAINED else ""),
-        action=ACTIONS[cause],
-    )
-
-
-def _suspected(result: ParityResult) -> str:
-    """What is probably behind it, in words."""
-    ranked = sorted(result.suspects.items(), key=lambda item: (-item[1], item[0]))
-    found = [f"{SUSPECTS[suspect]} ({count:,})" for suspect, count in ranked]
-    return f" Suspected, as it would give exactly what is stored: {'; '.join(found)}." if found else ""
+    return f"Do not trust {some(broken, 2)}" if broken else "Nothing was compared"
 
 
 def _cards(result: ParityResult) -> tuple[list[KeyCard], list[KeyCard]]:
@@ -178,51 +176,26 @@ def _cards(result: ParityResult) -> tuple[list[KeyCard], list[KeyCard]]:
     grouped: dict[tuple[str, str], list[Mismatch]] = {}
     for item in result.mismatches:
         grouped.setdefault((item.view, item.key), []).append(item)
+    ranked = sorted(grouped.items(), key=lambda entry: -len(entry[1]))
     cards = [
-        KeyCard(view, named(items[0]), any(item.cause not in BENIGN for item in items), tuple(items))
-        for (view, _), items in grouped.items()
+        KeyCard(f"key-{number}", view, named(items[0]), any(item.cause not in BENIGN for item in items), tuple(items))
+        for number, ((view, _), items) in enumerate(ranked, 1)
     ]
-    cards.sort(key=lambda card: -len(card.items))
     return [card for card in cards if card.failing], [card for card in cards if not card.failing]
 
 
-def _bar(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as a bar: shares of the values that differ benignly and not."""
-    compared = run.get("compared") or 0
-    causes = run.get("causes") or {}
-    benign = sum(count for cause, count in causes.items() if cause in BENIGN)
-    wrong = sum(causes.values()) - benign
-    return {
-        "run": run["run"],
-        "at": iso(run["at"]),
-        "passed": run["passed"],
-        "benign": _height(benign, compared),
-        "wrong": _height(wrong, compared),
-        "label": f"run {run['run']}, {iso(run['at'])}: {benign:,} benign, {wrong:,} failing of {compared:,}",
-    }
+def _places(advised: Sequence[Advice], cards: Sequence[KeyCard]) -> dict[str, str]:
+    """Where on the page the worst key of a cause is shown, by cause."""
+    places = {(card.view, card.items[0].key): card.anchor for card in cards}
+    found = {item.cause: places.get((item.worst.view, item.worst.key)) for item in advised if item.worst}
+    return {cause: anchor for cause, anchor in found.items() if anchor}
 
 
-def _height(count: int, compared: int) -> float:
-    """Pixels of 40: a tenth of the values fills the bar, and one value is still to be seen."""
-    if not count or not compared:
-        return 0.0
-    return round(min(40.0, max(3.0, 400.0 * count / compared)), 1)
-
-
-def _failing_since(history: Sequence[Mapping[str, Any]]) -> str:
+def _failing_since(runs: Sequence[PastRun]) -> str:
     """The first run of the unbroken row of failures up to now; empty where the latest passed."""
     first = ""
-    for run in reversed(history):
-        if run["passed"]:
+    for run in reversed(runs):
+        if run.passed:
             break
-        first = f"run {run['run']}, {iso(run['at'])}"
+        first = f"run {run.run}, {iso(run.at)}"
     return first
-
-
-def _segments(item: FeatureParity | ViewParity) -> list[tuple[str, float]]:
-    """The bar of a line: percent of values per fate, each that occurs at least wide enough to be seen."""
-    features = item.features if isinstance(item, ViewParity) else (item,)
-    compared = sum(feature.compared for feature in features)
-    counts = {cause: sum(feature.causes.get(cause, 0) for feature in features) for cause in Cause}
-    widths = [(str(cause), max(1.5, 100.0 * count / compared)) for cause, count in counts.items() if count]
-    return [("match", 100.0 - sum(width for _, width in widths)), *widths] if compared else []

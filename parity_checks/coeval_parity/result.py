@@ -123,8 +123,26 @@ class Mismatch:
     also: tuple[Cause, ...] = ()
     """Other causes that it takes together with `cause` to give the served value."""
     suspect: Suspect = Suspect.NONE
+    at: int | None = None
+    """The instant of the read."""
     events_omitted: int = 0
     """Events of tiles on which both sides agree, left out of `events` where there are many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What became of a feature's values in one hour: compared = matched + the sum of causes.
+
+    `start` is its first instant (microseconds UTC); None: of these keys the log knows no event. With `earlier` it
+    stands for this hour and all before it.
+    """
+
+    start: int | None
+    compared: int
+    matched: int
+    """Within tolerance included."""
+    causes: Mapping[Cause, int]
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,8 @@ class FeatureParity:
     smape: float
     suspects: Mapping[Suspect, int] = field(default_factory=dict)
     """Of the unexplained values that were examined, how many have which suspect."""
+    hours: tuple[Hour, ...] = ()
+    """The same values by hour, oldest first: of the response in a replay, of the key's newest event in a state run."""
     budgets: tuple[Tolerance, ...] = ()
     """What each benign cause is held to; features of one window, or of one view, share a budget."""
 
@@ -200,6 +220,8 @@ class ViewParity:
     """The last batch load covers what was final at this instant."""
     certified: Mapping[int, int] | None
     """By source partition, the next offset that the store is certified to lack; None without a certificate."""
+    source: str = ""
+    """The source that it is computed from."""
 
     @property
     def compared(self) -> int:
@@ -250,7 +272,7 @@ class ViewParity:
     def breaches(self) -> tuple[str, ...]:
         """The budgets that this view is over, in words."""
         over = [
-            f"{self.view}: {self.cause(cause)} {cause} of {self.compared} values (budget 0)"
+            f"{self.view}: {self.cause(cause):,} {cause} of {self.compared:,} values (budget 0)"
             for cause in Cause
             if cause not in BENIGN and self.cause(cause)
         ]
@@ -296,8 +318,7 @@ class ParityResult:
     @property
     def causes(self) -> dict[Cause, int]:
         """Differences by cause; causes that did not occur are left out."""
-        totals = {cause: sum(view.cause(cause) for view in self.views) for cause in Cause}
-        return {cause: count for cause, count in totals.items() if count}
+        return {cause: count for cause in Cause if (count := sum(view.cause(cause) for view in self.views))}
 
     @property
     def suspects(self) -> dict[Suspect, int]:

@@ -25,7 +25,7 @@ from coeval_parity.engines import engine
 from coeval_parity.expected import Log
 from coeval_parity.judge import MAX_JUDGED, Judged, judge, other_definitions
 from coeval_parity.online_state import Chosen, Clock, Look, look
-from coeval_parity.report import write_report
+from coeval_parity.report import publish_report
 from coeval_parity.result import SAMPLE, ParityResult, worst_first
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
@@ -87,8 +87,8 @@ def run_parity(
 
     `q` (microseconds UTC) fixes the instant instead of the clock; the store must hold nothing that came after it.
     `ingest=False` takes the log as it stands; it must hold everything that the store does. `html` is where the page
-    goes (default: reports/parity.html under the home). `wanted` is the engine: auto, local or spark, whose `spark`
-    session may be given. `sample` are the keys to compare (default: all).
+    goes (default: reports/parity-RUN.html under the home, and parity.html beside it). `wanted` is the engine: auto,
+    local or spark, whose `spark` session may be given. `sample` are the keys to compare (default: all).
 
     Raises:
         UnknownFeatureError: there is no such view.
@@ -105,13 +105,12 @@ def run_parity(
             result = _compare(run, chosen, spark, wanted, ingest=ingest)
         except redis.RedisError as error:
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
-        path = html or settings.home / "reports" / "parity.html"
-        result = replace(result, report=str(path))
+        result = replace(result, report=str(html or ""))
         checks = result.checks(run.sample.share, run.sample.seed)
         number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result), checks)
         result = replace(result, run=number)
-        write_report(control, result, path)
-        return result
+        path = publish_report(control, result, settings.home / "reports", html)
+        return replace(result, report=str(path))
 
 
 def _compare(

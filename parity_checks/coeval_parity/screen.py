@@ -9,6 +9,7 @@ import numpy as np
 
 from coeval_parity.compare import Comparison, Values, compare
 from coeval_parity.expected import Log
+from coeval_parity.hours import Hours
 from coeval_parity.online_state import Chosen, Clock, Look, Served, every_key, joined, serve
 
 
@@ -21,6 +22,8 @@ class Screened:
     keys_online: int
     expected: Mapping[str, Values]
     comparisons: Mapping[str, Comparison]
+    hours: Hours
+    """To which hour each row belongs."""
 
     def differing(self) -> list[str]:
         """The keys that differ in any feature, in their order."""
@@ -37,14 +40,15 @@ def screen(log: Log, first: Look, clock: Clock, chosen: Chosen = every_key) -> S
     """
     view = first.view
     online = set(first.served.keys)
-    absent = [key for key in log.keys(view) if key not in online and chosen(key)]
+    newest = log.newest(view)
+    absent = [key for key in newest if key not in online and chosen(key)]
     # The log was read after the store: a key that is missing there is judged at the instant its read ended.
     ended = int(first.served.at.max()) if len(first.served.at) else clock()
     missing = serve(log.manifest, view, absent, [None] * len(absent), ended, ready=first.served.ready)
     served = joined(log.manifest, view, [first.served, missing], ended, ready=first.served.ready)
     expected = log.values(view, served.keys, served.at) if served.keys else _nothing(first)
     comparisons = {name: compare(served.columns[name], expected[name]) for name in expected}
-    return Screened(first, served, len(online), expected, comparisons)
+    return Screened(first, served, len(online), expected, comparisons, Hours.of_keys(served.keys, newest))
 
 
 def _nothing(first: Look) -> dict[str, Values]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _ROW = "parity_row"
+_NEWEST = "newest event"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,17 @@ class SparkLog:
         reached = self.reached.get(source)
         return event.partition < 0 or reached is None or event.offset < reached.get(event.partition, 0)
 
-    def keys(self, view: View) -> list[str]:
+    def newest(self, view: View) -> dict[str, int]:
         """See `Log`."""
+        from pyspark.sql import functions as F
+
         names = [quoted(field.name) for field in view.key]
         known = " AND ".join(f"{name} IS NOT NULL" for name in names)
-        table = self._good(view).where(known).select(*names).distinct().toArrow()
+        frame = self._good(view).where(known).groupBy(*names).agg(F.max("event_ts").alias(_NEWEST))
+        table = frame.toArrow()
         columns = [physical_list(field, table.column(field.name)) for field in view.key]
-        return sorted(encode_key(view.key, values) for values in zip(*columns, strict=True))
+        keys = [encode_key(view.key, values) for values in zip(*columns, strict=True)]
+        return dict(sorted(zip(keys, table.column(_NEWEST).to_pylist(), strict=True)))
 
     def values(self, view: View, keys: Sequence[str], at: NDArray[np.int64]) -> dict[str, Values]:
         """See `Log`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from coeval.spec.model import SHARES, Field
 from coeval_parity.compare import Comparison, Outcome
 from coeval_parity.describe import aggregate_of
 from coeval_parity.evidence import Delivery
 from coeval_parity.judge import Judged
-from coeval_parity.result import FeatureParity, ViewParity
+from coeval_parity.result import Cause, FeatureParity, ViewParity
 from coeval_parity.screen import Screened
 
 
@@ -25,6 +27,7 @@ def tally(screened: Screened, judged: Judged, delivery: Delivery) -> ViewParity:
         since=delivery.since,
         load_cut=delivery.load_cut,
         certified=delivery.certified,
+        source=view.source,
     )
 
 
@@ -33,6 +36,10 @@ def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
     comparison: Comparison = screened.comparisons[name]
     aggregate = aggregate_of(view, name)
     compared = comparison.outcome >= 0
+    differing = judged.causes.get(name, Counter())
+    causes: Counter[Cause] = Counter()
+    for (_, cause), count in differing.items():
+        causes[cause] += count
     # Of a view that turned out not to be ready, no value counts as read.
     equal = comparison.count(Outcome.MATCH) + judged.settled[name] if judged.ready else 0
     near = comparison.count(Outcome.WITHIN_TOLERANCE) + judged.within[name] if judged.ready else 0
@@ -43,12 +50,13 @@ def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
         compared=int(compared.sum()),
         matched=equal,
         within_tolerance=near,
-        causes=dict(judged.causes.get(name, {})),
+        causes=dict(causes),
         symptoms=dict(judged.symptoms.get(name, {})),
         suspects=dict(judged.suspects.get(name, {})),
         null_online=int((screened.served.columns[name].null & compared).sum()),
         null_offline=int((screened.expected[name].null & compared).sum()),
         largest_difference=float(comparison.difference.max(initial=0.0)),
         smape=comparison.smape,
+        hours=screened.hours.series(compared, differing),
         budgets=tuple(view.sla.budget(cause, aggregate.window if aggregate else 0) for cause in SHARES),
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -39,6 +41,7 @@ from tests.support.events import records
 from tests.support.loads import load_view
 from tests.support.offline import event_frame, limit_rows, manifest, write_limits
 from tests.support.online import updates, write
+from tests.support.parity import adds_up
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -171,6 +174,8 @@ def test_a_sound_store_passes_with_its_late_events_named(world: World) -> None:
         assert any(line.note == "late" for line in item.events)
     # The generator makes late events for every granularity, so the run must have found some.
     assert result.causes[Cause.LATE] > 5
+    for feature in (feature for view in result.views for feature in view.features):
+        adds_up(feature)
 
 
 def test_both_engines_give_the_same_document(world: World) -> None:
@@ -185,7 +190,7 @@ def test_both_engines_give_the_same_document(world: World) -> None:
 def _document(world: World, engine: str) -> dict[str, object]:
     spark = world.spark if engine == "spark" else None
     result = run_parity(world.settings, MANIFEST, spark, Q, ingest=False, wanted=engine)
-    return to_document(replace(result, seconds=0, run=0))
+    return to_document(replace(result, seconds=0, run=0, report=""))
 
 
 def test_a_sample_is_of_the_same_keys_every_time(world: World) -> None:
@@ -265,6 +270,10 @@ def test_a_key_that_only_the_store_knows_is_found(world: World) -> None:
         result = world.parity("card_spend")
     assert {item.key for item in result.failing()} == {"i4711"}
     assert {item.symptom for item in result.failing()} == {Symptom.MISSING_OFFLINE}
+    # Of that key the log has no event, so its values belong to no hour.
+    for feature in result.views[0].features:
+        adds_up(feature)
+        assert (feature.hours[0].start, feature.hours[0].compared) == (None, 1)
 
 
 def test_a_view_that_is_not_ready_fails_and_compares_as_unavailable(world: World) -> None:
@@ -275,6 +284,9 @@ def test_a_view_that_is_not_ready_fails_and_compares_as_unavailable(world: World
     assert [item.symptom for item in result.failing()] == [Symptom.UNAVAILABLE]
     (view,) = result.views
     assert view.cause(Cause.UNEXPLAINED) == view.compared
+    for feature in view.features:
+        adds_up(feature)
+        assert not any(hour.matched for hour in feature.hours)
 
 
 def test_what_the_store_is_not_certified_to_cover_is_in_flight(world: World) -> None:
@@ -323,7 +335,9 @@ def test_the_command_prints_the_table_and_its_exit_code_is_the_result(
     sound = CliRunner().invoke(app, command)
     assert (sound.exit_code, sound.exception) == (0, None)
     assert "parity passed" in sound.stdout
-    assert (world.settings.home / "reports" / "parity.html").is_file()
+    reports = world.settings.home / "reports"
+    page, newest = re.findall(r"report (\S+)", sound.stderr)[0], reports / "parity.html"
+    assert Path(page).read_text() == newest.read_text()
     with world.changed(data_key(MANIFEST.tenant, MANIFEST.views["card_limit"], "i2"), None):
         broken = CliRunner().invoke(app, [*command, "--json"])
     assert isinstance(broken.exception, CheckFailedError)
@@ -333,6 +347,9 @@ def test_the_command_prints_the_table_and_its_exit_code_is_the_result(
     again = CliRunner().invoke(app, ["parity", "show"])
     assert "card_limit card_id=2" in again.stdout
     assert "parity failed" in again.stdout
+    assert f'<a href="{Path(page).name}">' in newest.read_text()
+    shown = CliRunner().invoke(app, ["parity", "show", "--json"])
+    assert json.loads(shown.stdout)["report"] == str(reports / f"parity-{document['run']}.html")
     load_settings.cache_clear()
 
 

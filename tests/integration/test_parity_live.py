@@ -112,9 +112,9 @@ def test_the_topic_reaches_further_than_the_store(live: Live) -> None:
 def test_this_process_reads_from_the_topic_what_the_log_lacks(live: Live) -> None:
     """Before anything was ingested, with some of it, and as Spark does after its ingest: it is the same."""
     live.certify({0: 160, 1: 160})
-    before = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0))
-    by_spark = to_document(replace(run_parity(live.settings, MANIFEST, live.spark, Q), seconds=0, run=0))
-    after = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0))
+    before = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0, report=""))
+    by_spark = to_document(replace(run_parity(live.settings, MANIFEST, live.spark, Q), seconds=0, run=0, report=""))
+    after = to_document(replace(run_parity(live.settings, MANIFEST, q=Q, wanted="local"), seconds=0, run=0, report=""))
     assert before == by_spark == after
     assert before["causes"]["in_flight"] > 10
 

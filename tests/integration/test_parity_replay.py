@@ -20,6 +20,7 @@ from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.intake import ServedLog
+from tests.support.parity import adds_up
 from tests.support.parity_world import CUT, PATIENT, SINCE, Kept, World, new_world, serve
 
 MERCHANTS = ["m-1", "m|2", 'quo"te, comma', "ümlaut", "m-1", "m-1", "m-1"]
@@ -81,6 +82,11 @@ def test_every_response_is_equal_or_differs_for_a_proven_cause(world: World) -> 
     assert result.compared == 40 * len(CARDS) * sum(len(view.features) for view in world.manifest.views.values())
     assert result.compared == result.matched + sum(result.causes.values())
     assert any(item.also for item in result.mismatches), "late and in flight at once"
+    served = {response.at for response in responses(world.settings, world.manifest, None, None)}
+    for feature in (feature for view in result.views for feature in view.features):
+        adds_up(feature)
+        assert {hour.start for hour in feature.hours} == {at - at % HOUR for at in served}
+    assert {item.at for item in result.mismatches} <= served
     assert result.kind == "replay"
     with world.control() as control:
         kept = CheckBook(control).newest(REPLAY)

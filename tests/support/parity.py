@@ -1,8 +1,11 @@
-"""What a store would hold of one windowed feature, computed in plain Python: for tests of explanations."""
+"""What a store would hold of one windowed feature, computed in plain Python: for tests of explanations.
+
+And what holds of every result.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +15,7 @@ from coeval.spec.model import EventSource, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.types import Physical
 from coeval_parity.evidence import Case, Slot, Stored, components_of, fold
+from coeval_parity.result import Cause, FeatureParity
 
 Holds = Callable[[Event], bool]
 
@@ -61,3 +65,14 @@ def tampered(original: Case, change: int) -> Case:
     assert isinstance(original.served, int)
     edited = Stored({hop: {**slots, tile: replace(slot, states=states)}})
     return replace(original, stored=edited, served=original.served + change)
+
+
+def adds_up(feature: FeatureParity) -> None:
+    """The hours of a feature are all of its values, each once."""
+    causes: Counter[Cause] = Counter()
+    for hour in feature.hours:
+        assert hour.compared == hour.matched + sum(hour.causes.values())
+        causes.update(hour.causes)
+    assert sum(hour.compared for hour in feature.hours) == feature.compared
+    assert sum(hour.matched for hour in feature.hours) == feature.matched + feature.within_tolerance
+    assert causes == Counter(feature.causes)

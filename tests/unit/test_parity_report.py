@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from coeval.settings import Settings
 from coeval.spec.model import Tolerance
 from coeval.spec.time import DAY, HOUR, MINUTE
+from coeval_parity import pages
+from coeval_parity.advice import advice
 from coeval_parity.describe import mismatch, symptom_of
 from coeval_parity.document import from_document, to_document
+from coeval_parity.drift.result import DriftResult, FeatureDrift, Measure
+from coeval_parity.drift.rules import Kind
 from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
-from coeval_parity.report import advice, render_html, title
+from coeval_parity.quality.result import QualityResult
+from coeval_parity.report import beside, render_html, telling, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
 from coeval_parity.run import Sample
 from coeval_parity.text import print_result
+from coeval_parity.trends import PastRun
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import DRIFT, QUALITY, CheckBook
+from tests.support import parity_pages
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
 
@@ -94,7 +107,7 @@ def test_late_and_in_flight_pass_within_their_bounds() -> None:
 def test_one_unexplained_value_fails_the_run() -> None:
     found = run_of(late(), edited())
     assert not found.passed
-    assert found.breaches == ("card_spend: 1 unexplained of 2000 values (budget 0)",)
+    assert found.breaches == ("card_spend: 1 unexplained of 2,000 values (budget 0)",)
     assert [item.key for item in found.failing()] == ["i1"]
 
 
@@ -161,22 +174,21 @@ def test_the_late_event_is_marked_among_its_peers() -> None:
     assert [(line.event_id, line.note) for line in late().events] == [("e1", ""), ("e2", "late"), ("e3", "")]
 
 
-def _past(number: int, *, passed: bool) -> dict[str, Any]:
-    causes = {"late": number} | ({} if passed else {"unexplained": 1})
-    at = world.Q - (8 - number) * 10 * MINUTE
-    totals = {"keys": 1000, "compared": 2000, "matched": 2000 - sum(causes.values()), "causes": causes}
-    return {"run": number, "at": at, "passed": passed, **totals}
+def past(number: int, *, passed: bool) -> PastRun:
+    """A run before the one of these tests, which is the seventh."""
+    causes = {Cause.LATE: number} | ({} if passed else {Cause.UNEXPLAINED: 1})
+    return PastRun(number, world.Q - (8 - number) * 10 * MINUTE, passed, 2000, causes)
 
 
 def test_the_page_says_what_differs_since_when_and_what_to_do() -> None:
-    history = [_past(number, passed=number < 6) for number in range(1, 8)]
+    history = [past(number, passed=number < 6) for number in range(1, 8)]
     page = render_html(run_of(late(), edited()), history)
     assert "Do not trust card_spend" in page
-    assert "failing since run 6" in page
+    assert "Parity failed since run 6" in page
     assert "card_id=1" in page
     assert "28.27" in page
     assert "sum 25.77" in page
-    assert "Fill the view again from batch and changelog" in page
+    assert "<code>coeval backfill run card_spend --correct --force</code>" in page
     assert "http" not in page.replace("https://", "http://").split("<body>")[1]
 
 
@@ -184,7 +196,7 @@ def test_a_view_that_was_served_in_two_versions_is_named_once_with_both_counts()
     entries = [edited(), edited()]
     found = result((view("card_spend", entries), entries), (view("card_spend", entries[:1]), entries[:1]))
     assert title(found) == "Do not trust card_spend"
-    assert [(item.count, item.where) for item in advice(found)] == [(3, "card_spend (3)")]
+    assert [(item.count, item.where) for item in advice(found)] == [(3, "card_spend")]
 
 
 def test_a_sound_run_makes_a_calm_page() -> None:
@@ -205,3 +217,81 @@ def test_symptoms_are_told_apart() -> None:
     assert symptom_of(0, None) is Symptom.MISSING_OFFLINE
     assert symptom_of(5, 0) is Symptom.MISSING_OFFLINE
     assert symptom_of(5, 6) is Symptom.NONE
+
+
+def test_the_page_of_every_run_is_kept_and_the_oldest_are_let_go(tmp_path: Path) -> None:
+    for run in range(1, pages.KEPT + 3):
+        written = pages.publish(tmp_path, run, f"page {run}")
+    assert written == tmp_path / f"parity-{pages.KEPT + 2}.html"
+    assert [*pages.kept(tmp_path)] == [*range(3, pages.KEPT + 3)]
+    assert (tmp_path / "parity.html").read_text() == written.read_text() == f"page {pages.KEPT + 2}"
+    (tmp_path / "parity-old.html").touch()
+    assert len([*tmp_path.iterdir()]) == pages.KEPT + 2
+    assert len(pages.kept(tmp_path)) == pages.KEPT
+
+
+def test_the_page_links_to_the_runs_before_it_whose_pages_are_there() -> None:
+    history = [past(number, passed=number < 6) for number in range(1, 8)]
+    page = render_html(run_of(edited()), history, {5: "parity-5.html", 6: "parity-6.html", 9: "parity-9.html"})
+    assert {*re.findall(r'href="([^#"]+)"', page)} == {"parity-5.html", "parity-6.html"}
+    assert 'href="parity-6.html">run 6</a> failed, <a href="parity-5.html">run 5</a> passed' in page
+
+
+def test_a_result_of_an_earlier_release_without_hours_has_a_page() -> None:
+    document = json.loads(json.dumps(to_document(parity_pages.failing())))
+    for view in document["views"]:
+        del view["source"]
+        for feature in view["features"]:
+            del feature["hours"]
+    for item in document["mismatches"]:
+        del item["at"]
+    page = render_html(from_document(document))
+    assert "Do not trust card_spend and merchant_volume" in page
+    assert "by hour" not in page
+    assert "before the read" in page
+
+
+def test_hours_survive_the_document() -> None:
+    document = json.loads(json.dumps(to_document(parity_pages.failing())))
+    again = from_document(document)
+    assert again.views == parity_pages.failing().views
+    assert render_html(again) == render_html(parity_pages.failing())
+
+
+def test_the_newest_runs_of_drift_and_quality_stand_on_the_page(tmp_path: Path) -> None:
+    with closing(ControlPlane.open(Settings(home=tmp_path))) as control:
+        assert beside(control) == []
+        measure = Measure("psi", 0.4, 0.2, 0.05)
+        drifted = DriftResult(
+            world.Q,
+            "ab",
+            "log:payments",
+            "weeks before",
+            None,
+            None,
+            4,
+            (FeatureDrift("amount", Kind.NUMBER, 900, 900, (measure,)),),
+        )
+        book = CheckBook(control)
+        for kind, document in (
+            (DRIFT, drifted.to_document()),
+            (QUALITY, QualityResult(world.Q, "ab", ()).to_document()),
+        ):
+            book.record(kind, "log:payments", world.Q, "ab", passed=document["passed"], result=document)
+        page = render_html(run_of(late()), others=beside(control))
+    assert "coeval drift show 1" in page
+    assert "coeval quality show 2" in page
+    assert "1 of 1 features drifted" in page
+    assert 'class="feature-drift failing"' in page
+    assert "population stability index" in page
+
+
+def test_of_many_parts_those_on_which_both_sides_agree_are_left_out() -> None:
+    item = edited()
+    agreed = [step for step in item.steps if not step.differs]
+    wrong = [step for step in item.steps if step.differs]
+    assert telling(item) == item.steps
+    many = replace(item, steps=(*agreed * 20, *wrong))
+    assert telling(many) == tuple(wrong)
+    assert f"{20 * len(agreed)} on which both sides agree are left out" in render_html(run_of(many))
+    assert telling(replace(item, steps=tuple(agreed * 20))) == tuple(agreed * 20)

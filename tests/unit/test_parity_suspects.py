@@ -156,7 +156,7 @@ def test_another_ttl_beside_a_row_in_flight_names_both() -> None:
 
 @pytest.mark.parametrize("suspect", [item for item in Suspect if item])
 def test_every_suspect_has_words_for_the_page(suspect: Suspect) -> None:
-    from coeval_parity.report import SUSPECTS
+    from coeval_parity.advice import SUSPECTS
 
     assert SUSPECTS[suspect]
 

@@ -14,6 +14,7 @@ from coeval.spec.records import Reason, Record
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Values, compare
 from coeval_parity.evidence import Delivery
+from coeval_parity.hours import Hours
 from coeval_parity.judge import Judged, judge
 from coeval_parity.local_log import LocalLog
 from coeval_parity.online_state import Look, Served
@@ -39,7 +40,8 @@ def _served(values: Sequence[int], *, ready: bool = True, null: Sequence[bool] =
 def _screened(served: Served, expected: Sequence[int]) -> Screened:
     values = Values(np.array(expected), np.zeros(len(expected), bool))
     found = compare(served.columns[NAME], values)
-    return Screened(Look(VIEW, DELIVERY, served, {}), served, len(expected), {NAME: values}, {NAME: found})
+    hours = Hours.of_instants(served.at)
+    return Screened(Look(VIEW, DELIVERY, served, {}), served, len(expected), {NAME: values}, {NAME: found}, hours)
 
 
 def test_a_view_that_is_ready_at_the_first_look_only_has_every_value_unavailable(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A drift result as a self-contained page, or as the section of another page. It knows jinja2."""
+"""A drift result as a self-contained page, or as the section of another page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coeval_parity.describe import iso
+from coeval_parity import pages
 from coeval_parity.drift.result import DriftResult, FeatureDrift, from_document
 from coeval_parity.drift.text import compared, named, reason
 
@@ -28,24 +28,16 @@ class Bar:
 
 def write_page(result: DriftResult, history: History, path: Path) -> None:
     """Write the page of a run, with the runs before it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(result, history), encoding="utf-8")
+    pages.write(path, render(result, history))
 
 
 def render(result: DriftResult, history: History = (), *, section: bool = False) -> str:
     """The page; with `section` only what a page that has the same style variables takes in."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("coeval_parity", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"iso": iso, "number": "{:,}".format, "named": named, "reason": reason}
-    return environment.get_template("drift_section.html.j2" if section else "drift.html.j2").render(
+    return pages.render(
+        "drift_section.html.j2" if section else "drift.html.j2",
         r=result,
+        named=named,
+        reason=reason,
         compared=compared(result),
         features=sorted(result.features, key=_most_over),
         bars=bars,

@@ -275,12 +275,6 @@ class ControlPlane:
                     forgotten += gone
         return forgotten
 
-    def parity_history(self, limit: int = 40) -> tuple[Mapping[str, Any], ...]:
-        """The totals of the newest parity runs, oldest first: run, at, passed, keys, compared, matched, causes."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(schema.PARITY).order_by(schema.PARITY.c.run.desc()).limit(limit)).all()
-        return tuple(_parity_totals(row) for row in reversed(rows))
-
     def _first(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
         with self._engine.connect() as connection:
             return connection.execute(query).first()
@@ -305,12 +299,6 @@ def _check(row: sa.Row[Any]) -> ParityCheck:
     values = row._asdict()
     decoded = {"causes": json.loads(values["causes"]), "breaches": tuple(json.loads(values["breaches"]))}
     return ParityCheck(**{**values, **decoded})
-
-
-def _parity_totals(row: sa.Row[Any]) -> Mapping[str, Any]:
-    result = json.loads(row.result)
-    totals = {name: result.get(name) for name in ("keys", "compared", "matched", "causes")}
-    return {"run": row.run, "at": row.at, "passed": row.passed, **totals}
 
 
 def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:

@@ -110,8 +110,10 @@ def _forget_reports(settings: Settings, manifest: Manifest, control: ControlPlan
     """Parity kept single differences of the views: values and events, those of the subject perhaps among them."""
     touched = [affected(item.manifest, erasure) for item in served(settings, control, manifest)]
     control.forget_differences({view.name for found in touched for view in (*found.keyed, *found.fed)})
-    for page in ("parity.html", "replay.html"):
-        (settings.home / "reports" / page).unlink(missing_ok=True)
+    folder = settings.home / "reports"
+    # The newest page, and that of every run that is kept.
+    for page in (folder / "replay.html", folder / "parity.html", *folder.glob("parity-*.html")):
+        page.unlink(missing_ok=True)
 
 
 def preview(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure, now: int) -> Outcome:
