@@ -112,8 +112,8 @@ class Pages:
             trouble = _trouble(item.exception_info)
             item.exception_info = {
                 "raised_exception": bool(trouble),
-                "exception_message": trouble or None,
-                "exception_traceback": None,
+                "exception_message": trouble,
+                "exception_traceback": "",
             }
             item.success = bool(item.success)  # Some expectations give numpy's, which is not written.
         found.success = bool(found.success)
