@@ -165,9 +165,11 @@ def _without_values(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _positions(result: Any, identity: Sequence[str]) -> list[Position]:
-    """The rows that break a rule, each once."""
+    """The rows that break a rule, each once; a null is None, whatever the engine calls it."""
+    import pandas as pd
+
     rows: dict[Position, None] = {}
     for item in result.get("unexpected_index_list") or ():
         columns = [item[name] if isinstance(item[name], list) else [item[name]] for name in identity]
         rows |= dict.fromkeys(zip(*columns, strict=True))
-    return list(rows)
+    return [tuple(None if pd.isna(value) else value for value in row) for row in rows]
