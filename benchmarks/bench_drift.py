@@ -9,6 +9,7 @@ Writes benchmarks/results/drift.json. QUICK=1 looks at fewer days.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ FEATURES = (
 RULES = Rules()
 TABLE = Table("log:purchases", Files(None), "purchased_at", FEATURES, IDS, KEYS)
 SMALL = (60, 200, 600)
-RAMPS = (0.0025, 0.005, 0.01, 0.02, 0.05)
+SMALL_STEP, SMALL_PLANTED_DAYS = 2, 3
+"""Small windows are drawn from every second clean day; problems are planted into those of three."""
+RAMPS = (0.005, 0.01, 0.02, 0.05)
 """By how much of what they were amounts grow each day."""
 
 
@@ -51,9 +54,10 @@ def main() -> None:
     for mode in (_weekly, _fixed):
         cases.append(_clean(world, mode, days))
         cases += [_planted(world, mode, days, problem) for problem in _problems()]
-        cases.append(_small(world, mode, days))
-        cases += [_small_planted(world, mode, days, problem) for problem in _problems() if _is_strong(problem)]
+        cases.append(_small(world, mode, days[::SMALL_STEP]))
         cases += [_ramped(world, mode, days, rate) for rate in RAMPS]
+    strong = [problem for problem in _problems() if _is_strong(problem)]
+    cases += [_small_planted(world, _weekly, days, problem) for problem in strong]
     publish("drift", cases, _aims(cases), rules=_rules())
 
 
@@ -61,10 +65,15 @@ Baseline = tuple[Rows, np.ndarray[Any, np.dtype[np.int64]]]
 Mode = Callable[[World, Span, list[Span]], Baseline]
 
 
+@lru_cache(maxsize=64)
+def _between(world: World, spans: tuple[Span, ...]) -> Rows:
+    return world.rows(list(spans))
+
+
 def _weekly(world: World, day: Span, _: list[Span]) -> Baseline:
     """The same weekday of the weeks before."""
     earlier = earlier_windows(day, WEEKS)
-    rows = world.rows(earlier)
+    rows = _between(world, tuple(earlier))
     assert rows.instants is not None
     return rows, members(rows.instants, earlier)
 
@@ -73,7 +82,7 @@ def _fixed(world: World, day: Span, days: list[Span]) -> Baseline:
     """One table of eight weeks, as a training set is: older than every day that is looked at."""
     end = min(start for start, _ in days)
     span = (end - 7 * WEEKS * DAY, end)
-    rows = world.rows([span])
+    rows = _between(world, (span,))
     assert rows.instants is not None
     # The days of the same weekday in the table say what is usual.
     earlier = [item for item in earlier_windows(day, 3 * WEEKS) if item[0] >= span[0] and item[1] <= span[1]]
@@ -161,7 +170,7 @@ def _small(world: World, mode: Mode, days: list[Span]) -> Figures:
 
 def _small_planted(world: World, mode: Mode, days: list[Span], problem: Problem) -> Figures:
     found = dict.fromkeys(SMALL, 0)
-    for number, day in enumerate(days[:PLANTED_DAYS]):
+    for number, day in enumerate(days[:SMALL_PLANTED_DAYS]):
         baseline = mode(world, day, days)
         for size in SMALL:
             rows = _drawn(world, day, size, number)
@@ -170,7 +179,7 @@ def _small_planted(world: World, mode: Mode, days: list[Span], problem: Problem)
     return {
         "case": f"small windows: {problem.name}, {problem.strength}",
         "system": _name(mode),
-        "days": len(days[:PLANTED_DAYS]),
+        "days": len(days[:SMALL_PLANTED_DAYS]),
         "found_days_by_rows": {str(size): count for size, count in found.items()},
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,9 @@ def _problems() -> Iterator[Problem]:
     yield Problem("unit times 100", "1% of rows", "amount", scaled("amount", 100, 0.01))
     yield Problem("unit times 100", "100% of rows", "amount", scaled("amount", 100, 1.0))
     yield Problem("unit divided by 100", "100% of rows", "amount", scaled("amount", 0.01, 1.0))
-    yield Problem("out of range", "5 rows below 0", "amount", _few("amount", lambda column: pa.scalar(-1)))
+    yield Problem(
+        "out of range", "5 rows below 0", "amount", _few("amount", lambda column: pa.scalar(Decimal("-1.00")))
+    )
     yield Problem("categories swapped", "100% of rows", "size", swapped("size", 1.0))
     yield Problem("category renamed", "5 rows", "size", _few("size", lambda column: pa.scalar("ONE")))
     yield Problem("frozen", "100% of rows", "amount", frozen("amount", 1.0))

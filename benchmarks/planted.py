@@ -29,7 +29,7 @@ class Problem:
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class World:
     """Every purchase in the order of time, and its instants."""
 

@@ -18,7 +18,7 @@ from coeval_parity.drift.rules import Kind, Limits, Rules
 MIN_EARLIER = 3
 """Windows of the same weekday before, without which nothing is usual."""
 _MEASURES = 6
-_DRAWS = 20
+_DRAWS = 5
 """Samples of each earlier window that a window of far fewer rows is held to."""
 _LIKE = 0.5
 """The share of a window's rows that another must have to show as many distinct values."""
