@@ -140,7 +140,7 @@ def test_a_stopped_sink_what_it_drops_and_a_lost_write_are_named(pipeline: Pipel
     (run,) = pipeline.control.runs("payments")
     pair, latest = MANIFEST.views["card_merchant"], MANIFEST.views["latest_payment"]
     pipeline.stop_writer()
-    pipeline.produce(400)
+    pipeline.produce(len(pipeline.made))
     with Broker(settings.kafka) as broker:
         ends = broker.ends({SOURCE.topic: settings.kafka.partitions})[SOURCE.topic]
         # What Flink has committed, it has written to the changelogs.
