@@ -24,12 +24,13 @@ from coeval_parity.refused import _as_event
 from coeval_parity.replay import Span, run_replay
 from coeval_parity.result import Cause, ParityResult, Suspect
 from coeval_pipelines.catalog.expressions import parse_condition
+from tests.faults.world import PAYEES
 from tests.support import online
 from tests.support.events import expected_tiles
 from tests.support.online import _tiles, updates, write
 from tests.support.parity_world import CUT, SINCE, Kept, World, keep_served, serve
 
-ENTITIES: dict[str, list[object]] = {"card_id": [0, 1, 2, 3, 4, 5], "merchant_id": ["m-1"] * 6}
+ENTITIES: dict[str, list[object]] = {"card_id": [0, 1, 2, 3, 4, 5], "merchant_id": ["m-1"] * 6, "payee_id": [0] * 6}
 Inject = Callable[[World, random.Random], None]
 Check = Callable[[World], ParityResult]
 
@@ -205,6 +206,15 @@ def swapped_keys(world: World, rng: random.Random) -> None:
     world.fill(moved, world.visible)
 
 
+def swapped_columns(world: World, rng: random.Random) -> None:
+    """The stream takes the columns of a key for one another."""
+    del rng
+    world.fill([], world.visible)
+    for view in world.manifest.views.values():
+        built = replace(view, key=view.key[::-1]) if view.name == PAYEES else view
+        world.stream(view, built, world.visible)
+
+
 def corrupted(world: World, rng: random.Random) -> None:
     """A bit of a stored sum is another."""
     world.fill(world.visible)
@@ -267,7 +277,7 @@ def accepted(world: World, rng: random.Random) -> None:
     more: list[Event] = []
     for record, _ in world.logged.rejected:
         event = _as_event(world.source, record)
-        if event and event.values["card_id"] is not None and event.values["merchant_id"] is not None:
+        if event and all(event.values[name] is not None for name in ENTITIES):
             more.append(event)
     world.fill([*world.visible, *(event for event in more if event.available_at < world.q)], world.visible)
 
@@ -283,6 +293,7 @@ FAULTS = (
     Fault("another version deployed", Cause.DEFINITION, other_definition, state),
     Fault("decimals as doubles", Suspect.FLOAT_ROUNDING, as_floats, state),
     Fault("keys swapped", Suspect.WRONG_KEY, swapped_keys, state),
+    Fault("key columns swapped", Suspect.WRONG_KEY, swapped_columns, state),
     Fault("slot corrupted", Suspect.CORRUPTED_STATE, corrupted, state),
     Fault("write lost", Suspect.LOST_UPDATE, lost_write, state),
     Fault("server's clock behind", Cause.CLOCK, server_clock, replay),

@@ -11,7 +11,7 @@ from pathlib import Path
 from coeval.settings import Settings
 from coeval_parity.result import Cause, ParityResult
 from tests.faults.faults import FAULTS, Fault, sound, state
-from tests.support.parity_world import World, new_world
+from tests.faults.world import fault_world
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def labels_of(result: ParityResult) -> Counter[str]:
 
 def clean_run(server: Settings, home: Path, seed: int) -> Counter[str]:
     """What a sound world of a seed has: late events, and nothing else."""
-    world = new_world(server, home / f"sound-{seed}", f"sound-{seed}", seed)
+    world = fault_world(server, home / f"sound-{seed}", f"sound-{seed}", seed)
     sound(world, random.Random(seed))
     return labels_of(state(world))
 
@@ -54,7 +54,7 @@ def clean_run(server: Settings, home: Path, seed: int) -> Counter[str]:
 def run_fault(server: Settings, home: Path, fault: Fault, seed: int, clean: Counter[str]) -> Finding:
     """Put a fault into a world of a seed, and ask parity."""
     number = [item.name for item in FAULTS].index(fault.name)
-    world: World = new_world(server, home / f"{number}-{seed}", f"fault-{number}-{seed}", seed)
+    world = fault_world(server, home / f"{number}-{seed}", f"fault-{number}-{seed}", seed)
     fault.inject(world, random.Random(seed))
     labels = labels_of(fault.check(world))
     found = grown(labels, clean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -29,7 +30,10 @@ from coeval_parity.quality.commands import register
 from coeval_parity.quality.decide import drop, release
 from coeval_parity.quality.named_rows import named_rows
 from coeval_parity.quality.result import QualityResult
-from coeval_parity.quality.run import run_quality
+from coeval_parity.quality.run import RowsAtFault, run_quality
+from coeval_parity.served import _append as _append_served
+from coeval_parity.served import served_path
+from coeval_parity.served_features import UNREADABLE, served_columns
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import QUALITY, CheckBook
 from coeval_pipelines.journal import BatchPlan, IngestReport, Range, ingest_journal
@@ -268,6 +272,126 @@ def test_values_that_rules_observe_are_not_kept(world: World) -> None:
         assert "777123" not in text
 
 
+def _suite(kind: str, **kwargs: object) -> str:
+    return json.dumps({"expectations": [{"type": kind, "kwargs": kwargs}]})
+
+
+def test_a_suite_is_refused_before_anything_is_checked_where_it_does_not_fit(world: World) -> None:
+    settings, manifest, source = world
+    suites = settings.home / "suites"
+    suites.mkdir()
+    exists = "expect_column_to_exist"
+    for said, message in (
+        (_suite("expect_column_values_to_be_unique", column="amuont"), "amuont"),
+        (_suite("expect_column_pair_values_to_be_equal", column_A="amount", column_B="fees"), "fees"),
+        (_suite("expect_compound_columns_to_be_unique", column_list=["amount", "cents"]), "cents"),
+        (_suite(exists, column="amount").replace('{"column": "amount"}', '"amount"'), "is not a suite"),
+        (_suite(exists, column="amount").replace('"kwargs"', '"severity": "loud", "kwargs"'), "cannot be checked"),
+        ("[]", "is not a suite"),
+        ("{", "is not a suite"),
+    ):
+        (suites / "payments.json").write_text(said)
+        with pytest.raises(UsageError, match=message):
+            _run(world)
+    assert not Quarantine(settings, manifest.tenant, source.name).verdicts()
+    # Of nothing that is here: said, and not used.
+    (suites / "payments.json").rename(suites / "payment.json")
+    heard: list[str] = []
+    _run(world, say=heard.append)
+    assert any("payment.json is not used" in message for message in heard)
+
+
+def test_what_kept_a_rule_from_being_checked_is_told_without_values(world: World) -> None:
+    settings, _, _ = world
+    suites = settings.home / "suites"
+    suites.mkdir()
+    (suites / "payments.json").write_text(_suite("expect_column_mean_to_be_between", column="merchant_id", max_value=1))
+    (check,) = _run(world, batch=1).checks
+    errors = {item.rule: item.error for item in check.rules if item.error}
+    assert errors == {"expect_column_mean_to_be_between": "TypeError"}
+    kept = [item for item in (settings.home / "quality").rglob("*") if item.suffix in (".html", ".json")]
+    # Pandas says which text it cannot convert: that of all rows, one after the other.
+    assert not any(re.search(r"m-\dm-\d", item.read_text()) for item in kept)
+
+
+def _served(settings: Settings, manifest: Manifest) -> None:
+    """Three responses: as they should be, with an amount below its bounds, and with a count that is none."""
+    names = served_columns(manifest, "risk").features
+    values: list[dict[str, Any]] = [
+        {"latest_payment__amount": "5.00", "card_spend__sum_amount_1h": "7.10", "against_usual__ratio": 0.5},
+        {"latest_payment__amount": "-5.00", "latest_payment__note": "777123"},
+        {"card_spend__count_1h": "many"},
+    ]
+    shared = {"topic": "bank.served", "partition": 0, "service": "risk", "manifest": manifest.hash, "statuses": "{}"}
+    rows = [
+        {
+            "offset": number,
+            "at": START + number * DAY,
+            "entities": json.dumps({"card_id": 7 + number, "merchant_id": "m-1"}),
+            "features": json.dumps(dict.fromkeys(names) | features),
+            **shared,
+        }
+        for number, features in enumerate(values)
+    ]
+    _append_served(served_path(settings, manifest.tenant), rows)
+
+
+def _expecting(manifest: Manifest) -> Manifest:
+    """The catalog, with bounds of a feature."""
+    (latest,) = manifest.row_views
+    bounded = (replace(item, expected=Expected(low="0")) if item.name == "amount" else item for item in latest.features)
+    return replace(manifest, row_views=(replace(latest, features=tuple(bounded)),))
+
+
+def test_what_was_served_and_training_sets_are_checked_alike_by_both_engines(world: World, spark: SparkSession) -> None:
+    settings = world[0]
+    manifest = _expecting(world[1])
+    settings.manifest_path.write_text(manifest.to_json())
+    _served(settings, manifest)
+    trained = {
+        "card_id": pa.array([1, 2, None]),
+        "event_timestamp": pa.array([START, START, START + DAY], pa.timestamp("us", tz="UTC")),
+        "latest_payment__amount": pa.array([Decimal("-1.00"), None, Decimal("2.00")], pa.decimal128(9, 2)),
+    }
+    path = table_path(settings, manifest, "training_sets", "march")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_deltalake(str(path), pa.table(trained))
+    subjects, suites = ["served:risk", "training:march"], settings.home / "suites"
+    suites.mkdir()
+    (suites / "served_risk.json").write_text(_suite("expect_column_values_to_be_unique", column="card_id"))
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for engine in ("pandas", "spark"):
+        at_fault: list[RowsAtFault] = []
+        result = run_quality(
+            settings, subjects, suites, engine=engine, ingest=False, spark=spark, on_rows=at_fault.append
+        )
+        assert [(item.subject, item.engine, item.rows) for item in result.checks] == [
+            ("served:risk", engine, 3),
+            ("training:march", engine, 3),
+        ]
+        assert not any(rule.error for item in result.checks for rule in item.rules)
+        assert [len(item.rules) for item in result.checks] == [len(result.checks[0].rules), 4]
+        found[engine] = [(item.check, item.rule, item.column, _first(item)) for item in at_fault]
+        kept = [item for item in (settings.home / "quality").rglob("*") if item.suffix in (".html", ".json")]
+        assert not any("777123" in item.read_text() for item in kept)
+        recent = run_quality(settings, subjects[:1], suites, engine=engine, last=DAY, ingest=False, spark=spark)
+        assert recent.checks[0].rows == 1
+    values = "expect_column_values_to_"
+    assert found["pandas"] == found["spark"]
+    assert found["pandas"] == [
+        ("served:risk", f"{values}be_between", "latest_payment__amount", 8),
+        ("served:risk", f"{values}be_null", UNREADABLE, 9),
+        ("training:march", f"{values}not_be_null", "card_id", None),
+        ("training:march", f"{values}be_between", "latest_payment__amount", 1),
+    ]
+
+
+def _first(found: RowsAtFault) -> int | None:
+    """The card of the only row at fault."""
+    ((card, *_),) = found.rows
+    return None if card is None else int(card)
+
+
 def test_a_batch_from_before_the_catalog_gained_a_column_is_checked(world: World) -> None:
     settings, manifest, source = world
     kinds = {"channel": STRING, "visits": INT64, "tip": catalog.MONEY, "since": TIMESTAMP}
@@ -295,6 +419,10 @@ def test_the_command_fails_shows_suggests_and_releases(command: typer.Typer) -> 
     failed = runner.invoke(command, ["quality", "run", "log:payments"])
     assert isinstance(failed.exception, CheckFailedError)
     assert "quarantined: payments batch 2" in failed.stdout
+    named = runner.invoke(command, ["quality", "run", "log:payments", "--batch", "2", "--rows", "2", "--json"])
+    (at_fault,) = json.loads(named.stdout)["rows_at_fault"]
+    assert at_fault["identity"] == ["topic", "partition", "offset"]
+    assert (at_fault["column"], len(at_fault["rows"])) == ("amount", 2)
     shown = runner.invoke(command, ["quality", "show", "--json"])
     assert json.loads(shown.stdout)["quarantined"] == [{"source": "payments", "batch": 2}]
     suggested = runner.invoke(command, ["quality", "suggest", "log:payments", "--column", "points"])

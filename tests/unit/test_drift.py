@@ -172,6 +172,22 @@ def test_a_small_window_needs_a_larger_distance() -> None:
     assert not few.drifted
 
 
+def test_few_rows_of_rare_values_are_held_to_samples_of_their_size() -> None:
+    random = np.random.default_rng(20261122)
+    # Every week has values that no other has: few rows hold none of most, and much of one.
+    weeks = [np.where(random.random(1000) < 0.06, 100 + week, random.integers(0, 5, 1000)) for week in range(8)]
+    baseline = np.concatenate(weeks).astype(np.float64)
+    sides = replace(_sides(8000), earlier=np.arange(8000) // 1000)
+    labels = tuple(map(str, range(200)))
+    alarms = dict.fromkeys((True, False), 0)
+    for number in range(20):
+        own = np.where(random.random(60) < 0.06 + 0.02 * (number % 2), 150, random.integers(0, 5, 60))
+        feature = Feature("f", Kind.CATEGORY, baseline, own.astype(np.float64), labels)
+        alarms[False] += compare(feature, sides, RULES).drifted
+        alarms[True] += compare(replace(feature, window=np.where(own < 3, 150.0, own)), sides, RULES).drifted
+    assert alarms == {False: 0, True: 20}
+
+
 def test_rows_of_one_entity_say_less_than_as_many_of_others() -> None:
     assert dependence(_floats(1, 1, 1)) == 1
     assert dependence(_floats(50, 50)) == 50

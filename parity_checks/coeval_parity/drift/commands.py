@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    table: Annotated[str, typer.Argument(help="training:NAME, log:SOURCE, or a path: a Delta table, Parquet files.")],
+    table: Annotated[str, typer.Argument(help="served:SERVICE, training:NAME, log:SOURCE, or a path.")],
     against: Annotated[str | None, typer.Option(help="The baseline, named likewise (default: weeks before).")] = None,
     last: Annotated[str | None, typer.Option(help="The window's length: 1d, 7d (default: 1d, or all rows).")] = None,
     until: Annotated[str | None, typer.Option(help="Where the window ends: 2026-11-20T00:00:00Z.")] = None,
@@ -34,6 +34,7 @@ def run(
     feature: Annotated[list[str] | None, typer.Option(help="Compare only this one; may be repeated.")] = None,
     rules: Annotated[Path | None, typer.Option(help="Limits and kinds by feature, JSON: see docs/drift.md.")] = None,
     html: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    ingest: Annotated[bool, typer.Option(help="Of served:SERVICE, first take in what is new in its log.")] = True,
     every: Every = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +46,7 @@ def run(
 
     Example: coeval drift run log:purchases
 
-    Example: coeval drift run PATH --last 7d --against training:coupon_propensity
+    Example: coeval drift run served:coupon_propensity --last 1d --against training:coupon_propensity
     """
     from coeval.errors import CheckFailedError
     from coeval.settings import load_settings
@@ -56,10 +57,11 @@ def run(
         window=table,
         against=against,
         time=time,
-        length=None if last is None else _duration(last),
+        length=None if last is None else duration(last),
         until=None if until is None else _instant(until),
         weeks=weeks,
         features=tuple(feature or ()),
+        ingest=ingest,
     )
     result = run_drift(load_settings(), ask, read_rules(rules), _say, html)
     _print(result, as_json, every)
@@ -114,7 +116,12 @@ def _print(result: DriftResult, as_json: bool, every: bool) -> None:
         print_result(result, Console(width=None if sys.stdout.isatty() else 180), every=every)
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
+    """Microseconds of a duration such as 7d.
+
+    Raises:
+        UsageError: it is none.
+    """
     from coeval.errors import UsageError
     from coeval.spec.time import parse_duration
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,13 @@ from coeval_parity.drift.bins import Bins, bins_of
 from coeval_parity.drift.features import Feature
 from coeval_parity.drift.measures import Floats
 from coeval_parity.drift.result import Bin, FeatureDrift, Measure
-from coeval_parity.drift.rules import Kind, Rules
+from coeval_parity.drift.rules import Kind, Limits, Rules
 
 MIN_EARLIER = 3
 """Windows of the same weekday before, without which nothing is usual."""
 _MEASURES = 6
+_DRAWS = 5
+"""Samples of each earlier window that a window of far fewer rows is held to."""
 _LIKE = 0.5
 """The share of a window's rows that another must have to show as many distinct values."""
 
@@ -50,11 +53,19 @@ def compare(feature: Feature, sides: Sides, rules: Rules) -> FeatureDrift:
     if feature.kind is not Kind.NUMBER and "distinct" not in usual:
         # Rows of a time come in bunches of the same names: only a window of its like says how many names it has.
         found.pop("distinct", None)
-    measured = tuple(
+    measured = _measured(found, limits, noise, usual)
+    if any(item.over for item in measured):
+        measured = _measured(found, limits, noise, _usual(feature, sides, rules, draws=_DRAWS))
+    return FeatureDrift(feature.name, feature.kind, baseline_rows, rows, measured, _picture(feature, rules))
+
+
+def _measured(
+    found: dict[str, float], limits: Limits, noise: dict[str, float], usual: dict[str, float]
+) -> tuple[Measure, ...]:
+    return tuple(
         Measure(name, value, getattr(limits, name), noise.get(name, 0.0), usual.get(name))
         for name, value in found.items()
     )
-    return FeatureDrift(feature.name, feature.kind, baseline_rows, rows, measured, _picture(feature, rules))
 
 
 def _distances(feature: Feature, rules: Rules) -> dict[str, float]:
@@ -101,20 +112,35 @@ def _noise(feature: Feature, sides: Sides, rules: Rules) -> dict[str, float]:
     return found
 
 
-def _usual(feature: Feature, sides: Sides, rules: Rules) -> dict[str, float]:
-    """The worst distance of each earlier window from the rest of the baseline, and some more."""
+def _usual(feature: Feature, sides: Sides, rules: Rules, draws: int = 0) -> dict[str, float]:
+    """The worst distance of each earlier window from the rest of the baseline, and some more.
+
+    With `draws`, of a window that has far more rows than that which is judged so many samples of its size are taken
+    instead: few rows stray further, and no formula says how far where values are many, rare or extreme.
+    """
     windows = sides.windows
     if len(windows) < MIN_EARLIER:
         return {}
-    worst: dict[str, float] = {}
+    rows, worst = len(feature.window), dict[str, float]()
     for number in windows:
         mine = sides.earlier == number
         if mine.sum() < rules.rows or (~mine).sum() < rules.rows:
             continue
-        for name, value in _distances(feature.within(~mine, mine), rules).items():
-            if name != "distinct" or mine.sum() >= _LIKE * len(feature.window):
-                worst[name] = max(value, worst.get(name, 0.0))
+        like_it = [mine] if not draws or rows >= _LIKE * mine.sum() else _samples(mine, rows, draws)
+        for chosen in like_it:
+            for name, value in _distances(feature.within(~mine, chosen), rules).items():
+                if name != "distinct" or mine.sum() >= _LIKE * rows:
+                    worst[name] = max(value, worst.get(name, 0.0))
     return {name: rules.rhythm * value for name, value in worst.items()}
+
+
+def _samples(rows: NDArray[np.bool_], size: int, draws: int) -> Iterator[NDArray[np.bool_]]:
+    """Some of these rows, chosen at random, the same every time."""
+    random, there = np.random.default_rng(size), np.flatnonzero(rows)
+    for _ in range(draws):
+        chosen = np.zeros_like(rows)
+        chosen[random.choice(there, size, replace=False)] = True
+        yield chosen
 
 
 def _picture(feature: Feature, rules: Rules) -> tuple[Bin, ...]:

@@ -25,6 +25,7 @@ from coeval_parity.drift.result import DriftResult, FeatureDrift
 from coeval_parity.drift.rules import Kind, Rules
 from coeval_parity.drift.tables import Rows, Table, open_drift_table
 from coeval_parity.drift.windows import Span, earlier_windows, last_window, members
+from coeval_parity.served_features import bring_up_to_date
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import DRIFT, CheckBook
 
@@ -35,7 +36,8 @@ WEEKS = 8
 class Ask:
     """What to compare. Without `against`, the window is compared with those of the same weekday before it.
 
-    `length` and `until` are microseconds; None: of a table that is compared with another, all of it.
+    `length` and `until` are microseconds; None: of a table that is compared with another, all of it. With `ingest`,
+    what was served is taken from the serving log first.
     """
 
     window: str
@@ -45,6 +47,7 @@ class Ask:
     until: int | None = None
     weeks: int = WEEKS
     features: tuple[str, ...] = ()
+    ingest: bool = True
 
 
 def run_drift(
@@ -58,6 +61,7 @@ def run_drift(
 
     Raises:
         UsageError: a table is not there, has no rows or no instants, or nothing to compare.
+        BrokerError: what was served is asked for, and the serving log cannot be read.
     """
     from coeval_parity.drift.report import write_page
 
@@ -79,6 +83,8 @@ def find_drift(
     settings: Settings, manifest: Manifest | None, ask: Ask, rules: Rules, say: Callable[[str], None]
 ) -> DriftResult:
     """Compare, and keep nothing."""
+    if manifest is not None:
+        bring_up_to_date(settings, manifest, (ask.window, ask.against or ""), say, ingest=ask.ingest)
     table = open_drift_table(settings, manifest, ask.window, ask.time)
     baseline = table if ask.against is None else open_drift_table(settings, manifest, ask.against)
     span = _span(table, ask)

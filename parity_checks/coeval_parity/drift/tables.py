@@ -5,7 +5,7 @@ It knows where the tables are and what the manifest says of their columns, and n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -23,6 +23,7 @@ from coeval.spec.erasure import Erasure, concerning
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field
 from coeval_parity.drift.windows import Span
+from coeval_parity.served_features import SERVED, served_files
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.arrow_events import Facts, not_erased
 from coeval_pipelines.offline.arrow_files import INSTANT, Files, delta_files, parquet_files
@@ -33,7 +34,7 @@ TIMES = ("event_timestamp", "at", "served_at", "event_ts", "available_at")
 """What a column of instants is looked for as, where none is named."""
 _ROWS = 20_000
 """Rows of a side that are looked at: chosen at random, the same every time."""
-_SERVED = {"entities", "features", "statuses"}
+_SERVED_TABLE = {"entities", "features", "statuses"}
 _PRIVATE = ("personal", "sensitive")
 
 
@@ -109,12 +110,15 @@ def _micros(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def open_drift_table(settings: Settings, manifest: Manifest | None, name: str, time: str | None = None) -> Table:
-    """The table of a name: training:NAME, log:SOURCE, or the path of a Delta table or Parquet files.
+    """The table of a name: training:NAME, log:SOURCE, served:SERVICE, or the path of a Delta table or Parquet files.
 
     Raises:
         UsageError: there is no such table, or no such column of instants, or it is that of what was served.
+        UnknownFeatureError: there is no such service.
         NeedsSparkError: only Spark reads it.
     """
+    if name.startswith(SERVED):
+        return _served(settings, _known(manifest), name, time)
     try:
         if name.startswith(LOG):
             return _log(settings, _known(manifest), name, time)
@@ -125,12 +129,13 @@ def open_drift_table(settings: Settings, manifest: Manifest | None, name: str, t
         files = delta_files(name) if is_delta else parquet_files(name)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"There is no table {name}.", "Name training:NAME, log:SOURCE, or a path of a Delta table or Parquet files."
+            f"There is no table {name}.",
+            "Name training:NAME, log:SOURCE, served:SERVICE, or a path of a Delta table or Parquet files.",
         ) from error
-    if files.types.keys() >= _SERVED:
+    if files.types.keys() >= _SERVED_TABLE:
         raise UsageError(
             f"{name} is the table of what was served: its features are in one column, as JSON.",
-            "Compare log:SOURCE or training:NAME; what was served is checked by: coeval parity replay",
+            "Name one of its services: served:SERVICE",
         )
     return _described(name, files, manifest, time)
 
@@ -153,6 +158,13 @@ def _log(settings: Settings, manifest: Manifest, name: str, time: str | None) ->
     erasures = concerning(source, ErasureTable(settings, manifest.tenant).erasures())
     table = replace(table, source=source, erasures=tuple(erasures))
     return _with_fields(table, {item.name: item for item in source.fields}, manifest)
+
+
+def _served(settings: Settings, manifest: Manifest, name: str, time: str | None) -> Table:
+    files = served_files(settings, manifest, name.removeprefix(SERVED))
+    features = files.columns.features
+    table = Table(name, files, _time(name, files, time), tuple(features), _ids(features))
+    return _with_fields(table, features, manifest)
 
 
 def _not_erased(
@@ -193,7 +205,7 @@ def _with_fields(table: Table, fields: Mapping[str, Field], manifest: Manifest) 
     )
 
 
-def _ids(names: Collection[str]) -> frozenset[str]:
+def _ids(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if name.endswith("_id"))
 
 

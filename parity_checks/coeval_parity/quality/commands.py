@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from coeval.spec.manifest import Manifest
     from coeval.spec.model import EventSource
     from coeval_parity.quality.result import QualityResult
+    from coeval_parity.quality.run import RowsAtFault
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Source = Annotated[str, typer.Argument(help="The event source.")]
 Batch = Annotated[int, typer.Argument(help="The batch's number.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
-Suites = Annotated[Path | None, typer.Option(help="Your own suites, NAME.json (default: feature_repo/quality).")]
+Suites = Annotated[Path | None, typer.Option(help="Your own suites (default: feature_repo/quality).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,9 +34,13 @@ def register(app: typer.Typer) -> None:
 
 def run(
     subjects: Annotated[
-        list[str] | None, typer.Argument(help="log:SOURCE, training:NAME, or a path (default: every log).")
+        list[str] | None,
+        typer.Argument(help="log:SOURCE, training:NAME, served:SERVICE, or a path (default: every log)."),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="One batch of a log (default: those not checked yet).")] = None,
+    last: Annotated[str | None, typer.Option(help="Of a table, only what is that new: 1d, 7d (default: all).")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Name so many rows of each broken rule; they are kept nowhere.")] = 0,
+    ingest: Annotated[bool, typer.Option(help="Of served:SERVICE, first take in what is new in its log.")] = True,
     engine: Annotated[str, typer.Option(help="pandas, spark, or auto: by the number of rows.")] = "auto",
     suites: Suites = None,
     as_json: AsJson = False,
@@ -46,17 +52,33 @@ def run(
 
     Example: coeval quality run
 
-    Example: coeval quality run training:coupon_propensity
+    Example: coeval quality run training:coupon_propensity --rows 10
+
+    Example: coeval quality run served:coupon_propensity --last 1d
     """
+    from dataclasses import replace
+
     from coeval.errors import CheckFailedError, UsageError
     from coeval.settings import load_settings
+    from coeval_parity.drift.commands import duration
     from coeval_parity.quality.run import run_quality
 
     if engine not in ("auto", "pandas", "spark"):
         raise UsageError(f"There is no engine {engine!r}.", "Choose one of: auto, pandas, spark.")
     settings = load_settings()
-    result = run_quality(settings, subjects or [], _suites(suites), batch=batch, engine=engine, say=_say)
-    _print(settings, result, as_json)
+    at_fault: list[RowsAtFault] = []
+    result = run_quality(
+        settings,
+        subjects or [],
+        _suites(suites),
+        batch=batch,
+        engine=engine,
+        last=None if last is None else duration(last),
+        ingest=ingest,
+        say=_say,
+        on_rows=at_fault.append,
+    )
+    _print(settings, result, as_json, [replace(item, rows=item.rows[:rows]) for item in at_fault if rows])
     if result.docs:
         _say(f"pages {result.docs}")
     if not result.passed:
@@ -91,7 +113,7 @@ def show(
 
 
 def suggest(
-    subject: Annotated[str, typer.Argument(help="log:SOURCE, training:NAME, or a path.")],
+    subject: Annotated[str, typer.Argument(help="log:SOURCE, training:NAME, served:SERVICE, or a path.")],
     column: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
 ) -> None:
     """Print a suite that holds of the data as it is, with room: to be looked at, changed, and kept.
@@ -161,11 +183,13 @@ def _suites(given: Path | None) -> Path:
     return given or next((path for path in here if path.is_dir()), Path("feature_repo/quality"))
 
 
-def _print(settings: Settings, result: QualityResult, as_json: bool) -> None:
+def _print(settings: Settings, result: QualityResult, as_json: bool, at_fault: Sequence[RowsAtFault] = ()) -> None:
+    from dataclasses import asdict
+
     from rich.console import Console
 
     from coeval.client import read_manifest
-    from coeval_parity.quality.text import print_quarantined, print_result
+    from coeval_parity.quality.text import print_quarantined, print_result, print_rows
     from coeval_pipelines.quarantine import Quarantine
 
     manifest = read_manifest(settings.manifest_path)
@@ -174,11 +198,13 @@ def _print(settings: Settings, result: QualityResult, as_json: bool) -> None:
     ]
     if as_json:
         quarantined: list[dict[str, Any]] = [{"source": item.source, "batch": item.batch} for item in waiting]
-        json.dump(result.to_document() | {"quarantined": quarantined}, sys.stdout, indent=2)
+        document = result.to_document() | {"quarantined": quarantined, "rows_at_fault": [asdict(i) for i in at_fault]}
+        json.dump(document, sys.stdout, indent=2, default=str)
         print()
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     print_result(result, console)
+    print_rows(at_fault, console)
     print_quarantined(waiting, console)
 
 

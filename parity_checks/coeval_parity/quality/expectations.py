@@ -6,6 +6,7 @@ Its import takes seconds, so only commands about quality come here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,9 @@ _COUNTS = (
     "unexpected_percent_total",
     "unexpected_percent_nonmissing",
 )
+
+_EXCEPTION = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception))\b", re.MULTILINE)
+"""In a traceback the first exception, which caused the others."""
 
 
 class Pages:
@@ -105,6 +109,12 @@ class Pages:
 
         for item in found.results:
             item.result = _without_values(item.expectation_config.type, item.result)
+            trouble = _trouble(item.exception_info)
+            item.exception_info = {
+                "raised_exception": bool(trouble),
+                "exception_message": trouble,
+                "exception_traceback": "",
+            }
             item.success = bool(item.success)  # Some expectations give numpy's, which is not written.
         found.success = bool(found.success)
         run = RunIdentifier(run_time=datetime.now(UTC))
@@ -125,9 +135,7 @@ def _expectation(name: str, rule: Rule, number: int) -> Any:
 
 
 def _checked(rule: Rule, found: Any) -> Checked:
-    result, trouble = _without_values(rule.type, found.result), found.exception_info
-    errors = [item for item in trouble.values() if isinstance(item, dict)] or [trouble]
-    said = next((str(item["exception_message"]) for item in errors if item.get("raised_exception")), "")
+    result = _without_values(rule.type, found.result)
     observed = result.get("observed_value")
     return Checked(
         rule.type,
@@ -136,8 +144,18 @@ def _checked(rule: Rule, found: Any) -> Checked:
         bool(found.success),
         int(result.get("unexpected_count") or 0),
         "" if observed is None else str(observed),
-        said[:300],
+        _trouble(found.exception_info),
     )
+
+
+def _trouble(info: Mapping[str, Any]) -> str:
+    """Which kind of exception kept a rule from being checked; '': none did. What it says may hold values."""
+    errors = [item for item in info.values() if isinstance(item, Mapping)] or [info]
+    trace = next((str(item["exception_traceback"]) for item in errors if item.get("raised_exception")), None)
+    if trace is None:
+        return ""
+    kinds = _EXCEPTION.search(trace)
+    return kinds.group(1) if kinds else "an exception"
 
 
 def _without_values(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,9 +165,11 @@ def _without_values(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _positions(result: Any, identity: Sequence[str]) -> list[Position]:
-    """The rows that break a rule, each once."""
+    """The rows that break a rule, each once; a null is None, whatever the engine calls it."""
+    import pandas as pd
+
     rows: dict[Position, None] = {}
     for item in result.get("unexpected_index_list") or ():
         columns = [item[name] if isinstance(item[name], list) else [item[name]] for name in identity]
         rows |= dict.fromkeys(zip(*columns, strict=True))
-    return list(rows)
+    return [tuple(None if pd.isna(value) else value for value in row) for row in rows]

@@ -9,15 +9,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from coeval.arrow import arrow_type
+from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
+from coeval_parity.drift.tables import TRAINING, Table
+from coeval_parity.drift.windows import Span
 from coeval_parity.quality.rules import AHEAD
+from coeval_parity.served import served_path
+from coeval_parity.served_features import RAW, ServedFiles, expander
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.arrow_events import Facts, not_erased
-from coeval_pipelines.offline.arrow_files import Files, delta_files
-from coeval_pipelines.offline.tables import ENVELOPE, ORDER, payload, read_log, table_path
+from coeval_pipelines.offline.arrow_files import delta_files
+from coeval_pipelines.offline.columns import quoted, sql_type
+from coeval_pipelines.offline.tables import ENVELOPE, ORDER, ddl, latest_version, payload, read_log, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -48,6 +54,37 @@ def spark_batch(
     return log.selectExpr("*", f"declared_ts - available_at AS `{AHEAD}`")
 
 
+def spark_table(
+    spark: SparkSession, settings: Settings, manifest: Manifest, table: Table, span: Span | None
+) -> DataFrame:
+    """The rows of a table of features, or those in a span of time, as a Spark frame."""
+    frame = _spark_rows(spark, settings, manifest, table)
+    if span is None:
+        return frame
+    is_instant = pa.types.is_timestamp(table.files.types[table.time])
+    start, end = (f"timestamp_micros({value})" if is_instant else str(value) for value in span)
+    return frame.where(f"{quoted(table.time)} >= {start} AND {quoted(table.time)} < {end}")
+
+
+def _spark_rows(spark: SparkSession, settings: Settings, manifest: Manifest, table: Table) -> DataFrame:
+    path = table.name
+    if isinstance(table.files, ServedFiles):
+        columns = table.files.columns
+        kinds = {name: sql_type(field.type) for name, field in columns.fields.items()}
+        raw = spark.read.format("delta").load(str(served_path(settings, manifest.tenant)))
+        mine = raw.where(raw["service"] == columns.service).select(*RAW)
+        return mine.mapInArrow(expander(columns), ddl(kinds))
+    if path.startswith(TRAINING):
+        path = str(table_path(settings, manifest, "training_sets", path.removeprefix(TRAINING)))
+    kind = "delta" if latest_version(place(path)) is not None else "parquet"
+    return spark.read.format(kind).load(path)
+
+
+def batch_columns(source: EventSource) -> list[str]:
+    """The columns of a batch, those that are computed included."""
+    return [*ENVELOPE, *(field.name for field in payload(source)), AHEAD]
+
+
 def batch_rows(settings: Settings, manifest: Manifest, source: EventSource, batch: int) -> int:
     """How many events of a batch are in the log, erased or not."""
     files = delta_files(table_path(settings, manifest, "log", source.name))
@@ -63,8 +100,3 @@ def to_pandas(table: pa.Table) -> Any:
     ]
     kept = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
     return table.cast(pa.schema(plain)).to_pandas(types_mapper=kept.get)
-
-
-def whole(files: Files) -> pa.Table:
-    """Every column of every row."""
-    return files.read(list(files.types))

@@ -6,7 +6,7 @@ A rule is an expectation of Great Expectations: its type and its arguments. This
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field
 from coeval.spec.time import DAY
 from coeval.spec.types import Kind, parse_literal
+from coeval_parity.served_features import UNREADABLE
 from coeval_pipelines.offline.tables import payload
 
 CRITICAL, WARNING = "critical", "warning"
@@ -90,6 +91,8 @@ def table_rules(manifest: Manifest, columns: Iterable[str], time: str) -> list[R
     for name, field in fields.items():
         if name in there:
             rules += field_rules(field, name, required=False)
+    if UNREADABLE in there:
+        rules.append(_rule("be_null", UNREADABLE))
     return rules
 
 
@@ -123,9 +126,25 @@ def own_rules(directory: Path, name: str) -> list[Rule]:
         return []
     try:
         stated = json.loads(path.read_text())["expectations"]
-        return [Rule(item["type"], item["kwargs"], item.get("severity", CRITICAL)) for item in stated]
+        return [Rule(item["type"], dict(item["kwargs"]), item.get("severity", CRITICAL)) for item in stated]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is not a suite: {error}.", "Begin with: coeval quality suggest") from error
+
+
+def check_columns(name: str, rules: Iterable[Rule], columns: Collection[str]) -> None:
+    """Refuse rules about columns that a table does not have, but for those that ask whether it has them.
+
+    Raises:
+        UsageError: it names the rule and the column.
+    """
+    for rule in rules:
+        named = [rule.kwargs.get(key) for key in ("column", "column_A", "column_B")]
+        for column in (*named, *(rule.kwargs.get("column_list") or ())):
+            if column is not None and column not in columns and rule.type != "expect_column_to_exist":
+                raise UsageError(
+                    f"{rule.type} of the suite {name} is about a column {column}, which is not there.",
+                    f"There are: {', '.join(columns)}.",
+                )
 
 
 def _rule(what: str, column: str, **kwargs: Any) -> Rule:

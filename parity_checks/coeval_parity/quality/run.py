@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from coeval.client import read_manifest
 from coeval.errors import NeedsSparkError, UsageError
-from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_parity.drift.tables import LOG, TRAINING, Table, open_drift_table
+from coeval_parity.drift.windows import Span
 from coeval_parity.quality.expectations import Pages, Position
-from coeval_parity.quality.frames import arrow_batch, batch_rows, spark_batch, to_pandas, whole
+from coeval_parity.quality.frames import (
+    arrow_batch,
+    batch_columns,
+    batch_rows,
+    spark_batch,
+    spark_table,
+    to_pandas,
+)
 from coeval_parity.quality.named_rows import name_rows
 from coeval_parity.quality.result import Checked, QualityResult, TableCheck
-from coeval_parity.quality.rules import POSITION, Rule, log_rules, own_rules, table_rules
+from coeval_parity.quality.rules import POSITION, Rule, check_columns, log_rules, own_rules, table_rules
+from coeval_parity.served_features import SERVED, bring_up_to_date
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import QUALITY, CheckBook
 from coeval_pipelines.journal import ingest_journal
@@ -37,10 +45,25 @@ Found = tuple[TableCheck, dict[int, list[Position]]]
 
 
 @dataclass(frozen=True, slots=True)
+class RowsAtFault:
+    """The rows of a checked table or batch that break a rule, told by the values of their `identity` columns."""
+
+    check: str
+    rule: str
+    column: str
+    identity: tuple[str, ...]
+    rows: Sequence[Position]
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     source: EventSource
     number: int
     rules: Sequence[Rule]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +71,11 @@ class _Table:
     table: Table
     title: str
     rules: Sequence[Rule]
+    span: Span | None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return tuple(column for column in (*sorted(self.table.keys), self.table.time) if column)
 
 
 @dataclass
@@ -56,6 +84,7 @@ class _Run:
     manifest: Manifest
     suites: Path
     engine: str
+    last: int | None
     say: Callable[[str], None]
     pages: Pages
     sessions: ExitStack
@@ -77,27 +106,39 @@ def run_quality(
     *,
     batch: int | None = None,
     engine: str = AUTO,
+    last: int | None = None,
+    ingest: bool = True,
     spark: SparkSession | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda message: None,
+    on_rows: Callable[[RowsAtFault], None] = lambda found: None,
 ) -> QualityResult:
-    """Check subjects: log:SOURCE (its batches without a verdict, or one), training:NAME, or a path.
+    """Check subjects: log:SOURCE (its batches without a verdict, or one), training:NAME, served:SERVICE, or a path.
 
     Without subjects, every log. What was found of each is kept before the next is checked; batches that fail are
-    quarantined. `suites` holds one's own rules.
+    quarantined. `suites` holds one's own rules, `last` is how far back from its latest instant a table is checked
+    (microseconds; None: all of it). With `ingest`, what was served is taken from the serving log first. `on_rows` is
+    told which rows break a rule, which for tables of features is kept nowhere.
 
     Raises:
-        UsageError: a subject is not there, or a suite is none; nothing was checked.
+        UsageError: a subject is not there, a suite is none, or names a column that is not there; nothing was checked.
+        BrokerError: what was served is asked for, and the serving log cannot be read.
     """
     manifest = read_manifest(settings.manifest_path)
     names = list(subjects) or [f"{LOG}{source.name}" for source in manifest.event_sources]
+    bring_up_to_date(settings, manifest, names, say, ingest=ingest)
     with ExitStack() as sessions:
         pages = Pages(settings.home / "quality")
-        run = _Run(settings, manifest, suites, engine, say or (lambda message: None), pages, sessions, spark)
+        run = _Run(settings, manifest, suites, engine, last, say, pages, sessions, spark)
         planned = [item for name in names for item in _planned(run, name, batch)]
+        for stray in _strays(run, {item.title for item in planned if isinstance(item, _Table)}):
+            say(f"{stray} is not used: no source, training set or service is called so")
         control = sessions.enter_context(closing(ControlPlane.open(settings)))
         result = _kept(control, names, QualityResult(time.time_ns() // 1000, manifest.hash, ()))
         for item in planned:
             check, failing = _check(run, item)
+            for number, rows in failing.items():
+                rule = item.rules[number]
+                on_rows(RowsAtFault(check.name, rule.type, rule.column, item.identity, rows))
             result = _kept(control, names, replace(result, checks=(*result.checks, check)))
             if isinstance(item, _Batch):
                 _judge(settings, manifest, item.source, check, failing, result.run, result.at)
@@ -127,6 +168,7 @@ def _planned(run: _Run, name: str, batch: int | None) -> Sequence[_Batch | _Tabl
         known = ", ".join(item.name for item in run.manifest.event_sources)
         raise UsageError(f"There is no event source {name.removeprefix(LOG)!r}.", f"Known: {known or 'none'}.")
     own = own_rules(run.suites, source.name)
+    check_columns(source.name, own, batch_columns(source))
     run.pages.verify(source.name, own)
     newest = ingest_journal(run.settings, run.manifest.tenant, source.name).last_done()
     now = time.time_ns() // 1000
@@ -138,10 +180,37 @@ def _planned(run: _Run, name: str, batch: int | None) -> Sequence[_Batch | _Tabl
 
 def _planned_table(run: _Run, name: str) -> _Table:
     table = open_drift_table(run.settings, run.manifest, name)
-    title = name.removeprefix(TRAINING) if name.startswith(TRAINING) else Path(name).stem
-    rules = [*table_rules(run.manifest, table.files.types, table.time), *own_rules(run.suites, title)]
-    run.pages.verify(title, rules)
-    return _Table(table, title, rules)
+    title = _title(name)
+    own = own_rules(run.suites, title)
+    check_columns(title, own, list(table.files.types))
+    run.pages.verify(title, own)
+    rules = [*table_rules(run.manifest, table.files.types, table.time), *own]
+    return _Table(table, title, rules, _span(table, run.last))
+
+
+def _title(name: str) -> str:
+    """What a table of features is called in file names: of suites, and of pages."""
+    if name.startswith(SERVED):
+        return f"served_{name.removeprefix(SERVED)}"
+    return name.removeprefix(TRAINING) if name.startswith(TRAINING) else Path(name).stem
+
+
+def _span(table: Table, last: int | None) -> Span | None:
+    if last is None:
+        return None
+    if not table.time:
+        raise UsageError(f"{table.name} has no column of instants.", "Check all of it: leave out --last.")
+    end = table.bounds()[1] + 1
+    return end - last, end
+
+
+def _strays(run: _Run, titles: set[str]) -> list[Path]:
+    """Suites that are of nothing that is known."""
+    sets = table_path(run.settings, run.manifest, "training_sets", "any").parent
+    known = titles | {source.name for source in run.manifest.event_sources}
+    known |= {_title(f"{SERVED}{service.name}") for service in run.manifest.services}
+    known |= {path.name for path in sets.glob("*")}
+    return [path for path in sorted(run.suites.glob("*.json")) if path.stem not in known]
 
 
 def _batches(run: _Run, source: EventSource, batch: int | None) -> list[int]:
@@ -188,22 +257,13 @@ def _check_table(run: _Run, item: _Table) -> Found:
     table = item.table
     run.say(f"checking {table.name}: {len(item.rules)} rules")
     if run.engine == SPARK or (run.engine == AUTO and table.files.rows > LARGE):
-        frame, engine = _spark_table(run, table.name), SPARK
+        frame, engine = spark_table(run.session(), run.settings, run.manifest, table, item.span), SPARK
         rows = frame.count()
     else:
-        read = whole(table.files)
+        read = table.rows(list(table.files.types), [item.span] if item.span else ())
         frame, engine, rows = to_pandas(read), PANDAS, read.num_rows
-    identity = [column for column in (*sorted(table.keys), table.time) if column]
-    checked, failing = run.pages.check(item.title, frame, engine, item.rules, identity)
+    checked, failing = run.pages.check(item.title, frame, engine, item.rules, item.identity)
     return _table_check(table.name, None, engine, rows, checked, failing), failing
-
-
-def _spark_table(run: _Run, name: str) -> Any:
-    path = name
-    if name.startswith(TRAINING):
-        path = str(table_path(run.settings, run.manifest, "training_sets", name.removeprefix(TRAINING)))
-    kind = "delta" if latest_version(place(path)) is not None else "parquet"
-    return run.session().read.format(kind).load(path)
 
 
 def _table_check(

@@ -11,6 +11,8 @@ from coeval_pipelines.quarantine import Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from coeval_parity.quality.run import RowsAtFault
+
 
 def print_result(result: QualityResult, console: Console) -> None:
     """Print every table and batch, and under it the rules that it breaks."""
@@ -36,9 +38,18 @@ def broken(rule: Checked) -> str:
     """A broken rule in words."""
     what = f"{rule.rule.removeprefix('expect_')} {rule.column}".strip()
     if rule.error:
-        return f"{what}: cannot be checked: {rule.error}"
+        return f"{what}: cannot be checked: {rule.error}. Does it fit the column's values?"
     found = f"{rule.rows:,} rows" if rule.rows else f"found {rule.observed or 'otherwise'}"
     return f"{what}: {found}{'' if rule.breaks else ' (a warning)'}"
+
+
+def print_rows(found: Sequence[RowsAtFault], console: Console) -> None:
+    """Print which rows break which rule."""
+    for item in found:
+        what = f"{item.check}: {item.rule.removeprefix('expect_')} {item.column}".strip()
+        for row in item.rows:
+            named = " ".join(f"{name}={value}" for name, value in zip(item.identity, row, strict=True))
+            console.print(f"{what}: {named}", soft_wrap=True, markup=False, highlight=False)
 
 
 def print_quarantined(verdicts: Sequence[Verdict], console: Console) -> None:
