@@ -81,7 +81,11 @@ def _left(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
 
 
 def obstacle(settings: Settings, kept: Kept) -> str:
-    """What stands in the way of building a set again as it was, as far as can be told at once; '': nothing."""
+    """What stands in the way of building a set again as it was, as far as can be told at once; '': nothing.
+
+    Raises:
+        EngineError: a table cannot be reached, so nothing can be told of it.
+    """
     if is_erased(settings, kept):
         return "something that it may hold was erased since it was built"
     manifest = kept.manifest
@@ -98,8 +102,10 @@ def _readable(path: Path, version: int) -> bool:
 
     try:
         return all((path / name).exists() for name in live_files(path, version))
-    except (DeltaError, OSError):
+    except (DeltaError, FileNotFoundError):
         return False
+    except OSError as error:
+        raise EngineError(f"{path} cannot be reached: {error}.", "Is COEVAL_TABLES right, and up?") from error
 
 
 def compare(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Rebuilt:
