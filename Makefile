@@ -23,6 +23,7 @@ demo: setup ## Run the whole main job on real data; the exit code is the parity 
 	@$(BIN)/python -m coeval_pipelines.demo
 
 test: setup ## Run every test
+	@infra/browser.sh
 	@$(BIN)/pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 mutations: setup ## Break every rule of the contract in every engine and show that the suite sees it

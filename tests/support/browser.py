@@ -16,15 +16,18 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from coeval.settings import Settings
+
 NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome", "chrome", "chrome-headless-shell")
-MISSING = "no Chromium: set CHROMIUM to one, or put one on the PATH (Debian: apt-get install chromium-headless-shell)"
+MISSING = "no Chromium: run infra/browser.sh, set CHROMIUM to one, or put one on the PATH"
 _SECONDS = 30.0
 
 
 def find_chromium() -> str | None:
-    """The Chromium that $CHROMIUM names, or the first on the PATH."""
+    """The Chromium that $CHROMIUM names, the first on the PATH, or the one that infra/browser.sh fetched."""
+    fetched = str(Settings().cache.expanduser() / "browser" / "chromium")
     named = os.environ.get("CHROMIUM")
-    return shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
+    return shutil.which(named) if named else next(filter(None, map(shutil.which, (*NAMES, fetched))), None)
 
 
 @dataclass
