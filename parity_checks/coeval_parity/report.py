@@ -11,6 +11,8 @@ from coeval_parity.advice import Advice, advice, explain_command, some
 from coeval_parity.describe import iso
 from coeval_parity.drift import report as drift
 from coeval_parity.drift.result import from_document as drift_result
+from coeval_parity.freshness import run as freshness
+from coeval_parity.freshness.result import headline, rows
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Step
 from coeval_parity.text import named
 from coeval_parity.trends import PastRun
@@ -94,8 +96,12 @@ def past_runs(control: ControlPlane, before: int) -> list[PastRun]:
 
 
 def beside(control: ControlPlane) -> list[Beside]:
-    """The latest runs of drift and of data quality, where there are any."""
+    """The latest runs of freshness, drift and data quality, where there are any."""
     book, found = CheckBook(control), []
+    if views := freshness.latest(control):
+        ok, at = all(view.ok for view in views), max(view.at for view in views)
+        section = pages.render("_freshness.html.j2", rows=rows(views), views=views)
+        found.append(Beside("Freshness", 0, at, ok, headline(views), "coeval freshness", section))
     if kept := book.run(DRIFT):
         number, document = kept
         result = drift_result(document)

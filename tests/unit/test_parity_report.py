@@ -25,6 +25,7 @@ from coeval_parity.drift.result import DriftResult, FeatureDrift, Measure
 from coeval_parity.drift.rules import Kind
 from coeval_parity.evidence import Case, Delivery
 from coeval_parity.explain import explain
+from coeval_parity.freshness.result import CanaryLatency, PartitionFreshness, State, ViewFreshness
 from coeval_parity.quality.result import QualityResult
 from coeval_parity.report import beside, render_html, telling, title
 from coeval_parity.result import Cause, FeatureParity, Mismatch, ParityResult, Symptom, ViewParity
@@ -32,7 +33,7 @@ from coeval_parity.run import Sample
 from coeval_parity.text import print_result
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
-from coeval_pipelines.control.checks import DRIFT, QUALITY, CheckBook
+from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, CheckBook
 from tests.support import parity_pages
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
@@ -284,6 +285,22 @@ def test_the_newest_runs_of_drift_and_quality_stand_on_the_page(tmp_path: Path) 
     assert "1 of 1 features drifted" in page
     assert 'class="feature-drift failing"' in page
     assert "population stability index" in page
+
+
+def test_the_newest_look_at_freshness_stands_on_the_page(tmp_path: Path) -> None:
+    parts = (
+        PartitionFreshness(0, State.CURRENT, world.Q, world.Q, 2.5, 0.0, 0),
+        PartitionFreshness(1, State.STALE, world.Q, world.Q, 940.0, 930.0, 1234),
+    )
+    canary = CanaryLatency(0.12, 0.5, 0.1, 30, 0.0)
+    seen = ViewFreshness("bank", "card_spend", "3f2a", "payments", world.Q, 10.0, True, parts, canary=canary)
+    with closing(ControlPlane.open(Settings(home=tmp_path))) as control:
+        document = seen.to_document()
+        CheckBook(control).record(FRESHNESS, "card_spend", world.Q, "ab", passed=False, result=document)
+        page = render_html(run_of(late()), others=beside(control))
+    assert "0 of 1 views keep their promise; not card_spend" in page
+    assert ">stale<" in page and ">940.0<" in page and ">1,234<" in page
+    assert "p50 0.12 s, p99 0.50 s, of 30 canaries" in page
 
 
 def test_of_many_parts_those_on_which_both_sides_agree_are_left_out() -> None:
