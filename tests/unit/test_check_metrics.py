@@ -19,6 +19,7 @@ from coeval_parity.quality.result import Checked, QualityResult, TableCheck
 from coeval_parity.rebuild.result import Outcome, SetRebuild
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook
+from coeval_pipelines.control.loads import CANCELLED, FIRST_FILL, LoadBook
 from coeval_pipelines.coordination.check_metrics import CheckMetrics, newest
 from tests.support import catalog
 
@@ -128,6 +129,24 @@ def test_every_other_check_is_told_out_of_what_it_keeps(settings: Settings, cont
         assert line in lines
     assert not any("older catalog" in line for line in lines)
     assert not any(line.startswith('coeval_view_age_seconds{partition="1"') for line in lines)
+
+
+def test_how_far_the_newest_load_of_each_view_is_is_told(settings: Settings, control: ControlPlane) -> None:
+    book = LoadBook(control)
+    for _ in range(2):
+        run = book.begin(SPEND.name, SPEND.version, MANIFEST.hash, AT, FIRST_FILL, "test", AT)
+        book.move(run.run, CANCELLED, "another", AT)
+    run = book.begin(SPEND.name, SPEND.version, MANIFEST.hash, AT, FIRST_FILL, "test", AT)
+    book.stage(run.run, 3, 900, "life")
+    book.beat(run.run, 600, 150.0, AT)
+    lines = {line for line in _lines(settings, control) if line.startswith("coeval_load")}
+    assert lines == {
+        f'coeval_load_state{{state="{book.get(run.run).state}",tenant="bank",view="card_spend"}} 1.0',
+        'coeval_load_rows{tenant="bank",view="card_spend"} 900.0',
+        'coeval_load_rows_written{tenant="bank",view="card_spend"} 600.0',
+        'coeval_load_rows_per_second{tenant="bank",view="card_spend"} 150.0',
+        f'coeval_load_timestamp_seconds{{tenant="bank",view="card_spend"}} {floatToGoString(AT / 1e6)}',
+    }
 
 
 def _plain(metric: object) -> tuple[str, list[tuple[dict[str, str], float]]]:

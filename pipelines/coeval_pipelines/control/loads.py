@@ -182,9 +182,10 @@ class LoadBook:
         found = self._select(schema.LOAD_RUNS.c.run == run)
         return found[0].pins if found else None
 
-    def newest(self, limit: int, states: Collection[str] = ()) -> tuple[LoadRun, ...]:
-        """The newest loads, newest first; those of some states only, where any are named."""
-        return self._select(*([schema.LOAD_RUNS.c.state.in_(states)] if states else []), limit=limit)
+    def newest(self, limit: int, states: Collection[str] = (), view: str = "") -> tuple[LoadRun, ...]:
+        """The newest loads, newest first; those of some states or of a view only, where any are named."""
+        wanted = [schema.LOAD_RUNS.c.state.in_(states)] if states else []
+        return self._select(*wanted, *([schema.LOADS.c.view == view] if view else []), limit=limit)
 
     def open_runs(self) -> set[int]:
         """The numbers of the loads that are not over."""

@@ -1,7 +1,7 @@
-"""What checks found last, for Prometheus: parity, replay, rebuild, freshness, drift, quality; from the control plane.
+"""What checks found last, for Prometheus: parity, replay, rebuild, freshness, drift, quality; and how far loads are.
 
-Checks are commands that end, so whoever serves metrics reads what they left. Labels are names of views, tables and
-training sets, and causes; no key and no value is ever one.
+Checks and loads are commands that end, so whoever serves metrics reads what they left in the control plane. Labels are
+names of views, tables and training sets, states and causes; no key and no value is ever one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from coeval.manifests import read_manifest
 from coeval.settings import Settings
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook, Newest
+from coeval_pipelines.control.loads import LoadBook, LoadRun
 
 PARITY = "parity"
 """What state parity is called beside the kinds of the check book."""
@@ -37,13 +38,15 @@ Sample = tuple[tuple[str, ...], float]
 @dataclass(frozen=True, slots=True)
 class Found:
     """The newest parity check of each view version that readers have, with how long their runs took by number
-    (seconds), and the views that parity never looked at; by kind and subject, the newest run of every other check."""
+    (seconds), and the views that parity never looked at; by kind and subject, the newest run of every other check; the
+    newest batch load of each view."""
 
     tenant: str
     parity: tuple[ParityCheck, ...] = ()
     unchecked: tuple[str, ...] = ()
     seconds: Mapping[int, float] = field(default_factory=dict)
     runs: Mapping[str, Mapping[str, Newest]] = field(default_factory=dict)
+    loads: tuple[LoadRun, ...] = ()
 
     def of(self, kind: str) -> Iterator[tuple[str, Newest]]:
         """The newest runs of a kind, by subject."""
@@ -151,6 +154,20 @@ def _apart(found: Found) -> Iterator[Sample]:
     yield from (((subject,), float(run.result["apart"])) for subject, run in found.of(REBUILD))
 
 
+def _load(value: Callable[[LoadRun], float | None]) -> Callable[[Found], Iterable[Sample]]:
+    """A number of each view's newest load; None: it is not known yet."""
+
+    def samples(found: Found) -> Iterator[Sample]:
+        known = ((load.view, value(load)) for load in found.loads)
+        yield from (((view,), float(number)) for view, number in known if number is not None)
+
+    return samples
+
+
+def _load_states(found: Found) -> Iterator[Sample]:
+    yield from (((load.view, load.state), 1.0) for load in found.loads)
+
+
 _CHECK = ("check", "subject")
 OF_CHECKS = (
     Shown("coeval_check_passed", "1 where the newest run of a check on this passed", _CHECK, _passed),
@@ -182,6 +199,11 @@ OF_CHECKS = (
     Shown("coeval_quality_failing_expectations", "Critical rules that are broken", ("subject",), _broken),
     Shown("coeval_quality_failing_rows", "Rows that break them", ("subject",), _failing),
     Shown("coeval_rebuild_rows_differing", "Rows that are others when built again", ("subject",), _apart),
+    Shown("coeval_load_state", "1 for the state of a view's newest batch load", ("view", "state"), _load_states),
+    Shown("coeval_load_rows", "Tiles and rows that it has to write", ("view",), _load(lambda load: load.rows)),
+    Shown("coeval_load_rows_written", "Those that are written", ("view",), _load(lambda load: load.done)),
+    Shown("coeval_load_rows_per_second", "How fast that went last", ("view",), _load(lambda load: load.per_second)),
+    Shown("coeval_load_timestamp_seconds", "When it last moved", ("view",), _load(lambda load: load.beat_at / 1e6)),
 )
 
 
@@ -212,7 +234,9 @@ def newest(settings: Settings, control: ControlPlane, known: Mapping[int, float]
     for kind in (REPLAY, FRESHNESS):  # a view that is gone fails no more
         runs[kind] = {view: run for view, run in runs[kind].items() if view in manifest.views}
     unchecked = tuple(sorted(manifest.views.keys() - {check.view for check in checks}))
-    return Found(manifest.tenant, tuple(checks), unchecked, took, runs)
+    kept = LoadBook(control)
+    loads = tuple(load for view in manifest.views for load in kept.newest(1, view=view))
+    return Found(manifest.tenant, tuple(checks), unchecked, took, runs, loads)
 
 
 class CheckMetrics(Collector):
