@@ -18,13 +18,13 @@ from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import is_late
 from coeval.spec.manifest import with_version
 from coeval.spec.model import RowView, View, WindowedView
-from coeval.spec.records import Event
+from coeval.spec.records import Event, Reason, parse_record
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_parity.refused import _as_event
 from coeval_parity.replay import Span, run_replay
 from coeval_parity.result import Cause, ParityResult, Suspect
 from coeval_pipelines.catalog.expressions import parse_condition
-from tests.faults.world import PAYEES
+from tests.faults.world import PAYEES, refusable
 from tests.support import online
 from tests.support.events import expected_tiles
 from tests.support.online import _tiles, updates, write
@@ -272,8 +272,12 @@ def _ahead(event: Event, edge: int) -> Event:
 
 
 def accepted(world: World, rng: random.Random) -> None:
-    """The stream counts records that the log rejects."""
-    del rng
+    """The stream counts records that the log rejects, a few of them of the last week."""
+    odd = [refusable(event, number, ENTITIES) for number, event in enumerate(_some(world, rng, 3))]
+    refused = [(record, parse_record(world.source, record)) for record in odd]
+    rejected = [(record, reason) for record, reason in refused if isinstance(reason, Reason)]
+    world.logged = replace(world.logged, rejected=(*world.logged.rejected, *rejected))
+    world.log()
     more: list[Event] = []
     for record, _ in world.logged.rejected:
         event = _as_event(world.source, record)
