@@ -18,13 +18,13 @@ from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import is_late
 from coeval.spec.manifest import with_version
 from coeval.spec.model import RowView, View, WindowedView
-from coeval.spec.records import Event
+from coeval.spec.records import Event, Reason, parse_record
 from coeval.spec.time import DAY, HOUR, MINUTE
 from coeval_parity.refused import _as_event
 from coeval_parity.replay import Span, run_replay
 from coeval_parity.result import Cause, ParityResult, Suspect
 from coeval_pipelines.catalog.expressions import parse_condition
-from tests.faults.world import PAYEES
+from tests.faults.world import PAYEES, refusable
 from tests.support import online
 from tests.support.events import expected_tiles
 from tests.support.online import _tiles, updates, write
@@ -187,8 +187,11 @@ def _float_fold(component: Component, values: Sequence[tuple[object, object]]) -
 
 
 def as_floats(world: World, rng: random.Random) -> None:
-    """The stream adds decimals as doubles."""
-    del rng
+    """The stream adds decimals as doubles; a few amounts are such as doubles do not have."""
+    odd = {event.order for event in _some(world, rng, 4)}
+    cents = [replace(e, values={**e.values, "amount": 29}) if e.order in odd else e for e in world.events]
+    world.logged = replace(world.logged, good=tuple(cents))
+    world.log()
     world.fill([], world.visible)
     with _doubles():
         for view in world.manifest.views.values():
@@ -272,8 +275,12 @@ def _ahead(event: Event, edge: int) -> Event:
 
 
 def accepted(world: World, rng: random.Random) -> None:
-    """The stream counts records that the log rejects."""
-    del rng
+    """The stream counts records that the log rejects, a few of them of the last week."""
+    odd = [refusable(event, number, ENTITIES) for number, event in enumerate(_some(world, rng, 3))]
+    refused = [(record, parse_record(world.source, record)) for record in odd]
+    rejected = [(record, reason) for record, reason in refused if isinstance(reason, Reason)]
+    world.logged = replace(world.logged, rejected=(*world.logged.rejected, *rejected))
+    world.log()
     more: list[Event] = []
     for record, _ in world.logged.rejected:
         event = _as_event(world.source, record)

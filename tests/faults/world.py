@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,10 @@ import redis
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import Entity, Field, WindowedView
-from coeval.spec.records import Record, ingest
+from coeval.spec.records import Event, Record, ingest
 from coeval.spec.types import INT64
 from tests.support import catalog
-from tests.support.events import records
+from tests.support.events import records, rfc3339
 from tests.support.parity_world import SPAN, START, World, patient
 
 PAYEE = Field("payee_id", INT64, nullable=False)
@@ -56,3 +58,10 @@ def _paid(record: Record) -> Record:
         return b'%b, "payee_id": %d' % (found[0], int(found[1] or 0) % 6)
 
     return replace(record, value=_IDENTITY.sub(said, record.value or b""))
+
+
+def refusable(event: Event, number: int, keys: Iterable[str]) -> Record:
+    """A record like that of an event, with an amount that is written as amounts are not."""
+    said = {name: event.values[name] for name in keys}
+    document = {"event_id": f"odd{number}", "paid_at": rfc3339(event.event_ts), "amount": "1e2", **said}
+    return Record(json.dumps(document).encode(), event.available_at, event.partition, 10**6 + number)
