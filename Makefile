@@ -6,7 +6,7 @@ STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
 .PHONY: help setup demo test mutations exactness chaos chaos-offline faults soak soak-online
-.PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness bench-drift
+.PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness bench-drift bench-quality
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -65,6 +65,9 @@ bench-freshness: setup ## Measure from producing an event to reading it, at 100,
 
 bench-drift: setup ## Plant problems in real purchases and count what drift finds, and what it finds on clean days
 	@$(BIN)/python -m benchmarks.bench_drift
+
+bench-quality: setup ## Plant problems in real purchases and count what rules of quality find, and what on clean days
+	@$(BIN)/python -m benchmarks.bench_quality
 
 soak: setup ## Run the stream at a steady rate (MINUTES=60 RATE=500) and see whether it stays flat
 	@MINUTES=$(or $(MINUTES),60) RATE=$(or $(RATE),500) $(BIN)/python -m benchmarks.soak
