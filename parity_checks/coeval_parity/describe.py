@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 from coeval.aggregations.ops import Additive, Counted
 from coeval.aggregations.partial import COUNT_OP, Component
 from coeval.aggregations.tiles import aggregate_column
-from coeval.reference.oracle import visible_events
 from coeval.spec.keys import encode_key
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
-from coeval_parity.evidence import Case, Order, Owner, fold
-from coeval_parity.explain import Verdict
+from coeval_parity.evidence import Case, Order, Owner, fold, visible_of
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import EventLine, Mismatch, Step, Symptom
+from coeval_parity.verdicts import Verdict
 
 MAX_EVENTS = 40
 """Events shown of one difference; those of tiles on which both sides agree are left out first."""
@@ -142,7 +141,7 @@ def _component(component: Component, states: Mapping[str, int | float], column: 
 
 
 def _row_step(case: Case) -> tuple[Step, ...]:
-    visible = visible_events(case.view, case.events, case.key, case.q)
+    visible = visible_of(case)
     expected = _position(visible[-1].order) if visible else "no event"
     served = _position(case.stored.row) if case.stored.row else "nothing stored"
     owner = "stream" if isinstance(case.source, EventSource) else "batch"
@@ -158,7 +157,7 @@ def _position(order: Order) -> str:
 def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], int]:
     """The events in the total order, the telling ones first where there are too many to show; how many are not."""
     aggregate = aggregate_of(case.view, case.feature)
-    inside = visible_events(case.view, case.events, case.key, case.q)
+    inside = visible_of(case)
     telling = set(verdict.omitted)
     if aggregate is not None:
         start = floor_to(case.q - aggregate.window, aggregate.hop)

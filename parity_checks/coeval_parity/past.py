@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coeval.aggregations.tiles import tile_plan
 from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.records import Event
@@ -87,13 +86,12 @@ def left_out(case: Case, delivery: Delivery) -> LeftOut:
         return LeftOut({}, _lanes([event for event in visible if waiting(event)]))
     assert isinstance(source, EventSource)
     aggregate = view.aggregates[0]
-    granularity = tile_plan(view, source).granularity(aggregate.hop)
     must: dict[Order, Why] = {}
     free: list[Event] = []
     for event in visible:
         if event.event_ts < floor_to(case.q - aggregate.window, aggregate.hop):
             continue
-        owner = delivery.owner(granularity, event.event_ts // aggregate.hop, source.allowed_lateness)
+        owner = delivery.owner(aggregate.hop, event.event_ts // aggregate.hop, source.allowed_lateness)
         late = is_late(event, aggregate.hop, source.allowed_lateness)
         if (owner is Owner.BATCH and delivery.after_cut(event)) or (owner is Owner.STREAM and late):
             must[event.order] = Why.LATE

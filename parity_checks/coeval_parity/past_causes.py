@@ -13,11 +13,8 @@ from itertools import islice
 from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration
-from coeval_parity.evidence import Case, Delivery, Order, visible_of
-from coeval_parity.explain import (
-    Verdict,
+from coeval_parity.counterfactual import (
     ahead_of,
-    delivery_verdict,
     known_at,
     narrowed,
     near,
@@ -25,11 +22,12 @@ from coeval_parity.explain import (
     sorted_by_order,
     unmended,
     versions,
-    with_delivery,
 )
+from coeval_parity.evidence import Case, Delivery, Order, visible_of
 from coeval_parity.omissions import Why, prefixes
 from coeval_parity.past import History, LeftOut, left_out
 from coeval_parity.result import Cause
+from coeval_parity.verdicts import Verdict, delivery_verdict, with_delivery
 
 _WRONG_OFFLINE = "Engine and reference differ over the same log: the offline side is wrong."
 MAX_TRIED = 2000

@@ -25,11 +25,11 @@ from coeval.spec.model import EventSource, Field, View
 from coeval.spec.types import Kind, Physical
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, compare, value_in
+from coeval_parity.counterfactual import narrowed, near
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
 from coeval_parity.evidence import Case, visible_of
 from coeval_parity.expected import Log
-from coeval_parity.explain import narrowed, near
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
 from coeval_parity.past import History, history_of
