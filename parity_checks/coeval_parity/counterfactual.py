@@ -11,16 +11,19 @@ from coeval.reference.oracle import in_window, value_of, values_of, visible_even
 from coeval.spec.model import EventSource, View, WindowedView, columns_read
 from coeval.spec.records import Event
 from coeval.spec.types import Physical
-from coeval_parity.evidence import Case, Delivery, Owner, erased_epoch, visible_of
+from coeval_parity.evidence import Case, Delivery, Owner, erased_epoch, grid_of, visible_of
 
 MAX_FUTURE_EVENTS = 64
 """Events from after the instant of the read that the clock hypothesis tries."""
 
 
 def oracle(case: Case, view: View, events: Sequence[Event], *, seen: bool = True) -> Physical:
-    """What the oracle makes of events: `seen`, of those that the view selects, visible and in the total order."""
+    """What the oracle makes of events in a view of one feature.
+
+    `seen`: of events that the view selects, visible and in the total order.
+    """
     visible = events if seen else visible_events(view, events, case.key, case.q)
-    return value_of(view, case.source, visible, case.q)[case.feature].value
+    return value_of(view, case.source, visible, case.q)[view.features[0].name].value
 
 
 def reproduces(case: Case, events: Sequence[Event]) -> bool:
@@ -28,9 +31,9 @@ def reproduces(case: Case, events: Sequence[Event]) -> bool:
     return near(case, oracle(case, case.view, events), case.served)
 
 
-def oracle_value(case: Case) -> Physical:
-    """What the oracle computes from everything that the log holds. `case.view` has one feature alone."""
-    return oracle(case, case.view, visible_of(case))
+def oracle_value(case: Case, view: View) -> Physical:
+    """What the oracle computes from everything that the log holds, in a view of one feature."""
+    return oracle(case, view, visible_of(case))
 
 
 def near(case: Case, left: Physical, right: Physical) -> bool:
@@ -87,7 +90,7 @@ def _is_mended(case: Case, delivery: Delivery, event: Event) -> bool:
         return True
     assert isinstance(case.source, EventSource)
     hop = case.view.aggregates[0].hop
-    return delivery.owner(hop, event.event_ts // hop, case.source.allowed_lateness) is Owner.BATCH
+    return delivery.owner(grid_of(hop), event.event_ts // hop, case.source.allowed_lateness) is Owner.BATCH
 
 
 def ahead_of(case: Case) -> Iterator[list[Event]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from coeval.aggregations.ops import Additive, Counted
 from coeval.aggregations.partial import COUNT_OP, Component
@@ -24,6 +25,7 @@ MAX_EVENTS = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=10_000)
 def iso(instant: int) -> str:
     """An instant of microseconds as people read it: 2026-11-20 23:58:01.250000Z, without the fraction where it is 0."""
     text = (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -164,7 +166,8 @@ def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], in
         inside = [event for event in inside if event.event_ts >= start]
         agreed = {tile.index for tile in verdict.tiles if tile.sound and not tile.omitted}
         telling |= {event.order for event in inside if event.event_ts // aggregate.hop not in agreed}
-    ranked = sorted(inside, key=lambda event: (event.order not in telling, tuple(-part for part in event.order)))
+    newest = [*reversed(inside)]
+    ranked = sorted(newest, key=lambda event: event.order not in telling)
     shown = sorted(ranked[:MAX_EVENTS], key=lambda event: event.order)
     return tuple(event_line(case, event, verdict) for event in shown), len(inside) - len(shown)
 

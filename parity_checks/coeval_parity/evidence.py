@@ -49,9 +49,8 @@ class Delivery:
     load_run: int = 0
     """The number of the last finished batch load."""
 
-    def owner(self, hop: int, tile: int, lateness: int) -> Owner:
+    def owner(self, granularity: Granularity, tile: int, lateness: int) -> Owner:
         """Who has to have delivered a tile by now."""
-        granularity = Granularity(hop, 0, ())
         if self.load_cut is not None and tile < granularity.final_before(self.load_cut, lateness):
             return Owner.BATCH
         if self.since is not None and tile >= granularity.first_owned(self.since):
@@ -157,6 +156,12 @@ def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component,
 @cache
 def _components(function: str, column: Field | None) -> tuple[Component, ...]:
     return AGGREGATIONS[function].components(column)
+
+
+@cache
+def grid_of(hop: int) -> Granularity:
+    """Tiles of one length, whatever they hold."""
+    return Granularity(hop, 0, ())
 
 
 def fold(components: Iterable[Component], events: Iterable[Event]) -> dict[str, int | float]:

@@ -35,7 +35,7 @@ from coeval_parity.verdicts import CAUSES, Verdict, delivery_verdict, parted, wh
 def explain(case: Case, delivery: Delivery) -> Verdict:
     """The cause of one difference. `case.stored` and `delivery` were read before the log was."""
     case = replace(case, view=narrowed(case.view, case.feature))
-    reference = oracle_value(case)
+    reference = oracle_value(case, case.view)
     if not near(case, reference, case.expected):
         return wrong_offline(case.expected, reference)
     return cause_of(case, delivery, tiling_of(case, delivery, visible_of(case)))
@@ -68,35 +68,37 @@ def _hypotheses(
     tiles: tuple[TileEvidence, ...],
 ) -> Iterator[Verdict]:
     """Every hypothesis that reproduces the served value, the likeliest first."""
-    kept = [event for event in visible if event.order not in (omitted or {})]
+    kept = [event for event in visible if event.order not in omitted] if omitted else visible
+
+    def also() -> tuple[Cause, ...]:
+        return with_delivery(case, delivery, visible, omitted or {})
+
     # A value can come out right by chance; every tile that it is made of cannot.
     if omitted and all(tile.sound for tile in tiles) and reproduces(case, kept):
         yield delivery_verdict(case, delivery, visible, omitted, tiles)
-    for gone in ({}, omitted) if omitted else ({},):
-        yield from _without_ttl(case, delivery, visible, gone)
+    if isinstance(case.view, RowView) and case.view.ttl:
+        for gone in ({}, omitted) if omitted else ({},):
+            yield from _without_ttl(case, case.view, delivery, visible, gone)
     for verdict in _other_version(case, delivery, omitted or {}):
         yield replace(verdict, tiles=tiles)
-    also = with_delivery(case, delivery, visible, omitted or {})
     still = _still_there(case, delivery)
     if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
         proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
-        yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also)
+        yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also())
     yield from _refused(case, delivery, visible)
     for ahead in ahead_of(case):
         seen = sorted_by_order([*kept, *known_at(ahead, case.q)])
         if _stores(case, tiles, kept, ahead) and reproduces(case, seen):
             proof = f"Counting {len(ahead)} events that became available at or after the read gives the served value."
-            yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles, also)
+            yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles, also())
     yield from _producer_ahead(case, delivery, visible)
 
 
 def _without_ttl(
-    case: Case, delivery: Delivery, visible: Sequence[Event], gone: Mapping[Order, Why]
+    case: Case, view: RowView, delivery: Delivery, visible: Sequence[Event], gone: Mapping[Order, Why]
 ) -> Iterator[Verdict]:
-    view, left = case.view, [event for event in visible if event.order not in gone]
-    if not isinstance(view, RowView) or not view.ttl or not left or case.stored.row != left[-1].order:
-        return
-    if near(case, oracle(case, replace(view, ttl=0), left), case.served):
+    left = [event for event in visible if event.order not in gone]
+    if left and case.stored.row == left[-1].order and near(case, oracle(case, replace(view, ttl=0), left), case.served):
         proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
         also = with_delivery(case, delivery, visible, gone)
         yield Verdict(Cause.TTL, proof, left[-1].event_ts + view.ttl, gone, also=also)

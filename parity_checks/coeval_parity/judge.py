@@ -148,6 +148,13 @@ class _Found:
     again: Case
     tiling: Tiling | None
 
+    def is_alike(self, view: View) -> bool:
+        """Whether a window holds the same events at both looks."""
+        if not isinstance(view, WindowedView) or len(visible_of(self.before)) != len(visible_of(self.again)):
+            return False
+        window, hop = view.aggregates[0].window, view.aggregates[0].hop
+        return (self.before.q - window) // hop == (self.again.q - window) // hop
+
 
 def _other_keys(
     log: Log, view: View, keys: Sequence[str], earliest: int | None, events: Events
@@ -182,13 +189,14 @@ def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str
     if near(first, served, expected):
         docket.within[feature] += 1
         return
-    reference = oracle_value(first)
+    reference = oracle_value(first, view)
     if not near(first, reference, expected):
         docket.enter(first, key, wrong_offline(expected, reference), _symptom(first))
         return
-    case = replace(found.again, view=view, feature=feature, served=value_in(second.served.columns[feature], index))
-    case = replace(case, expected=oracle_value(case))
-    if near(case, case.served, case.expected):
+    served = value_in(second.served.columns[feature], index)
+    reference = reference if found.is_alike(view) else oracle_value(found.again, view)
+    case = replace(found.again, view=view, feature=feature, served=served, expected=reference)
+    if near(case, served, reference):
         docket.settled[feature] += 1
         return
     verdict = cause_of(case, second.delivery, found.tiling, suspect=docket.unexplained < MAX_SUSPECTED)

@@ -13,11 +13,12 @@ from enum import StrEnum
 from itertools import islice
 
 from coeval.aggregations.partial import Component
+from coeval.aggregations.tiles import Granularity
 from coeval.reference.oracle import is_late
 from coeval.spec.model import Aggregate, EventSource
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to
-from coeval_parity.evidence import Delivery, Floor, Held, Order, Owner, Slot, Stored, components_of
+from coeval_parity.evidence import Delivery, Floor, Held, Order, Owner, Slot, Stored, components_of, grid_of
 
 MAX_CANDIDATES = 5000
 """Ways in which several partitions may have been read part of the way, tried per tile."""
@@ -96,11 +97,12 @@ class Tiling:
         events: dict[int, list[Event]] = defaultdict(list)
         for event in self._visible:
             events[event.event_ts // hop].append(event)
-        return {tile: self._tile(hop, tile, slots.get(tile), events[tile]) for tile in sorted({*events, *slots})}
+        grid = grid_of(hop)
+        return {tile: self._tile(grid, tile, slots.get(tile), events[tile]) for tile in sorted({*events, *slots})}
 
-    def _tile(self, hop: int, tile: int, slot: Slot | None, events: Sequence[Event]) -> _Tile:
-        delivery, lateness = self._delivery, self._source.allowed_lateness
-        owner = delivery.owner(hop, tile, lateness)
+    def _tile(self, grid: Granularity, tile: int, slot: Slot | None, events: Sequence[Event]) -> _Tile:
+        hop, delivery, lateness = grid.hop, self._delivery, self._source.allowed_lateness
+        owner = delivery.owner(grid, tile, lateness)
         if slot is None and any(_awaits_batch(floor, owner, tile * hop, delivery) for floor in self._floors):
             allowed = _Allowed({event.order: Why.ERASED for event in events})
         else:

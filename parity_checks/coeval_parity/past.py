@@ -15,7 +15,7 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import MINUTE, floor_to
-from coeval_parity.evidence import Case, Delivery, Order, Owner, visible_of
+from coeval_parity.evidence import Case, Delivery, Order, Owner, grid_of, visible_of
 from coeval_parity.omissions import Why
 from coeval_pipelines.control import BatchLoad, Certificate, ControlPlane, Deployment
 from coeval_pipelines.coordination.handoff import is_streamed
@@ -86,12 +86,13 @@ def left_out(case: Case, delivery: Delivery) -> LeftOut:
         return LeftOut({}, _lanes([event for event in visible if waiting(event)]))
     assert isinstance(source, EventSource)
     aggregate = view.aggregates[0]
+    grid = grid_of(aggregate.hop)
     must: dict[Order, Why] = {}
     free: list[Event] = []
     for event in visible:
         if event.event_ts < floor_to(case.q - aggregate.window, aggregate.hop):
             continue
-        owner = delivery.owner(aggregate.hop, event.event_ts // aggregate.hop, source.allowed_lateness)
+        owner = delivery.owner(grid, event.event_ts // aggregate.hop, source.allowed_lateness)
         late = is_late(event, aggregate.hop, source.allowed_lateness)
         if (owner is Owner.BATCH and delivery.after_cut(event)) or (owner is Owner.STREAM and late):
             must[event.order] = Why.LATE

@@ -324,7 +324,7 @@ def _shifted_row(scene: Scene) -> Iterator[Suspicion]:
 def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
     stored: Order | None = scene.case.stored.row
     for name, events in scene.case.others:
-        if stored in {event.order for event in events}:
+        if stored is not None and any(event.offset == stored[3] and event.order == stored for event in events):
             yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
 
 
