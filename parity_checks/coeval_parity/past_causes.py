@@ -124,5 +124,5 @@ def _why_not(case: Case, past: History) -> str:
     delivery = past.at(case.q)
     if past.deployment is None and not past.loads:
         return "The control plane knows no deployment and no load of this view version."
-    known = "no certificate" if delivery.certified is None else "the certificates of that time"
-    return f"Nothing that loads, lateness and {known} allow to be missing gives the served value."
+    known = "" if delivery.certified is not None else ", of which nothing is known"
+    return f"What loads, lateness and the store's progress{known} allow to be missing does not give the served value."
