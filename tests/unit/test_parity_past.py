@@ -10,13 +10,19 @@ from coeval.spec.time import HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.explain import narrowed
 from coeval_parity.past import History
-from coeval_parity.past_causes import explain_past
+from coeval_parity.past_causes import Moment
+from coeval_parity.past_causes import explain_past as explain_at
 from coeval_parity.result import Cause
+from coeval_parity.verdicts import Verdict
 from coeval_pipelines.catalog.expressions import parse_condition
 from coeval_pipelines.control import BatchLoad, Coverage, Deployment
 from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, ROWS, SOURCE, VIEW, Q, event, hourly
 
 STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())
+
+
+def explain_past(case: Case, past: History) -> Verdict:
+    return explain_at(case, Moment(past, case.q))
 
 
 def _past(log: list[Event], held: list[Event], feature: str = "count_1h") -> Case:
