@@ -38,7 +38,7 @@ from coeval_parity.past_causes import Moment, explain_past
 from coeval_parity.report import render_html
 from coeval_parity.result import ParityResult, ViewParity, worst_first
 from coeval_parity.screen import Screened
-from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
+from coeval_parity.served import Response, forget, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.erasures import ErasureTable
@@ -104,9 +104,12 @@ def run_replay(
     started = time.monotonic()
     if ingest:
         report = ingest_served(settings, manifest)
-        say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")
+        say(
+            f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable, "
+            f"{report.let_go:,} let go"
+        )
     else:
-        forget_erased(settings, manifest)
+        forget(settings, manifest)
     with closing(ControlPlane.open(settings)) as control:
         answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
         if not answers:

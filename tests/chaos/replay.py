@@ -46,7 +46,7 @@ from tests.support.payments import catalog
 
 VIEWS = ("card_spend", "latest_payment", "merchant_spend")
 KINDS = ("worker", "writer", "redis", "server")
-CARDS, MERCHANTS, AT_ONCE = 2000, 500, 20
+CARDS, MERCHANTS, AT_ONCE = 2000, 2000, 20
 _CATCH_UP_SECONDS = 600.0
 
 
@@ -243,8 +243,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--responses", type=int, default=110_000)
     parser.add_argument("--kills", type=int, default=3, help="of each kind")
-    parser.add_argument("--events-per-second", type=float, default=100.0)
-    parser.add_argument("--requests-per-second", type=float, default=12.0, help="of twenty entities each")
+    parser.add_argument("--events-per-second", type=float, default=60.0)
+    parser.add_argument("--requests-per-second", type=float, default=20.0, help="of twenty entities each")
     parser.add_argument("--seed", type=int, default=20261122)
     chosen = parser.parse_args()
     plan = Plan(chosen.seed, chosen.responses, chosen.kills, chosen.events_per_second, chosen.requests_per_second)
