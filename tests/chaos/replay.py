@@ -52,10 +52,11 @@ _CATCH_UP_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many responses at least, how many kills of each kind, and events and requests a second."""
+    """How many responses at least, what is killed how many times each, and events and requests a second."""
 
     seed: int
     responses: int
+    kinds: tuple[str, ...]
     kills: int
     events_per_s: float
     requests_per_s: float
@@ -139,7 +140,7 @@ class Study:
     def _kill_all(self) -> None:
         """The kills in a seeded order, spread over the responses; each is over before the next."""
         rng, plan, served = random.Random(self._plan.seed), self._plan, self._outcome.served
-        order = [kind for kind in KINDS for _ in range(plan.kills)]
+        order = [kind for kind in plan.kinds for _ in range(plan.kills)]
         rng.shuffle(order)
         for number, kind in enumerate((*order, ""), 1):
             with serving_process([COEVAL, "serve", "--open"], self._settings, "/health") as (self._port, server):
@@ -247,7 +248,9 @@ def main() -> int:
     parser.add_argument("--requests-per-second", type=float, default=20.0, help="of twenty entities each")
     parser.add_argument("--seed", type=int, default=20261122)
     chosen = parser.parse_args()
-    plan = Plan(chosen.seed, chosen.responses, chosen.kills, chosen.events_per_second, chosen.requests_per_second)
+    plan = Plan(
+        chosen.seed, chosen.responses, KINDS, chosen.kills, chosen.events_per_second, chosen.requests_per_second
+    )
     _say(f"seed {plan.seed}")
     with tempfile.TemporaryDirectory(prefix="coeval-chaos-replay-") as home:
         outcome = Study(free_settings(Path(home)), plan, _say).run()
