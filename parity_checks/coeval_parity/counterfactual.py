@@ -79,7 +79,7 @@ def sorted_by_order(events: Sequence[Event]) -> list[Event]:
 
 def unmended(case: Case, delivery: Delivery) -> list[Event]:
     """The erased events that no batch load since then had to take away. `case.view` has one feature alone."""
-    seen = visible_events(case.view, case.erased, case.key, case.q)
+    seen = visible_events(case.view, case.erased, case.key, case.q) if case.erased else []
     return [event for event in seen if not _is_mended(case, delivery, event)]
 
 

@@ -137,7 +137,7 @@ def _stored_of(
 
 def _refused(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:
     """Records that the log refused and the stream counts, by the rules of all others: all of them, or one."""
-    known = visible_events(case.view, case.rejected, case.key, case.q)
+    known = visible_events(case.view, case.rejected, case.key, case.q) if case.rejected else []
     rows = isinstance(case.view, RowView)
     if not rows:
         known = [event for event in known if not is_of_batch(case, delivery, event)]

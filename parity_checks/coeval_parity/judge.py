@@ -70,11 +70,8 @@ class Docket:
     kept: list[Mismatch] = field(default_factory=list)
     keys: dict[Cause, set[str]] = field(default_factory=dict)
     omitted: int = 0
-
-    @property
-    def unexplained(self) -> int:
-        """Values that nothing explains, so far."""
-        return sum(counts[Cause.UNEXPLAINED] for counts in self.causes.values())
+    unexplained: int = 0
+    """Values that nothing explains, so far."""
 
     def enter(self, case: Case, key: str, verdict: Verdict, symptom: Symptom) -> None:
         """Take down a verdict."""
@@ -89,6 +86,7 @@ class Docket:
     def count(self, feature: str, cause: Cause, symptom: Symptom, number: int = 1) -> None:
         """Take down that so many values of a feature have a cause."""
         self.causes.setdefault(feature, Counter())[cause] += number
+        self.unexplained += number if cause is Cause.UNEXPLAINED else 0
         if symptom:
             self.symptoms.setdefault(feature, Counter())[symptom] += number
 
@@ -121,8 +119,9 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     evidence = read_evidence(log, view, keys, earliest, definitions)
     candidates = _other_keys(log, view, keys, earliest, evidence.events)
     views = {field.name: narrowed(view, field.name) for field in view.features}
+    everybody, named = [item[1:] for item in candidates], {other for other, _, _ in candidates}
     for index, key in enumerate(keys):
-        others = [(name, found) for other, name, found in candidates if other != key]
+        others = [item[1:] for item in candidates if item[0] != key] if key in named else everybody
         stored = stored_state(log.manifest, view, second.blobs[key])
         again = replace(evidence.case(key, int(second.served.at[index]), stored), others=others)
         known = [event for event in again.events if first.holds(view.source, event)]

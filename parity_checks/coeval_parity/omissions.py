@@ -87,9 +87,10 @@ class Tiling:
         oldest = floor_to(self._q - aggregate.window, aggregate.hop) // aggregate.hop
         if aggregate.hop not in self._tiles:
             self._tiles[aggregate.hop] = self._of(aggregate.hop)
+        components = components_of(aggregate, self._source)
         for index, tile in self._tiles[aggregate.hop].items():
             if index >= oldest:
-                yield tile.seen_by(aggregate, self._source)
+                yield tile.seen_by(aggregate, components)
 
     def _of(self, hop: int) -> dict[int, _Tile]:
         newest = (self._q - 1) // hop
@@ -119,11 +120,11 @@ class _Tile:
         self._ways = self._every_way()
         self._seen: dict[tuple[str, str], TileEvidence] = {}
 
-    def seen_by(self, aggregate: Aggregate, source: EventSource) -> TileEvidence:
+    def seen_by(self, aggregate: Aggregate, components: tuple[Component, ...]) -> TileEvidence:
         """The tile as far as the components of an aggregate tell."""
         known = aggregate.function, aggregate.column
         if known not in self._seen:
-            self._seen[known] = self._look(components_of(aggregate, source))
+            self._seen[known] = self._look(components)
         return self._seen[known]
 
     def _look(self, components: tuple[Component, ...]) -> TileEvidence:
@@ -144,7 +145,7 @@ class _Tile:
         fixed = [event for event in self._events if event.order not in must and event.order not in free]
         wanted = (self._slot.events if self._slot else 0) - len(fixed)
         for kept in islice(prefixes(lanes, wanted), MAX_CANDIDATES):
-            gone = free - {event.order for event in kept}
+            gone = free - {event.order for event in kept} if free else free
             yield Held([*fixed, *kept]), {**must, **dict.fromkeys(sorted(gone), self._allowed.why)}
 
 

@@ -128,7 +128,7 @@ def _row_at_fault(stored: Order | None, visible: Sequence[Event]) -> str:
 
 def _with_duplicates(case: Case, visible: Sequence[Event]) -> int:
     """How many duplicates, counted again, give the served value; 0 where none do."""
-    seen = visible_events(case.view, case.duplicates, case.key, case.q)
+    seen = visible_events(case.view, case.duplicates, case.key, case.q) if case.duplicates else []
     for count in range(1, len(seen) + 1):
         if reproduces(case, sorted_by_order([*visible, *seen[:count]])):
             return count
