@@ -17,7 +17,8 @@ from coeval.spec.records import Event
 from coeval.spec.time import MINUTE, floor_to
 from coeval_parity.evidence import Case, Delivery, Order, Owner, grid_of, visible_of
 from coeval_parity.omissions import Why
-from coeval_pipelines.control import BatchLoad, ControlPlane, Coverage, Deployment
+from coeval_pipelines.control import BatchLoad, ControlPlane, Deployment
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.coordination.handoff import is_streamed
 
 COMEBACK = MINUTE
@@ -57,7 +58,7 @@ class History:
 
 def history_of(control: ControlPlane, topic: str, view: View) -> History:
     """What the control plane knows of a view version, whose changelog has that topic."""
-    covered = control.coverage(topic) if is_streamed(view) else ()
+    covered = CoverageBook(control).of(topic) if is_streamed(view) else ()
     return History(
         view, control.deployment(view.name, view.version), control.finished_loads(view.name, view.version), covered
     )

@@ -26,7 +26,8 @@ from coeval.spec.types import micros
 from coeval_parity.result import ParityResult
 from coeval_parity.run import run_parity
 from coeval_parity.served import _append, _row, served_path
-from coeval_pipelines.control import Certificate, ControlPlane, Coverage
+from coeval_pipelines.control import Certificate, ControlPlane
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.streaming.names import changelog_topic
 from tests.support import catalog
@@ -139,7 +140,7 @@ class World:
         }
         control.record_certificate(Certificate(self.source.name, 1, offsets or self.certified, ends, at))
         for topic in ends:
-            control.record_coverage(Coverage(topic, offsets or self.certified, at))
+            CoverageBook(control).record(Coverage(topic, offsets or self.certified, at))
 
     def parity(self, *views: str, q: int | None = None) -> ParityResult:
         """State parity, in this process."""

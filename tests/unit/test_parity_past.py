@@ -15,7 +15,8 @@ from coeval_parity.past_causes import explain_past as explain_at
 from coeval_parity.result import Cause
 from coeval_parity.verdicts import Verdict
 from coeval_pipelines.catalog.expressions import parse_condition
-from coeval_pipelines.control import BatchLoad, Coverage, Deployment
+from coeval_pipelines.control import BatchLoad, Deployment
+from coeval_pipelines.control.coverage import Coverage
 from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, ROWS, SOURCE, VIEW, Q, event, hourly
 
 STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())

@@ -10,8 +10,9 @@ import pytest
 
 from coeval.settings import Settings
 from coeval.spec.time import DAY, HOUR
-from coeval_pipelines.control import Certificate, ControlPlane, Coverage
-from coeval_pipelines.streaming.coverage import CoverageBook
+from coeval_pipelines.control import Certificate, ControlPlane
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
+from coeval_pipelines.streaming.coverage import CoverageWatch
 from coeval_pipelines.streaming.feeds import Feed
 from tests.support import catalog
 
@@ -29,17 +30,17 @@ def control(tmp_path: Path) -> Iterator[ControlPlane]:
 
 
 def test_what_the_store_covers_is_noted_when_it_changes(control: ControlPlane) -> None:
-    book = CoverageBook(control)
+    watch = CoverageWatch(control)
     for written in ({0: None, 1: None}, {0: 1, 1: 15}, {0: 1, 1: 19}, {0: 2, 1: 20}, {0: 2, 1: 19}):
-        book.note(FEED, written)
-    noted = control.coverage(FEED.topic)
+        watch.note(FEED, written)
+    noted = CoverageBook(control).of(FEED.topic)
     assert [item.offsets for item in noted] == [{}, {0: 100}, {0: 200}, {0: 100}]
     assert [item.at for item in noted] == sorted(item.at for item in noted)
-    assert control.coverage("another") == ()
+    assert CoverageBook(control).of("another") == ()
 
 
 def test_of_what_is_older_than_a_day_the_first_of_each_hour_stays(control: ControlPlane) -> None:
     instants = [0, 1, HOUR - 1, HOUR, DAY + HOUR + 1, DAY + HOUR + 2]
     for at in instants:
-        control.record_coverage(Coverage(FEED.topic, {0: at}, at))
-    assert [item.at for item in control.coverage(FEED.topic)] == [0, HOUR, DAY + HOUR + 1, DAY + HOUR + 2]
+        CoverageBook(control).record(Coverage(FEED.topic, {0: at}, at))
+    assert [item.at for item in CoverageBook(control).of(FEED.topic)] == [0, HOUR, DAY + HOUR + 1, DAY + HOUR + 2]

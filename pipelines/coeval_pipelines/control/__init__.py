@@ -1,28 +1,7 @@
 """The control plane: deployments, stream runs, batch loads, progress certificates, parity runs. SQL state; never
 feature data."""
 
-from coeval_pipelines.control.model import (
-    ALIVE,
-    ENDED,
-    RUNNING,
-    STOPPED,
-    BatchLoad,
-    Certificate,
-    Coverage,
-    Deployment,
-    Run,
-)
+from coeval_pipelines.control.model import ALIVE, ENDED, RUNNING, STOPPED, BatchLoad, Certificate, Deployment, Run
 from coeval_pipelines.control.plane import ControlPlane
 
-__all__ = [
-    "ALIVE",
-    "ENDED",
-    "RUNNING",
-    "STOPPED",
-    "BatchLoad",
-    "Certificate",
-    "ControlPlane",
-    "Coverage",
-    "Deployment",
-    "Run",
-]
+__all__ = ["ALIVE", "ENDED", "RUNNING", "STOPPED", "BatchLoad", "Certificate", "ControlPlane", "Deployment", "Run"]

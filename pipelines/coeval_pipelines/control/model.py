@@ -106,15 +106,3 @@ class Certificate:
         # One that does not speak of the topic is of another deployment, and proves nothing of this one.
         ends = self.ends.get(topic)
         return ends is not None and all((written.get(partition) or 0) >= end for partition, end in ends.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """At an instant (microseconds UTC) the store was seen to cover these offsets of a source's topic.
-
-    `topic` is the changelog through which it does. Offsets are the next to read, by partition of the source.
-    """
-
-    topic: str
-    offsets: Mapping[int, int]
-    at: int

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from coeval.errors import ManifestError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.time import DAY, HOUR
+from coeval.spec.time import HOUR
 from coeval_pipelines.control import schema
-from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Coverage, Deployment, Run
+from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, Run
 
 _PAGE = 200
 """Certificates that are read at a time: a store that keeps up has reached one of the newest."""
@@ -229,24 +229,6 @@ class ControlPlane:
         with self._engine.begin() as connection:
             gone = (table.c.run == run, table.c.id.not_in(newest), table.c.id.not_in(of_hours))
             connection.execute(sa.delete(table).where(*gone))
-
-    def record_coverage(self, coverage: Coverage) -> None:
-        """Keep what the store was seen to cover; of what is older than a day, only the first of each hour stays."""
-        table, known = schema.COVERAGE, coverage.offsets
-        self._insert(table, topic=coverage.topic, offsets=json.dumps(known), at=coverage.at)
-        mine = table.c.topic == coverage.topic
-        of_hours = sa.select(sa.func.min(table.c.id)).where(mine).group_by(table.c.at // HOUR)
-        with self._engine.begin() as connection:
-            gone = (mine, table.c.at < coverage.at - DAY, table.c.id.not_in(of_hours))
-            connection.execute(sa.delete(table).where(*gone))
-
-    def coverage(self, topic: str) -> tuple[Coverage, ...]:
-        """What the store was seen to cover through a changelog, oldest first."""
-        table = schema.COVERAGE
-        query = sa.select(table).where(table.c.topic == topic).order_by(table.c.at, table.c.id)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return tuple(Coverage(row.topic, _int_keys(json.loads(row.offsets)), row.at) for row in rows)
 
     def record_parity(self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any]) -> int:
         """Keep the result of a parity run; returns its number."""

@@ -10,18 +10,19 @@ import time
 from collections.abc import Mapping
 from itertools import chain
 
-from coeval_pipelines.control import ControlPlane, Coverage
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.streaming.feeds import Feed
 
 _NEWEST = 5
 """Certificates among which the one that was reached last mostly is."""
 
 
-class CoverageBook:
+class CoverageWatch:
     """Notes what the store covers whenever that changes; also where it has gone back."""
 
     def __init__(self, control: ControlPlane) -> None:
-        self._control = control
+        self._control, self._book = control, CoverageBook(control)
         self._noted: dict[str, Mapping[int, int]] = {}
 
     def note(self, feed: Feed, written: Mapping[int, int | None]) -> None:
@@ -30,5 +31,5 @@ class CoverageBook:
         known = chain(self._control.certificates(source, limit=_NEWEST), self._control.every_certificate(source))
         offsets = next((item.offsets for item in known if item.is_reached(feed.topic, written)), {})
         if self._noted.get(feed.topic) != offsets:
-            self._control.record_coverage(Coverage(feed.topic, offsets, at))
+            self._book.record(Coverage(feed.topic, offsets, at))
             self._noted[feed.topic] = offsets
