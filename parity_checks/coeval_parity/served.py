@@ -169,12 +169,12 @@ def _forget(settings: Settings, manifest: Manifest) -> ServedReport:
     """Take the rows of erased subjects and those too old out of the table and its files; how many there were."""
     from deltalake import DeltaTable
 
-    path = served_path(settings, manifest.tenant)
-    if latest_version(path) is None:
+    path, days = served_path(settings, manifest.tenant), settings.server.serving_log_days
+    erasures = ErasureTable(settings, manifest.tenant).erasures()
+    if not (erasures or days) or latest_version(path) is None:
         return ServedReport()
-    table, erasures = DeltaTable(str(path)), ErasureTable(settings, manifest.tenant).erasures()
+    table = DeltaTable(str(path))
     erased = _erase(table, path, manifest, erasures) if erasures else 0
-    days = settings.server.serving_log_days
     let_go = _let_go(table, time.time_ns() // 1000 - int(days * DAY)) if days else 0
     # Even where nothing is found: whoever found it last may not have come so far.
     table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
