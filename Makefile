@@ -5,8 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.coeval-setup
 SOURCES := sdk pipelines parity_checks feature_repo tests infra benchmarks
 
-.PHONY: help setup demo test mutations exactness chaos chaos-offline faults soak soak-online
+.PHONY: help setup demo test mutations exactness chaos chaos-offline chaos-replay faults soak soak-online
 .PHONY: bench-catalog bench-stream bench-online bench-offline bench-backfill bench-freshness bench-drift bench-quality
+.PHONY: bench-parity
 .PHONY: lint types format lock up down status clean distclean
 
 help: ## List the targets
@@ -38,6 +39,9 @@ chaos: setup ## Kill, wipe, pause and change a whole stack while a million recor
 chaos-offline: setup ## Kill ingests, training sets and backfills twenty times, run them again, and compare every value
 	@$(BIN)/python -m tests.chaos.offline
 
+chaos-replay: setup ## Kill a stack while its answers are logged, and compute a hundred thousand of them again
+	@$(BIN)/python -m tests.chaos.replay
+
 faults: setup ## Put each known fault into a sound world, with three seeds, and see whether parity names it
 	@$(BIN)/python -m tests.faults
 
@@ -62,6 +66,9 @@ bench-backfill: setup ## Load a million keys while the stream runs and readers a
 
 bench-freshness: setup ## Measure from producing an event to reading it, at 100, 1,000 and 10,000 a second
 	@$(BIN)/python -m benchmarks.bench_freshness
+
+bench-parity: setup ## Explain and replay a hundred thousand differences, and compare five million events beside plain diffs
+	@$(BIN)/python -m benchmarks.bench_parity
 
 bench-drift: setup ## Plant problems in real purchases and count what drift finds, and what it finds on clean days
 	@$(BIN)/python -m benchmarks.bench_drift

@@ -15,24 +15,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks import rig
 from benchmarks.backfill_readers import MERCHANTS, SERVICE, figures, reads
 from benchmarks.bench_freshness import faultless, soon
+from benchmarks.payments_log import Payments, write_payments
 from benchmarks.report import QUICK, Figures, aim, publish
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest, with_version
 from coeval.spec.model import FeatureService, ServiceView, WindowedView
 from coeval.spec.time import DAY, HOUR
 from coeval_pipelines.control.loads import OPEN, READY, Change, LoadBook, LoadRun
-from coeval_pipelines.offline.columns import sql_type
-from coeval_pipelines.offline.tables import payload, table_path
 from tests.support.payments import catalog
-from tests.support.payments.drawing import merchant_names
 from tests.support.payments.produce import Sender
 from tests.support.payments.shape import HOT_CARD
 
@@ -68,43 +64,11 @@ def manifest() -> Manifest:
 
 def write_log(settings: Settings, made: Manifest, since: int) -> None:
     """The log of a week of payments before `since`, one of every card and a quarter more, all on time."""
-    from deltalake import write_deltalake
-
-    (source,), rng, count = made.event_sources, np.random.default_rng(SEED), EVENTS
-    card = HOT_CARD + np.concatenate([rng.permutation(KEYS), rng.integers(0, KEYS, count - KEYS)])
+    rng, count = np.random.default_rng(SEED), EVENTS
     at = np.sort(since - rng.integers(1, DAYS * DAY, count))
-    cents = np.clip(rng.lognormal(8.0, 1.2, count), 1, 1e9).astype(np.int64)
-    numbers = np.arange(count)
-    names = np.array(merchant_names(MERCHANTS))
-    columns: dict[str, pa.Array] = {
-        "event_id": pa.array([f"hist_{number:012}" for number in numbers.tolist()]),
-        **{name: pa.array(at) for name in ("event_ts", "available_at", "declared_ts")},
-        "topic": pa.repeat("", count),
-        "partition": pa.repeat(pa.scalar(-1, pa.int32()), count),
-        "offset": pa.array(numbers),
-        "batch": pa.repeat(pa.scalar(0, pa.int64()), count),
-    }
-    values = {
-        "occurred_at": pa.array(at, pa.timestamp("us", tz="UTC")),
-        "card_id": pa.array(card),
-        "merchant_id": pa.array(names[rng.integers(0, MERCHANTS, count)]),
-        "country": pa.repeat("US", count),
-        "amount": _money(cents),
-        "currency": pa.repeat("USD", count),
-        "is_online": pa.array(rng.random(count) < 0.5),
-        "items": pa.array(rng.integers(0, 20, count)),
-        "note": pa.nulls(count, pa.string()),
-    }
-    columns |= {field.name: values[field.name] for field in payload(source)}
-    path = table_path(settings, made, "log", source.name)
-    path.parent.mkdir(parents=True)
-    write_deltalake(str(path), pa.table(columns), mode="overwrite")
-
-
-def _money(cents: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
-    assert sql_type(catalog.MONEY) == "DECIMAL(12,2)"
-    limbs = np.stack([cents, np.zeros_like(cents)], axis=1)
-    return pa.Array.from_buffers(pa.decimal128(12, 2), len(cents), [None, pa.py_buffer(limbs.tobytes())])
+    card = HOT_CARD + np.concatenate([rng.permutation(KEYS), rng.integers(0, KEYS, count - KEYS)])
+    merchant = rng.integers(0, MERCHANTS, count)
+    write_payments(settings, made, rng, Payments(at, at, card, merchant, np.zeros_like(card)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from coeval.aggregations.ops import Additive, Counted
 from coeval.aggregations.partial import COUNT_OP, Component
 from coeval.aggregations.tiles import aggregate_column
-from coeval.reference.oracle import visible_events
 from coeval.spec.keys import encode_key
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
-from coeval_parity.evidence import Case, Order, Owner, fold
-from coeval_parity.explain import Verdict
+from coeval_parity.evidence import Case, Order, Owner, fold, visible_of
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import EventLine, Mismatch, Step, Symptom
+from coeval_parity.verdicts import Verdict
 
 MAX_EVENTS = 40
 """Events shown of one difference; those of tiles on which both sides agree are left out first."""
@@ -25,6 +25,7 @@ MAX_EVENTS = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=10_000)
 def iso(instant: int) -> str:
     """An instant of microseconds as people read it: 2026-11-20 23:58:01.250000Z, without the fraction where it is 0."""
     text = (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -143,7 +144,7 @@ def _component(component: Component, states: Mapping[str, int | float], column: 
 
 
 def _row_step(case: Case) -> tuple[Step, ...]:
-    visible = visible_events(case.view, case.events, case.key, case.q)
+    visible = visible_of(case)
     expected = _position(visible[-1].order) if visible else "no event"
     served = _position(case.stored.row) if case.stored.row else "nothing stored"
     owner = "stream" if isinstance(case.source, EventSource) else "batch"
@@ -159,14 +160,15 @@ def _position(order: Order) -> str:
 def event_lines(case: Case, verdict: Verdict) -> tuple[tuple[EventLine, ...], int]:
     """The events in the total order, the telling ones first where there are too many to show; how many are not."""
     aggregate = aggregate_of(case.view, case.feature)
-    inside = visible_events(case.view, case.events, case.key, case.q)
+    inside = visible_of(case)
     telling = set(verdict.omitted)
     if aggregate is not None:
         start = floor_to(case.q - aggregate.window, aggregate.hop)
         inside = [event for event in inside if event.event_ts >= start]
         agreed = {tile.index for tile in verdict.tiles if tile.sound and not tile.omitted}
         telling |= {event.order for event in inside if event.event_ts // aggregate.hop not in agreed}
-    ranked = sorted(inside, key=lambda event: (event.order not in telling, tuple(-part for part in event.order)))
+    newest = [*reversed(inside)]
+    ranked = sorted(newest, key=lambda event: event.order not in telling)
     shown = sorted(ranked[:MAX_EVENTS], key=lambda event: event.order)
     return tuple(event_line(case, event, verdict) for event in shown), len(inside) - len(shown)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from coeval.aggregations import AGGREGATIONS, partial
 from coeval.aggregations.ops import Additive
@@ -14,7 +15,7 @@ from coeval.aggregations.tiles import Granularity, aggregate_column
 from coeval.reference.aggregate import tolerance
 from coeval.reference.oracle import is_erased, visible_events
 from coeval.spec.erasure import Erasure
-from coeval.spec.model import Aggregate, BatchSource, EventSource, View
+from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View
 from coeval.spec.records import Event
 from coeval.spec.types import FLOAT64, Physical
 
@@ -149,33 +150,60 @@ def erased_epoch(event: Event, erasures: Iterable[Erasure]) -> int:
 
 def components_of(aggregate: Aggregate, source: EventSource) -> tuple[Component, ...]:
     """The components that a feature needs of a tile."""
-    return AGGREGATIONS[aggregate.function].components(aggregate_column(aggregate, source))
+    return _components(aggregate.function, aggregate_column(aggregate, source))
+
+
+@cache
+def _components(function: str, column: Field | None) -> tuple[Component, ...]:
+    return AGGREGATIONS[function].components(column)
+
+
+@cache
+def grid_of(hop: int) -> Granularity:
+    """Tiles of one length, whatever they hold."""
+    return Granularity(hop, 0, ())
 
 
 def fold(components: Iterable[Component], events: Iterable[Event]) -> dict[str, int | float]:
     """The components of a tile, computed from its events one by one."""
-    kept = list(events)
-    return {component.name: partial.fold(component, _values(component, kept)) for component in components}
+    held = Held([*events])
+    return {component.name: held.folded(component) for component in components}
 
 
-def _values(component: Component, events: Iterable[Event]) -> list[tuple[Order, Physical]]:
-    values = ((event.order, event.values[component.column]) for event in events)
-    return [(order, value) for order, value in values if value is not None]
+class Held:
+    """Events that a tile may be made of; what was folded of them is kept."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self._folded: dict[str, int | float] = {}
+
+    def folded(self, component: Component) -> int | float:
+        """A component of the tile that holds exactly these events."""
+        name = component.name
+        if name not in self._folded:
+            column = component.column
+            pairs = ((event.order, event.values[column]) for event in self._events)
+            self._folded[name] = partial.fold(component, [pair for pair in pairs if pair[1] is not None])
+        return self._folded[name]
+
+    def is_in(self, slot: Slot | None, components: Iterable[Component]) -> bool:
+        """Whether a stored tile is made of exactly these, as far as some components tell; no slot holds none."""
+        if slot is None:
+            return not self._events
+        return slot.events == len(self._events) and all(
+            self._agrees(item, slot.states[item.name]) for item in components
+        )
+
+    def _agrees(self, component: Component, stored: float) -> bool:
+        """Exact, but for sums of doubles, which depend on the order: within the tolerance of their magnitudes."""
+        folded = self.folded(component)
+        if stored == folded or not isinstance(component.op, Additive) or component.storage is not Storage.FLOAT:
+            return stored == folded
+        values = [event.values[component.column] for event in self._events]
+        lifted = [component.op.lift(value) for value in values if value is not None]
+        return abs(stored - folded) <= tolerance("sum", lifted, FLOAT64)
 
 
-def holds(slot: Slot | None, components: Sequence[Component], events: Sequence[Event]) -> bool:
-    """Whether a stored tile is made of exactly these events, as far as these components tell; no slot holds none."""
-    if slot is None:
-        return not events
-    if slot.events != len(events):
-        return False
-    folded = fold(components, events)
-    return all(_agrees(item, slot.states[item.name], folded[item.name], events) for item in components)
-
-
-def _agrees(component: Component, stored: float, folded: float, events: Sequence[Event]) -> bool:
-    """Exact, but for sums of doubles, which depend on the order: within the tolerance of their magnitudes."""
-    if not isinstance(component.op, Additive) or component.storage is not Storage.FLOAT:
-        return stored == folded
-    lifted = [component.op.lift(value) for _, value in _values(component, events)]
-    return abs(stored - folded) <= tolerance("sum", lifted, FLOAT64)
+def holds(slot: Slot | None, components: Iterable[Component], events: Sequence[Event]) -> bool:
+    """Whether a stored tile is made of exactly these events, as far as these components tell."""
+    return Held(events).is_in(slot, components)

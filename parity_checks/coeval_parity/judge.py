@@ -20,14 +20,17 @@ from coeval.spec.records import Event
 from coeval.spec.types import to_logical
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Outcome, value_in
+from coeval_parity.counterfactual import narrowed, near, oracle_value
 from coeval_parity.describe import aggregate_of, entity, mismatch, symptom_of
 from coeval_parity.evidence import Case, visible_of
 from coeval_parity.expected import Events, Log
-from coeval_parity.explain import Verdict, explain, near, oracle_value
+from coeval_parity.explain import cause_of, tiling_of
 from coeval_parity.hours import Hours, Rows
+from coeval_parity.omissions import Tiling
 from coeval_parity.online_state import Look, stored_state
 from coeval_parity.result import BENIGN, Cause, Mismatch, Suspect, Symptom
 from coeval_parity.screen import Screened
+from coeval_parity.verdicts import Verdict, wrong_offline
 from coeval_pipelines.control import ControlPlane
 
 MAX_MISTAKEN = 50
@@ -123,17 +126,20 @@ def judge(first: Log, log: Log, screened: Screened, second: Look | None, definit
     earliest = earliest_of(view, screened)
     evidence = read_evidence(log, view, keys, earliest, definitions)
     candidates = _other_keys(log, view, keys, earliest, evidence.events)
+    views = {field.name: narrowed(view, field.name) for field in view.features}
+    everybody, named = [item[1:] for item in candidates], {other for other, _, _ in candidates}
     for index, key in enumerate(keys):
-        others = [(name, found) for other, name, found in candidates if other != key]
+        others = [item[1:] for item in candidates if item[0] != key] if key in named else everybody
         stored = stored_state(log.manifest, view, second.blobs[key])
         again = replace(evidence.case(key, int(second.served.at[index]), stored), others=others)
         known = [event for event in again.events if first.holds(view.source, event)]
         before = replace(again, q=int(screened.served.at[rows[key]]), events=known)
         before, again = (replace(case, known=visible_of(case)) for case in (before, again))
-        found = _Found(second, index, rows[key], before, again)
+        tiling = tiling_of(again, second.delivery, visible_of(again))
+        found = _Found(second, index, rows[key], before, again, tiling)
         for name, comparison in screened.comparisons.items():
             if comparison.outcome[rows[key]] == Outcome.MISMATCH:
-                _judge_value(docket, screened, found, name)
+                _judge_value(docket, screened, found, name, views[name])
     _count_unexamined(docket, screened, set(keys))
     return docket.close()
 
@@ -147,6 +153,14 @@ class _Found:
     row: int
     before: Case
     again: Case
+    tiling: Tiling | None
+
+    def is_alike(self, view: View) -> bool:
+        """Whether a window holds the same events at both looks."""
+        if not isinstance(view, WindowedView) or len(visible_of(self.before)) != len(visible_of(self.again)):
+            return False
+        window, hop = view.aggregates[0].window, view.aggregates[0].hop
+        return (self.before.q - window) // hop == (self.again.q - window) // hop
 
 
 def _other_keys(
@@ -173,28 +187,27 @@ def _named(view: View, key: str) -> str:
     return " ".join(f"{name}={value}" for name, value in entity(view, decode_key(view.key, key)).items())
 
 
-def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str) -> None:
+def _judge_value(docket: Docket, screened: Screened, found: _Found, feature: str, view: View) -> None:
     second, index = found.second, found.index
     key = second.served.keys[index]
     served = value_in(screened.served.columns[feature], found.row)
     expected = value_in(screened.expected[feature], found.row)
-    first = replace(found.before, feature=feature, served=served, expected=expected)
+    first = replace(found.before, view=view, feature=feature, served=served, expected=expected)
     if near(first, served, expected):
         docket.within[feature] += 1
         return
-    if not near(first, oracle_value(first), expected):
-        docket.enter(first, found.row, key, _explained(docket, first, second), _symptom(first))
+    reference = oracle_value(first, view)
+    if not near(first, reference, expected):
+        docket.enter(first, found.row, key, wrong_offline(expected, reference), _symptom(first))
         return
-    again = replace(found.again, feature=feature, served=value_in(second.served.columns[feature], index))
-    case = replace(again, expected=oracle_value(again))
-    if near(case, case.served, case.expected):
+    served = value_in(second.served.columns[feature], index)
+    reference = reference if found.is_alike(view) else oracle_value(found.again, view)
+    case = replace(found.again, view=view, feature=feature, served=served, expected=reference)
+    if near(case, served, reference):
         docket.settled[feature] += 1
         return
-    docket.enter(case, found.row, key, _explained(docket, case, second), _symptom(case))
-
-
-def _explained(docket: Docket, case: Case, second: Look) -> Verdict:
-    return explain(case, second.delivery, suspect=docket.unexplained < MAX_SUSPECTED)
+    verdict = cause_of(case, second.delivery, found.tiling, suspect=docket.unexplained < MAX_SUSPECTED)
+    docket.enter(case, found.row, key, verdict, _symptom(case))
 
 
 def _symptom(case: Case) -> Symptom:

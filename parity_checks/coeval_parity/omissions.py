@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
@@ -18,7 +18,7 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import Aggregate, EventSource
 from coeval.spec.records import Event
 from coeval.spec.time import floor_to
-from coeval_parity.evidence import Delivery, Floor, Order, Owner, Slot, components_of, holds
+from coeval_parity.evidence import Delivery, Floor, Held, Order, Owner, Slot, Stored, components_of, grid_of
 
 MAX_CANDIDATES = 5000
 """Ways in which several partitions may have been read part of the way, tried per tile."""
@@ -35,24 +35,23 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TileEvidence:
-    """One tile of a window: what the log holds of it, what the store holds, and what the rules leave out."""
+    """One tile of a window: what the log holds of it, what the store holds, and what the rules leave out.
+
+    `sound`: the stored tile holds exactly what the rules say it should.
+    """
 
     index: int
     owner: Owner
     slot: Slot | None
-    events: tuple[Event, ...]
+    events: Sequence[Event]
     components: tuple[Component, ...]
-    omitted: Mapping[Order, Why] = field(default_factory=dict)
+    omitted: Mapping[Order, Why]
+    sound: bool
 
     @property
     def kept(self) -> list[Event]:
         """The events that the stored tile should hold."""
         return [event for event in self.events if event.order not in self.omitted]
-
-    @property
-    def sound(self) -> bool:
-        """Whether the stored tile holds exactly what the rules say it should."""
-        return holds(self.slot, self.components, self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +63,90 @@ class _Allowed:
     why: Why = Why.IN_FLIGHT
 
 
-def window_evidence(
-    aggregate: Aggregate,
-    source: EventSource,
-    granularity: Granularity,
-    delivery: Delivery,
-    stored: Mapping[int, Slot],
-    visible: Sequence[Event],
-    q: int,
-    floors: Sequence[Floor] = (),
-) -> list[TileEvidence]:
-    """The tiles of a window at q that hold an event on either side, oldest first, with what may be left out."""
-    oldest = floor_to(q - aggregate.window, aggregate.hop) // aggregate.hop
-    newest = (q - 1) // aggregate.hop
-    by_tile: dict[int, list[Event]] = defaultdict(list)
-    for event in visible:
-        by_tile[event.event_ts // aggregate.hop].append(event)
-    slots = {tile: slot for tile, slot in stored.items() if oldest <= tile <= newest}
-    components = components_of(aggregate, source)
-    found: list[TileEvidence] = []
-    for tile in sorted({tile for tile in by_tile if tile >= oldest} | slots.keys()):
-        owner = delivery.owner(granularity, tile, source.allowed_lateness)
-        slot, events = slots.get(tile), by_tile.get(tile, [])
-        if slot is None and any(_awaits_batch(floor, owner, tile * aggregate.hop, delivery) for floor in floors):
+class Tiling:
+    """The tiles of one key at q (microseconds UTC), for all of its features.
+
+    What may be left out of a tile is worked out once, and what was folded of it is kept.
+    """
+
+    def __init__(
+        self,
+        source: EventSource,
+        delivery: Delivery,
+        stored: Stored,
+        visible: Sequence[Event],
+        q: int,
+        floors: Sequence[Floor] = (),
+    ) -> None:
+        self._source, self._delivery, self._stored = source, delivery, stored
+        self._visible, self._q, self._floors = visible, q, floors
+        self._tiles: dict[int, dict[int, _Tile]] = {}
+
+    def evidence(self, aggregate: Aggregate) -> Iterator[TileEvidence]:
+        """The tiles of a window that hold an event on either side, oldest first, with what may be left out."""
+        oldest = floor_to(self._q - aggregate.window, aggregate.hop) // aggregate.hop
+        if aggregate.hop not in self._tiles:
+            self._tiles[aggregate.hop] = self._of(aggregate.hop)
+        components = components_of(aggregate, self._source)
+        for index, tile in self._tiles[aggregate.hop].items():
+            if index >= oldest:
+                yield tile.seen_by(aggregate, components)
+
+    def _of(self, hop: int) -> dict[int, _Tile]:
+        newest = (self._q - 1) // hop
+        slots = {tile: slot for tile, slot in self._stored.tiles.get(hop, {}).items() if tile <= newest}
+        events: dict[int, list[Event]] = defaultdict(list)
+        for event in self._visible:
+            events[event.event_ts // hop].append(event)
+        grid = grid_of(hop)
+        return {tile: self._tile(grid, tile, slots.get(tile), events[tile]) for tile in sorted({*events, *slots})}
+
+    def _tile(self, grid: Granularity, tile: int, slot: Slot | None, events: Sequence[Event]) -> _Tile:
+        hop, delivery, lateness = grid.hop, self._delivery, self._source.allowed_lateness
+        owner = delivery.owner(grid, tile, lateness)
+        if slot is None and any(_awaits_batch(floor, owner, tile * hop, delivery) for floor in self._floors):
             allowed = _Allowed({event.order: Why.ERASED for event in events})
         else:
-            allowed = _allowed(owner, slot, events, aggregate.hop, source.allowed_lateness, delivery)
-        omitted = _choose(allowed, slot, events, components)
-        found.append(TileEvidence(tile, owner, slot, tuple(events), components, omitted))
-    return found
+            allowed = _allowed(owner, slot, events, hop, lateness, delivery)
+        return _Tile(tile, owner, slot, events, allowed)
+
+
+class _Tile:
+    """A tile, and the ways in which it may be incomplete, as far as they were tried."""
+
+    def __init__(self, index: int, owner: Owner, slot: Slot | None, events: Sequence[Event], allowed: _Allowed) -> None:
+        self._index, self._owner, self._slot, self._events, self._allowed = index, owner, slot, events, allowed
+        self._tried: list[tuple[Held, dict[Order, Why]]] = []
+        self._ways = self._every_way()
+        self._seen: dict[tuple[str, str], TileEvidence] = {}
+
+    def seen_by(self, aggregate: Aggregate, components: tuple[Component, ...]) -> TileEvidence:
+        """The tile as far as the components of an aggregate tell."""
+        known = aggregate.function, aggregate.column
+        if known not in self._seen:
+            self._seen[known] = self._look(components)
+        return self._seen[known]
+
+    def _look(self, components: tuple[Component, ...]) -> TileEvidence:
+        """With the omission that gives what is stored; with what is left out by rule alone where none does."""
+        found = next((omitted for held, omitted in self._each() if held.is_in(self._slot, components)), None)
+        omitted = dict(self._allowed.must) if found is None else found
+        return TileEvidence(self._index, self._owner, self._slot, self._events, components, omitted, found is not None)
+
+    def _each(self) -> Iterator[tuple[Held, dict[Order, Why]]]:
+        yield from self._tried
+        for way in self._ways:
+            self._tried.append(way)
+            yield way
+
+    def _every_way(self) -> Iterator[tuple[Held, dict[Order, Why]]]:
+        must, lanes = self._allowed.must, self._allowed.lanes
+        free = {event.order for lane in lanes for event in lane}
+        fixed = [event for event in self._events if event.order not in must and event.order not in free]
+        wanted = (self._slot.events if self._slot else 0) - len(fixed)
+        for kept in islice(prefixes(lanes, wanted), MAX_CANDIDATES):
+            gone = free - {event.order for event in kept} if free else free
+            yield Held([*fixed, *kept]), {**must, **dict.fromkeys(sorted(gone), self._allowed.why)}
 
 
 def _awaits_batch(floor: Floor, owner: Owner, start: int, delivery: Delivery) -> bool:
@@ -118,20 +172,6 @@ def _lanes(events: Sequence[Event]) -> tuple[tuple[Event, ...], ...]:
     for event in sorted(events, key=lambda item: item.offset):
         lanes[event.partition].append(event)
     return tuple(tuple(lane) for _, lane in sorted(lanes.items()))
-
-
-def _choose(
-    allowed: _Allowed, slot: Slot | None, events: Sequence[Event], components: Sequence[Component]
-) -> dict[Order, Why]:
-    """The omission that reproduces the stored tile; what is left out by rule alone where none does."""
-    free = {event.order for lane in allowed.lanes for event in lane}
-    fixed = [event for event in events if event.order not in allowed.must and event.order not in free]
-    wanted = (slot.events if slot else 0) - len(fixed)
-    for kept in islice(prefixes(allowed.lanes, wanted), MAX_CANDIDATES):
-        if holds(slot, components, [*fixed, *kept]):
-            gone = free - {event.order for event in kept}
-            return {**allowed.must, **dict.fromkeys(sorted(gone), allowed.why)}
-    return dict(allowed.must)
 
 
 def prefixes(lanes: Sequence[Sequence[Event]], total: int) -> Iterator[list[Event]]:

@@ -11,63 +11,57 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coeval.aggregations.tiles import tile_plan
 from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import MINUTE, floor_to
-from coeval_parity.evidence import Case, Delivery, Order, Owner, visible_of
+from coeval_parity.evidence import Case, Delivery, Order, Owner, grid_of, visible_of
 from coeval_parity.omissions import Why
-from coeval_pipelines.control import BatchLoad, Certificate, ControlPlane, Deployment
+from coeval_pipelines.control import BatchLoad, ControlPlane, Deployment
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.coordination.handoff import is_streamed
 
-WRITER_LAG = MINUTE
-"""When the writer reached a certificate's ends is not kept. One that was recorded so shortly before a read may not have
-been reached by then."""
+COMEBACK = MINUTE
+"""A store that was killed comes back without its last writes, and is as it was once the writer has read them again. A
+response of that while is by what the store covered a minute before."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was done for a view version, ever: loads newest first; certificates that speak of it, oldest first."""
+    """What was done for a view version, ever: loads newest first; what the store was seen to cover, oldest first."""
 
     view: View
     deployment: Deployment | None
     loads: Sequence[BatchLoad]
-    certificates: Sequence[Certificate]
+    covered: Sequence[Coverage]
 
     def at(self, q: int, patience: int = 0) -> Delivery:
-        """How far the writers had got at q (microseconds UTC); `patience` passes over the newest certificates."""
+        """How far the writers had got at q (microseconds UTC); `patience` passes over what was seen just before."""
         load = next((item for item in self.loads if item.finished_at <= q), None)
-        certificate = self._certificate(q - patience)
+        place = bisect_right(self.covered, q - patience, key=lambda item: item.at)
         return Delivery(
             since=self.deployment.since if self.deployment else None,
             load_cut=load.cut if load else None,
             rows_at=load.rows_at if load else None,
-            certified=certificate.offsets if certificate else None,
+            certified=self.covered[place - 1].offsets if place else None,
             freshness=self.view.sla.freshness,
             load_run=load.run if load else 0,
         )
 
     def deliveries(self, q: int) -> Iterator[Delivery]:
-        """The same by the newest certificate, then by that which the writer must have reached, where it is older."""
-        newest, sure = self.at(q), self.at(q, WRITER_LAG)
+        """The same by what the store covered then, and by what it did before it may have been killed."""
+        newest, before = self.at(q), self.at(q, COMEBACK)
         yield newest
-        if sure.certified != newest.certified:
-            yield sure
-
-    def _certificate(self, q: int) -> Certificate | None:
-        place = bisect_right(self.certificates, q, key=lambda item: item.recorded_at)
-        return self.certificates[place - 1] if place else None
+        if before.certified != newest.certified:
+            yield before
 
 
 def history_of(control: ControlPlane, topic: str, view: View) -> History:
     """What the control plane knows of a view version, whose changelog has that topic."""
-    found: list[Certificate] = []
-    if is_streamed(view):
-        found = [item for item in control.every_certificate(view.source) if topic in item.ends]
-    found.sort(key=lambda item: item.recorded_at)
-    loads = control.finished_loads(view.name, view.version)
-    return History(view, control.deployment(view.name, view.version), loads, found)
+    covered = CoverageBook(control).of(topic) if is_streamed(view) else ()
+    return History(
+        view, control.deployment(view.name, view.version), control.finished_loads(view.name, view.version), covered
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +81,13 @@ def left_out(case: Case, delivery: Delivery) -> LeftOut:
         return LeftOut({}, _lanes([event for event in visible if waiting(event)]))
     assert isinstance(source, EventSource)
     aggregate = view.aggregates[0]
-    granularity = tile_plan(view, source).granularity(aggregate.hop)
+    grid = grid_of(aggregate.hop)
     must: dict[Order, Why] = {}
     free: list[Event] = []
     for event in visible:
         if event.event_ts < floor_to(case.q - aggregate.window, aggregate.hop):
             continue
-        owner = delivery.owner(granularity, event.event_ts // aggregate.hop, source.allowed_lateness)
+        owner = delivery.owner(grid, event.event_ts // aggregate.hop, source.allowed_lateness)
         late = is_late(event, aggregate.hop, source.allowed_lateness)
         if (owner is Owner.BATCH and delivery.after_cut(event)) or (owner is Owner.STREAM and late):
             must[event.order] = Why.LATE

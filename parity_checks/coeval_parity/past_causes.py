@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 from coeval.spec.model import RowView, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration
-from coeval_parity.evidence import Case, Delivery, Order, visible_of
-from coeval_parity.explain import (
-    Verdict,
+from coeval.spec.types import INT64_MAX
+from coeval_parity.counterfactual import (
     ahead_of,
-    delivery_verdict,
     known_at,
     narrowed,
     near,
@@ -25,41 +23,75 @@ from coeval_parity.explain import (
     sorted_by_order,
     unmended,
     versions,
-    with_delivery,
 )
+from coeval_parity.evidence import Case, Delivery, Order, visible_of
 from coeval_parity.omissions import Why, prefixes
 from coeval_parity.past import History, LeftOut, left_out
 from coeval_parity.result import Cause
+from coeval_parity.verdicts import Verdict, delivery_verdict, with_delivery
 
 _WRONG_OFFLINE = "Engine and reference differ over the same log: the offline side is wrong."
 MAX_TRIED = 2000
 """Ways of being in flight that are tried for one value."""
 
 
-def explain_past(case: Case, past: History) -> Verdict:
+class Moment:
+    """What one response was served by: how far the writers may have got, and where they turned out to be."""
+
+    def __init__(self, past: History, q: int) -> None:
+        self.past = past
+        self.deliveries = tuple(past.deliveries(q))
+        self._out: dict[tuple[int, int, int], LeftOut] = {}
+        self._ends: list[Mapping[int, int]] = []
+
+    def left_out(self, case: Case, number: int) -> LeftOut:
+        """What a value left out, by one of the deliveries; worked out once for all features of a window."""
+        view = case.view
+        window = (view.aggregates[0].window, view.aggregates[0].hop) if isinstance(view, WindowedView) else (0, 0)
+        if (number, *window) not in self._out:
+            self._out[number, *window] = left_out(case, self.deliveries[number])
+        return self._out[number, *window]
+
+    def found(self, omitted: Mapping[Order, Why]) -> None:
+        """Keep where the stream was, for the other values of the response."""
+        ends: dict[int, int] = {}
+        for (_, _, partition, offset), why in omitted.items():
+            if why is Why.IN_FLIGHT:
+                ends[partition] = min(offset, ends.get(partition, offset))
+        self._ends = [ends, *(known for known in self._ends if known != ends)]
+
+    def likely(self, out: LeftOut) -> Iterator[dict[Order, Why]]:
+        """What is missing where the stream was as for a value before."""
+        for ends in tuple(self._ends):
+            gone = [e for lane in out.lanes for e in lane if e.offset >= ends.get(e.partition, INT64_MAX)]
+            yield {**out.must, **{event.order: Why.IN_FLIGHT for event in gone}}
+
+
+def explain_past(case: Case, moment: Moment) -> Verdict:
     """The cause of one difference of a response. `case.view` has its feature alone; nothing is known of the state."""
     visible = visible_of(case)
     if not near(case, oracle(case, case.view, visible), case.expected):
         return Verdict(Cause.UNEXPLAINED, _WRONG_OFFLINE, None, {})
-    for verdict in _hypotheses(case, past, visible):
+    for verdict in _hypotheses(case, moment, visible):
         return verdict
-    return Verdict(Cause.UNEXPLAINED, _why_not(case, past), None, {})
+    return Verdict(Cause.UNEXPLAINED, _why_not(case, moment.past), None, {})
 
 
-def _hypotheses(case: Case, past: History, visible: Sequence[Event]) -> Iterator[Verdict]:
+def _hypotheses(case: Case, moment: Moment, visible: Sequence[Event]) -> Iterator[Verdict]:
     certain: Mapping[Order, Why] = {}
-    for delivery in past.deliveries(case.q):
-        out = left_out(case, delivery)
+    for number, delivery in enumerate(moment.deliveries):
+        out = moment.left_out(case, number)
         certain = certain or out.must
-        for missing in islice(_omissions(case, out), MAX_TRIED):
+        for missing in chain(moment.likely(out), islice(_omissions(case, out), MAX_TRIED)):
             if missing and _gives(case, visible, missing):
+                moment.found(missing)
                 yield _delivered(case, delivery, visible, missing)
         yield from _erased(case, delivery, visible)
     view = case.view
     tried: list[Mapping[Order, Why]] = [{}, certain] if certain else [{}]
     for omitted in tried:
         kept = [event for event in visible if event.order not in omitted]
-        also = with_delivery(case, past.at(case.q), visible, omitted)
+        also = with_delivery(case, moment.deliveries[0], visible, omitted)
         if isinstance(view, RowView) and view.ttl and near(case, oracle(case, replace(view, ttl=0), kept), case.served):
             proof = f"Ignoring the ttl of {duration(view.ttl)} gives exactly the served value."
             yield Verdict(Cause.TTL, proof, kept[-1].event_ts + view.ttl if kept else None, omitted, also=also)
@@ -126,5 +158,5 @@ def _why_not(case: Case, past: History) -> str:
     delivery = past.at(case.q)
     if past.deployment is None and not past.loads:
         return "The control plane knows no deployment and no load of this view version."
-    known = "no certificate" if delivery.certified is None else "the certificates of that time"
-    return f"Nothing that loads, lateness and {known} allow to be missing gives the served value."
+    known = "" if delivery.certified is not None else ", of which nothing is known"
+    return f"What loads, lateness and the store's progress{known} allow to be missing does not give the served value."

@@ -18,28 +18,29 @@ import numpy as np
 
 from coeval.errors import UnknownFeatureError, UsageError
 from coeval.online.result import Column, Status
+from coeval.reference.oracle import is_visible, visible_events
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field, View
-from coeval.spec.types import Kind, Physical
+from coeval.spec.types import INT64_MAX, Kind, Physical
 from coeval_parity import pages
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, compare, value_in
+from coeval_parity.counterfactual import narrowed, near
 from coeval_parity.describe import symptom_of
 from coeval_parity.engines import engine
-from coeval_parity.evidence import Case, visible_of
+from coeval_parity.evidence import Case
 from coeval_parity.expected import Log
-from coeval_parity.explain import narrowed, near
 from coeval_parity.hours import Hours
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
 from coeval_parity.past import History, history_of
-from coeval_parity.past_causes import explain_past
+from coeval_parity.past_causes import Moment, explain_past
 from coeval_parity.report import render_html
 from coeval_parity.result import ParityResult, ViewParity, worst_first
 from coeval_parity.screen import Screened
-from coeval_parity.served import Response, forget_erased, ingest_served, names_erased, physical, responses
+from coeval_parity.served import Response, forget, ingest_served, names_erased, physical, responses
 from coeval_parity.tally import tally
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import REPLAY, CheckBook
@@ -108,9 +109,12 @@ def run_replay(
     started = time.monotonic()
     if ingest:
         report = ingest_served(settings, manifest)
-        say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")
+        say(
+            f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable, "
+            f"{report.let_go:,} let go"
+        )
     else:
-        forget_erased(settings, manifest)
+        forget(settings, manifest)
     with closing(ControlPlane.open(settings)) as control:
         answers, notes = _by_view(settings, manifest, control, span, set(views or ()))
         if not answers:
@@ -283,26 +287,27 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
         for row in comparison.mismatches.tolist():
             rows[screened.served.keys[row]].append((row, name))
     keys = sorted(rows)
+    views = {field.name: narrowed(view, field.name) for field in view.features}
     evidence = read_evidence(log, view, keys, earliest_of(view, screened), definitions)
     for key in keys:
         base = evidence.case(key, 0)
+        every = visible_events(view, base.events, base.key, INT64_MAX)
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
-            then = replace(base, q=int(screened.served.at[row]))
-            then = replace(then, known=visible_of(then))
+            q = int(screened.served.at[row])
+            then = replace(base, q=q, known=[event for event in every if is_visible(view, event, q)])
+            moment = Moment(past, q)
             for _, name in names:
-                _judge_value(docket, screened, then, key, row, name, past)
+                _judge_value(docket, screened, replace(then, view=views[name], feature=name), key, row, moment)
     return docket.close()
 
 
-def _judge_value(docket: Docket, screened: Screened, base: Case, key: str, row: int, name: str, past: History) -> None:
-    case = replace(
-        base,
-        feature=name,
-        served=value_in(screened.served.columns[name], row),
-        expected=value_in(screened.expected[name], row),
+def _judge_value(docket: Docket, screened: Screened, case: Case, key: str, row: int, moment: Moment) -> None:
+    served, expected = (
+        value_in(screened.served.columns[case.feature], row),
+        value_in(screened.expected[case.feature], row),
     )
-    if near(case, case.served, case.expected):
-        docket.within[name] += 1
+    case = replace(case, served=served, expected=expected)
+    if near(case, served, expected):
+        docket.within[case.feature] += 1
         return
-    verdict = explain_past(replace(case, view=narrowed(case.view, name)), past)
-    docket.enter(case, row, key, verdict, symptom_of(case.served, case.expected))
+    docket.enter(case, row, key, explain_past(case, moment), symptom_of(served, expected))

@@ -7,12 +7,13 @@ next: so a row is there once, however often and wherever an ingest ends, and wha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ from coeval.spec.erasure import Erasure
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field
 from coeval.spec.records import Record
+from coeval.spec.time import DAY
 from coeval.spec.types import Kind, Physical, micros, parse_literal
 from coeval_parity.topics import topic_records
 from coeval_pipelines.erasures import ErasureTable
@@ -33,6 +35,9 @@ from coeval_pipelines.offline.arrow_files import delta_files
 from coeval_pipelines.offline.event_log import topic_ends
 from coeval_pipelines.offline.tables import latest_version
 from coeval_pipelines.streaming.names import served_topic
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 _AT_ONCE = 100_000
 _TABLE = "served"
@@ -66,6 +71,7 @@ class ServedReport:
     rows: int = 0
     unreadable: int = 0
     erased: int = 0
+    let_go: int = 0
 
 
 def served_path(settings: Settings, tenant: str) -> Path:
@@ -74,7 +80,7 @@ def served_path(settings: Settings, tenant: str) -> Path:
 
 
 def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:
-    """Take what is new in the serving log into its table, and rows of erased subjects out of it.
+    """Take what is new in the serving log into its table, and rows of erased subjects and those too old out of it.
 
     Raises:
         BrokerError: the broker does not answer, or nothing was ever logged.
@@ -91,11 +97,11 @@ def ingest_served(settings: Settings, manifest: Manifest) -> ServedReport:
             good = [row for row in parsed if row is not None]
             _append(path, good)
             rows, unreadable = rows + len(good), unreadable + len(batch) - len(good)
-        return ServedReport(rows, unreadable, _forget(settings, manifest))
+        return replace(_forget(settings, manifest), rows=rows, unreadable=unreadable)
 
 
-def forget_erased(settings: Settings, manifest: Manifest) -> int:
-    """Take the rows of erased subjects out of the table and its files, without the topic; how many there were."""
+def forget(settings: Settings, manifest: Manifest) -> ServedReport:
+    """Take the rows of erased subjects and those too old out of the table and its files, without the topic."""
     with ingest_journal(settings, manifest.tenant, _TABLE).locked():
         return _forget(settings, manifest)
 
@@ -159,22 +165,33 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _forget(settings: Settings, manifest: Manifest) -> int:
-    """Take the rows of erased subjects out of the table and its files; how many there were."""
+def _forget(settings: Settings, manifest: Manifest) -> ServedReport:
+    """Take the rows of erased subjects and those too old out of the table and its files; how many there were."""
     from deltalake import DeltaTable
 
-    path = served_path(settings, manifest.tenant)
+    path, days = served_path(settings, manifest.tenant), settings.server.serving_log_days
     erasures = ErasureTable(settings, manifest.tenant).erasures()
-    if not erasures or latest_version(path) is None:
-        return 0
+    if not (erasures or days) or latest_version(path) is None:
+        return ServedReport()
+    table = DeltaTable(str(path))
+    erased = _erase(table, path, manifest, erasures) if erasures else 0
+    let_go = _let_go(table, time.time_ns() // 1000 - int(days * DAY)) if days else 0
+    # Even where nothing is found: whoever found it last may not have come so far.
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    return ServedReport(erased=erased, let_go=let_go)
+
+
+def _let_go(table: DeltaTable, before: int) -> int:
+    """Take out the rows of before an instant (microseconds UTC)."""
+    return int(table.delete(f'"at" < {before}')["num_deleted_rows"])
+
+
+def _erase(table: DeltaTable, path: Path, manifest: Manifest, erasures: Sequence[Erasure]) -> int:
     rows = delta_files(path).read(["partition", "offset", "entities"]).to_pylist()
     mine = [row for row in rows if names_erased(manifest, json.loads(row["entities"]), erasures)]
-    table = DeltaTable(str(path))
     for part in sorted({row["partition"] for row in mine}):
         offsets = ", ".join(str(row["offset"]) for row in mine if row["partition"] == part)
         table.delete(f'"partition" = {part} AND "offset" IN ({offsets})')
-    # Even where nothing is found: whoever found it last may not have come so far.
-    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     return len(mine)
 
 

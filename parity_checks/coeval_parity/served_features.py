@@ -20,7 +20,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import Field
 from coeval.spec.types import INT64, STRING, Physical
-from coeval_parity.served import forget_erased, ingest_served, physical, served_path
+from coeval_parity.served import forget, ingest_served, physical, served_path
 from coeval_pipelines.offline.arrow_files import Files, delta_files
 from coeval_pipelines.offline.columns import logical_array
 from coeval_pipelines.offline.tables import latest_version
@@ -132,7 +132,7 @@ def bring_up_to_date(
     if not any(name.startswith(SERVED) for name in names):
         return
     if not ingest:
-        forget_erased(settings, manifest)
+        forget(settings, manifest)
         return
     report = ingest_served(settings, manifest)
     say(f"{report.rows:,} responses taken from the serving log, {report.unreadable:,} unreadable")

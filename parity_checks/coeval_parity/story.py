@@ -24,16 +24,18 @@ from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
 from coeval.spec.types import Logical, Physical, to_logical
 from coeval_parity.cases import read_evidence
+from coeval_parity.counterfactual import narrowed, near
 from coeval_parity.describe import aggregate_of, entity, event_line, event_lines, iso, steps, symptom_of
 from coeval_parity.evidence import Case, Delivery, Stored
 from coeval_parity.expected import Log
-from coeval_parity.explain import Verdict, explain, narrowed, near, tiles_of
+from coeval_parity.explain import explain, tiles_of
 from coeval_parity.judge import other_definitions
 from coeval_parity.local_log import LocalLog, open_local_log
 from coeval_parity.omissions import Why
 from coeval_parity.online_state import look, stored_state
 from coeval_parity.past import history_of, left_out
 from coeval_parity.result import BENIGN, Cause, EventLine, Step, Symptom
+from coeval_parity.verdicts import Verdict
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.streaming.names import changelog_topic
 
@@ -257,7 +259,7 @@ def _verdict(case: Case, sides: _Sides, *, past: bool) -> tuple[Verdict, str]:
             Cause.UNEXPLAINED
         )
     if near(case, case.served, case.expected):
-        tiles = () if past else tiles_of(case, sides.delivery, visible)
+        tiles = () if past else tuple(tiles_of(case, sides.delivery, visible))
         return Verdict(Cause.UNEXPLAINED, "", None, {}, tiles), ""
     if not past:
         verdict = explain(case, sides.delivery)

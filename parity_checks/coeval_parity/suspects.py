@@ -6,8 +6,8 @@ A suspect excuses nothing: the difference stays unexplained. It tells whoever lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -29,7 +29,7 @@ _SIMPLE = 3
 _ZONES = tuple(sign * step * 15 * MINUTE for step in range(1, 57) for sign in (1, -1))
 """How far clocks that tell the time of another zone are off: quarters of an hour, up to 14 hours."""
 
-Tiles = Callable[[Case, Sequence[Event]], Sequence[TileEvidence]]
+Tiles = Callable[[Case, Sequence[Event]], Iterable[TileEvidence]]
 Gives = Callable[[Case, Sequence[Event]], bool]
 
 
@@ -44,7 +44,7 @@ class Suspicion:
 @dataclass(frozen=True)
 class Scene:
     """What suspicions are tried on. `tiles_of` gives the tiles of a case with other events, `gives` whether these make
-    the served value; `others` are the events of other keys, by how a person would name those."""
+    the served value."""
 
     case: Case
     delivery: Delivery
@@ -52,7 +52,6 @@ class Scene:
     tiles: Sequence[TileEvidence]
     tiles_of: Tiles
     gives: Gives
-    others: Sequence[tuple[str, Sequence[Event]]] = field(default_factory=tuple)
 
     @cached_property
     def wrong(self) -> list[TileEvidence]:
@@ -63,8 +62,12 @@ class Scene:
         """Whether the store holds exactly what the rules make of other events, and the served value is theirs."""
         if not self._has_room_for(events):
             return False
-        tiles = self.tiles_of(self.case, events)
-        if not all(tile.sound for tile in tiles) or (tiles and all(tile.slot is None for tile in tiles)):
+        tiles: list[TileEvidence] = []
+        for tile in self.tiles_of(self.case, events):
+            if not tile.sound:
+                return False
+            tiles.append(tile)
+        if tiles and all(tile.slot is None for tile in tiles):
             return False
         gone = {order for tile in tiles for order in tile.omitted}
         return self.gives(self.case, [event for event in events if event.order not in gone])
@@ -230,7 +233,7 @@ def is_of_batch(case: Case, delivery: Delivery, event: Event) -> bool:
 def _wrong_key(scene: Scene) -> Iterator[Suspicion]:
     if not any(tile.slot for tile in scene.wrong):
         return  # what is not there is nobody's
-    for name, events in scene.others:
+    for name, events in scene.case.others:
         seen = [event for event in events if is_visible(scene.case.view, event, scene.case.q)]
         own = [event for event in scene.visible if is_of_batch(scene.case, scene.delivery, event)]
         mixed = [*own, *(event for event in seen if not is_of_batch(scene.case, scene.delivery, event))]
@@ -320,8 +323,8 @@ def _shifted_row(scene: Scene) -> Iterator[Suspicion]:
 
 def _wrong_key_row(scene: Scene) -> Iterator[Suspicion]:
     stored: Order | None = scene.case.stored.row
-    for name, events in scene.others:
-        if stored in {event.order for event in events}:
+    for name, events in scene.case.others:
+        if stored is not None and any(event.offset == stored[3] and event.order == stored for event in events):
             yield Suspicion(Suspect.WRONG_KEY, f"The stored row is one of {name}.")
 
 

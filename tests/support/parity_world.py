@@ -27,6 +27,7 @@ from coeval_parity.result import ParityResult
 from coeval_parity.run import run_parity
 from coeval_parity.served import _append, _row, served_path
 from coeval_pipelines.control import Certificate, ControlPlane
+from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.streaming.names import changelog_topic
 from tests.support import catalog
@@ -132,12 +133,14 @@ class World:
         write(writer, view, updates(built, self.manifest, seen_by(built, events), SINCE))
 
     def certify(self, control: ControlPlane, at: int = CUT, offsets: dict[int, int] | None = None) -> None:
-        """Record a certificate that the store has reached."""
+        """Record a certificate that the store has reached, and that it has."""
         ends = {
             changelog_topic(self.manifest, view): dict.fromkeys(range(view.partitions), REACHED)
             for view in self.manifest.views.values()
         }
         control.record_certificate(Certificate(self.source.name, 1, offsets or self.certified, ends, at))
+        for topic in ends:
+            CoverageBook(control).record(Coverage(topic, offsets or self.certified, at))
 
     def parity(self, *views: str, q: int | None = None) -> ParityResult:
         """State parity, in this process."""

@@ -10,13 +10,20 @@ from coeval.spec.time import HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.explain import narrowed
 from coeval_parity.past import History
-from coeval_parity.past_causes import explain_past
+from coeval_parity.past_causes import Moment
+from coeval_parity.past_causes import explain_past as explain_at
 from coeval_parity.result import Cause
+from coeval_parity.verdicts import Verdict
 from coeval_pipelines.catalog.expressions import parse_condition
-from coeval_pipelines.control import BatchLoad, Certificate, Deployment
+from coeval_pipelines.control import BatchLoad, Deployment
+from coeval_pipelines.control.coverage import Coverage
 from tests.unit.test_parity_explain import FRESH, NOON, ON_TIME, ROWS, SOURCE, VIEW, Q, event, hourly
 
 STREAMED = History(VIEW, Deployment(VIEW.name, VIEW.version, "h", 0, 0), (), ())
+
+
+def explain_past(case: Case, past: History) -> Verdict:
+    return explain_at(case, Moment(past, case.q))
 
 
 def _past(log: list[Event], held: list[Event], feature: str = "count_1h") -> Case:
@@ -29,11 +36,22 @@ def _load(run: int, cut: int, finished_at: int) -> BatchLoad:
 
 def test_a_writer_that_stood_still_is_found_however_much_it_has_missed() -> None:
     waiting = [event(100 + n, NOON + 30 * MINUTE + n * SECOND, 10 + n, partition=n % 4) for n in range(32)]
-    certificate = Certificate("payments", 1, dict.fromkeys(range(4), 50), {}, NOON + 29 * MINUTE)
+    covered = Coverage("changelog", dict.fromkeys(range(4), 50), NOON + 29 * MINUTE)
     found = _past([ON_TIME, *waiting], [ON_TIME])
-    verdict = explain_past(found, replace(STREAMED, certificates=(certificate,)))
+    verdict = explain_past(found, replace(STREAMED, covered=(covered,)))
     assert verdict.cause is Cause.IN_FLIGHT
     assert len(verdict.omitted) == 32
+
+
+def test_what_the_store_was_seen_to_cover_long_ago_and_again_just_now_bounds_what_it_lacked() -> None:
+    waiting = event(100, NOON + 30 * MINUTE, 10)
+    found = _past([ON_TIME, waiting], [ON_TIME])
+    behind, ahead = (Coverage("changelog", {0: to}, NOON + at * MINUTE) for to, at in ((50, 1), (101, 49)))
+    assert explain_past(found, replace(STREAMED, covered=(behind,))).cause is Cause.IN_FLIGHT
+    assert explain_past(found, replace(STREAMED, covered=(replace(ahead, at=behind.at),))).cause is Cause.UNEXPLAINED
+    # Killed and started again within the minute, it may have been without its last writes for a while.
+    assert explain_past(found, replace(STREAMED, covered=(behind, replace(ahead, at=Q)))).cause is Cause.IN_FLIGHT
+    assert explain_past(found, replace(STREAMED, covered=(behind, ahead))).cause is Cause.UNEXPLAINED
 
 
 def test_what_was_served_before_an_erasure_is_erased_until_a_load_had_taken_it_away() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from coeval.settings import Settings
+from coeval.settings import ServerSettings, Settings
 from coeval.spec.erasure import Erasure
 from coeval.spec.model import Field
+from coeval.spec.time import DAY
 from coeval.spec.types import DATE
-from coeval_parity.served import _append, _next_offsets, forget_erased, names_erased, responses, served_path
+from coeval_parity.served import _append, _next_offsets, forget, names_erased, responses, served_path
 from coeval_pipelines.erasures import ErasureTable
 from tests.support import catalog
 
@@ -51,21 +53,33 @@ def _in_files(settings: Settings) -> int:
 
 def test_what_is_forgotten_is_not_read_again(settings: Settings) -> None:
     path = served_path(settings, MANIFEST.tenant)
-    assert forget_erased(settings, MANIFEST) == 1
+    assert forget(settings, MANIFEST).erased == 1
     assert _in_files(settings) == 0
     assert [item.entities["card_id"] for item in responses(settings, MANIFEST, None, None)] == [2]
     assert _next_offsets(path, [0, 1]) == {0: 2}
 
 
+def test_rows_that_are_too_old_are_let_go_and_not_read_again(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, server=ServerSettings(serving_log_days=30))
+    path, now = served_path(settings, MANIFEST.tenant), time.time_ns() // 1000
+    old, new = _rows(2, 4)
+    _append(path, [{**old, "at": now - 31 * DAY}, {**new, "at": now - 29 * DAY}])
+    assert forget(settings, MANIFEST).let_go == 1
+    assert [item.entities["card_id"] for item in responses(settings, MANIFEST, None, None)] == [4]
+    assert sum(pq.read_table(file).num_rows for file in path.glob("*.parquet")) == 1
+    assert _next_offsets(path, [0]) == {0: 2}
+    assert forget(settings, MANIFEST).let_go == 0
+
+
 def test_a_forgetting_that_was_cut_off_before_the_files_were_gone_is_finished_by_the_next(settings: Settings) -> None:
     DeltaTable(str(served_path(settings, MANIFEST.tenant))).delete('"offset" = 1')
     assert _in_files(settings) == 1
-    assert forget_erased(settings, MANIFEST) == 0
+    assert forget(settings, MANIFEST).erased == 0
     assert _in_files(settings) == 0
 
 
 def test_the_log_of_the_table_says_nothing_of_what_was_served(settings: Settings) -> None:
-    forget_erased(settings, MANIFEST)
+    forget(settings, MANIFEST)
     log = [path.read_text() for path in (served_path(settings, MANIFEST.tenant) / "_delta_log").glob("*.json")]
     assert not any("777123" in text or '"card_id"' in text for text in log)
 

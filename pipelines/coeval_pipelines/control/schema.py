@@ -102,6 +102,14 @@ CERTIFICATES = sa.Table(
     sa.Column("ends", sa.Text, nullable=False),
     sa.Column("recorded_at", sa.BigInteger, nullable=False),
 )
+COVERAGE = sa.Table(
+    "coverage",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("topic", sa.String, nullable=False, index=True),
+    sa.Column("offsets", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
 PARITY = sa.Table(
     "parity_runs",
     METADATA,

@@ -22,6 +22,7 @@ import structlog
 
 from coeval.online.writer import Applied, Call, Fence, FencedError, OnlineWriter
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.streaming.coverage import CoverageWatch
 from coeval_pipelines.streaming.feeds import Feed, Range, feeds, replay_from
 from coeval_pipelines.streaming.members import Members, owners
 from coeval_pipelines.streaming.meters import Meters
@@ -86,6 +87,7 @@ class Writer:
         self._writers: dict[str, OnlineWriter] = {}
         self._stored: dict[Place, int | None] = {}
         """What the store holds of the partitions that are read here: by the last answer, once nothing is under way."""
+        self._coverage = CoverageWatch(control)
         self._tally = Tally()
         self._idle = False
         """Whether the control plane knows of no changelog."""
@@ -126,7 +128,11 @@ class Writer:
             self._assign(mine)
         moved: dict[Place, int | None] = {}
         for feed in self._changelogs.feeds.values():
-            for bucket, stored in self._online(feed).offsets(feed.view).items():
+            written = self._online(feed).offsets(feed.view)
+            # Of several writers, one takes note.
+            if (feed.topic, 0) in self._stored:
+                self._coverage.note(feed, written)
+            for bucket, stored in written.items():
                 place = feed.topic, bucket
                 if place in self._stored and self._stored[place] != stored:
                     _LOG.warning(
