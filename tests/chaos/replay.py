@@ -242,10 +242,10 @@ def mark_ready(settings: Settings, manifest: Manifest) -> None:
 def main() -> int:
     """Run, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--responses", type=int, default=110_000)
+    parser.add_argument("--responses", type=int, default=115_000)
     parser.add_argument("--kills", type=int, default=3, help="of each kind")
     parser.add_argument("--events-per-second", type=float, default=60.0)
-    parser.add_argument("--requests-per-second", type=float, default=20.0, help="of twenty entities each")
+    parser.add_argument("--requests-per-second", type=float, default=30.0, help="of twenty entities each")
     parser.add_argument("--seed", type=int, default=20261122)
     chosen = parser.parse_args()
     plan = Plan(
