@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from coeval.spec.model import SHARES, Tolerance
+from coeval.spec.model import SHARES, Tolerance, tolerances_text
 from coeval.spec.time import duration
 from coeval.spec.types import Logical
 from coeval_pipelines.control import ParityCheck
@@ -172,9 +172,6 @@ class FeatureParity:
     def unexplained(self) -> int:
         """Differences that nothing explains."""
         return self.causes.get(Cause.UNEXPLAINED, 0)
-
-
-_NOTHING = ("nothing was compared",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +352,7 @@ class ParityResult:
         return f"{self.keys:,} keys, {self.compared:,} values: {', '.join(parts)}, {unexplained:,} unexplained"
 
     def checks(self, share: float = 1.0, seed: int = 0) -> list[ParityCheck]:
-        """What it says of each view version, for the gate; a view without a key agrees, unless it is a mere sample."""
+        """What it says of each view version, for the gate. A sample without a key of a view says nothing of it."""
         return [
             ParityCheck(
                 view=view.view,
@@ -365,11 +362,13 @@ class ParityResult:
                 compared=view.compared,
                 matched=view.matched,
                 causes={str(cause): count for cause, count in view.causes.items()},
-                breaches=view.breaches() if view.compared or (self.compared and share >= 1) else _NOTHING,
+                breaches=view.breaches(),
                 share=share,
                 seed=seed,
+                budgets=tolerances_text(item.budget for item in view.budgets),
             )
             for view in self.views
+            if view.compared or share >= 1
         ]
 
     def summary(self) -> dict[str, Any]:

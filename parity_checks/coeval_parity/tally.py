@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from coeval.spec.model import SHARES, Field
+from coeval.spec.model import Field, budgets
 from coeval_parity.compare import Comparison, Outcome
 from coeval_parity.describe import aggregate_of
 from coeval_parity.evidence import Delivery
@@ -58,5 +58,5 @@ def _feature(screened: Screened, judged: Judged, field: Field) -> FeatureParity:
         largest_difference=float(comparison.difference.max(initial=0.0)),
         smape=comparison.smape,
         hours=screened.hours.series(compared, differing),
-        budgets=tuple(view.sla.budget(cause, aggregate.window if aggregate else 0) for cause in SHARES),
+        budgets=budgets(view, name),
     )

@@ -32,7 +32,7 @@ def place(text: str) -> Path:
         # Others write there too: what a listing said before says nothing.
         found = UPath(text, use_listings_cache=False)
         found.fs  # noqa: B018 - imports the protocol's own package
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError, OSError) as error:
         raise MissingExtraError(
             f"{text} cannot be reached: {error}.", "pip install universal-pathlib and s3fs, adlfs or gcsfs."
         ) from error

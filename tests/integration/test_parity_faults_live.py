@@ -22,7 +22,7 @@ from coeval.reference.oracle import key_of
 from coeval.settings import Settings
 from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import Sla
+from coeval.spec.model import Sla, Tolerance
 from coeval.spec.records import Event, Record, ingest
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import micros
@@ -44,7 +44,7 @@ START = micros(datetime(2026, 3, 20, tzinfo=UTC))
 SPAN = 20 * DAY
 END = START + SPAN + 31 * HOUR
 SOURCE = replace(catalog.PAYMENTS, topic="faulty_payments")
-PROMPT = Sla(late_share=1.0, freshness=HOUR)
+PROMPT = Sla(tolerated=(Tolerance("late", 1.0),), freshness=HOUR)
 DEADLINE = 240
 
 

@@ -23,6 +23,7 @@ from coeval.online.writer import OnlineWriter
 from coeval.reference.oracle import key_of
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
+from coeval.spec.model import budgets_text
 from coeval.spec.records import Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
@@ -276,7 +277,8 @@ def test_a_changed_view_fills_beside_the_old_one_until_readers_are_switched(stre
         CheckFailedError, match=r"Parity does not let it through. card_spend .*: no parity run has looked"
     ):
         switch(settings, new, control)
-    passed = ParityCheck("card_spend", new.views["card_spend"].version, 1, 7, 7, 7, {})
+    view = new.views["card_spend"]
+    passed = ParityCheck(view.name, view.version, 1, 7, 7, 7, {}, budgets=budgets_text(view))
     control.record_parity(1, new.hash, False, {}, [replace(passed, breaches=("1 unexplained",))])
     with pytest.raises(CheckFailedError, match=r"run 1 of .* failed: 1 unexplained"):
         switch(settings, new, control)

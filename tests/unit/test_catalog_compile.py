@@ -237,7 +237,7 @@ def test_a_windowed_view_has_its_aggregates_in_canonical_order_with_hops_and_res
         10_000_000,
         20,
         0.99,
-        0.01,
+        0.2,
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from coeval.errors import UsageError
+from coeval.files import place, remove_tree, write_whole
 from coeval.settings import Settings
 from coeval.spec.erasure import Erasure
 from coeval.spec.time import DAY, HOUR
@@ -21,6 +22,7 @@ from coeval.training import Labels, TrainingSet
 from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.asked import Asked
+from coeval_pipelines.offline.scratch import scratch_name, sweep
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import Wanted, build, extend
@@ -322,11 +324,13 @@ def test_what_an_erasure_was_cut_off_from_forgetting_is_forgotten_by_the_next(
         with pytest.raises(KeyboardInterrupt):
             _built(settings, spine)
     assert old < {item.name for item in path.glob("*.parquet")}
+    assert registry.unforgotten(settings, TENANT) == ["one"]
     extend(settings, _kept(settings), spine.slice(0, 5), None, "local")
     assert not old & {item.name for item in path.glob("*.parquet")}
     assert [item.stem for item in sorted((path / "_delta_log").glob("0*.json"))] == [f"{at:020d}" for at in (1, 2)]
     assert DeltaTable(str(path), version=1).version() == 1
     assert rebuild(settings, _kept(settings), "local").same
+    assert registry.unforgotten(settings, TENANT) == []
 
 
 def _killed(*_: object) -> int:
@@ -351,3 +355,17 @@ def test_after_an_erasure_nothing_stays_of_the_set_that_was(settings: Settings, 
     if how == "rebuild":
         found = LocalEngine(settings).stored(path, _kept(settings).version).column("fraud").null_count
         assert (part["labels"]["left_out"], part["labels"]["without"]) == (len(spine), {"fraud": found})
+
+
+def test_files_of_object_storage_are_written_whole_and_removed() -> None:
+    root = place(f"memory://coeval-{time.time_ns()}")
+    write_whole(root / "a" / "whole", "text")
+    assert (root / "a" / "whole").read_text() == "text"
+    old, new = root / "scratch" / "1-old", root / "scratch" / scratch_name()
+    for path in (old, new):
+        (path / "part-0.parquet").write_bytes(b"")
+    sweep(root / "scratch")
+    assert [path.exists() for path in (old, new)] == [False, True]
+    remove_tree(root / "a")
+    remove_tree(root / "a")
+    assert not (root / "a").exists()

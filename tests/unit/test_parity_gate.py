@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 from coeval.errors import CheckFailedError
 from coeval.settings import Settings
+from coeval.spec.model import Sla, Tolerance, budgets_text
 from coeval.spec.time import DAY, HOUR
 from coeval_parity import commands
 from coeval_parity.history import sparkline
 from coeval_pipelines.control import ControlPlane, ParityCheck
-from coeval_pipelines.control.gate import decide, gates
+from coeval_pipelines.control.gate import decide, gate, gates
 from tests.support.payments import catalog
 
 GOOD = ParityCheck("card_spend", "3f2a91bc", 10 * DAY, 2469, 83_946, 83_712, {"late": 234}, run=12)
@@ -37,6 +38,7 @@ def _sample(check: ParityCheck, share: float, seed: int = 0) -> ParityCheck:
         ([BAD, GOOD], False),
         ([_sample(GOOD, 0.1), BAD], False),
         ([_sample(GOOD, 0.1), GOOD, BAD], True),
+        ([*[_sample(GOOD, 0.01)] * 300, BAD], False),
         ([GOOD, _sample(BAD, 0.1)], True),
         ([_sample(GOOD, 0.1, 7), _sample(BAD, 0.1, 7)], True),
         ([_sample(GOOD, 0.2, 7), _sample(BAD, 0.1, 7)], True),
@@ -66,7 +68,7 @@ def test_a_run_of_one_view_says_nothing_of_another(tmp_path: Path, monkeypatch: 
     settings.manifest_path.write_text(manifest.to_json())
     first, second, *_ = manifest.views.values()
     control = ControlPlane.open(settings)
-    good = replace(GOOD, view=first.name, version=first.version)
+    good = replace(GOOD, view=first.name, version=first.version, budgets=budgets_text(first))
     control.record_parity(10 * DAY, manifest.hash, True, {}, [good])
     control.record_parity(11 * DAY, manifest.hash, False, {}, [replace(BAD, view=second.name, version="elsewise")])
     found = {item.view: item for item in gates(control, manifest, 12 * DAY)}
@@ -83,6 +85,16 @@ def test_a_run_of_one_view_says_nothing_of_another(tmp_path: Path, monkeypatch: 
     listed = CliRunner().invoke(app, ["parity", "history", "--json"])
     assert [(item["run"], item["passed"]) for item in json.loads(listed.stdout)] == [(1, True), (2, False)]
     assert "2 unexplained" in CliRunner().invoke(app, ["parity", "history", second.name]).stdout
+
+
+def test_a_run_under_other_budgets_opens_nothing(tmp_path: Path) -> None:
+    loose, *_ = catalog.manifest().views.values()
+    strict = replace(loose, sla=Sla(tolerated=(Tolerance("late", 0.001),)))
+    control = ControlPlane.open(Settings(home=tmp_path))
+    held = replace(GOOD, view=loose.name, version=loose.version, budgets=budgets_text(loose))
+    control.record_parity(10 * DAY, "hash", True, {}, [held])
+    assert gate(control, loose, 11 * DAY).passed
+    assert gate(control, strict, 11 * DAY).why == "no parity run has held it to the budgets that it has now"
 
 
 def test_a_sparkline_tells_nothing_from_little() -> None:

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from coeval.arrow import arrow_type
-from coeval.files import place
 from coeval.settings import Settings
 from coeval.spec.erasure import concerning
 from coeval.spec.manifest import Manifest
@@ -23,7 +22,7 @@ from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.arrow_events import Facts, not_erased
 from coeval_pipelines.offline.arrow_files import delta_files
 from coeval_pipelines.offline.columns import quoted, sql_type
-from coeval_pipelines.offline.tables import ENVELOPE, ORDER, ddl, latest_version, payload, read_log, table_path
+from coeval_pipelines.offline.tables import ENVELOPE, ORDER, ddl, payload, read_log, table_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -67,6 +66,8 @@ def spark_table(
 
 
 def _spark_rows(spark: SparkSession, settings: Settings, manifest: Manifest, table: Table) -> DataFrame:
+    from delta.tables import DeltaTable
+
     path = table.name
     if isinstance(table.files, ServedFiles):
         columns = table.files.columns
@@ -76,7 +77,7 @@ def _spark_rows(spark: SparkSession, settings: Settings, manifest: Manifest, tab
         return mine.mapInArrow(expander(columns), ddl(kinds))
     if path.startswith(TRAINING):
         path = str(table_path(settings, manifest, "training_sets", path.removeprefix(TRAINING)))
-    kind = "delta" if latest_version(place(path)) is not None else "parquet"
+    kind = "delta" if DeltaTable.isDeltaTable(spark, path) else "parquet"
     return spark.read.format(kind).load(path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coeval.spec.manifest import Manifest
+from coeval.spec.model import View, budgets_text
 from coeval.spec.time import duration
 from coeval.spec.types import instant
 from coeval_pipelines.control.model import ParityCheck
@@ -23,14 +24,21 @@ class Gate:
     check: ParityCheck | None = None
 
 
-def gate(control: ControlPlane, view: str, version: str, now: int, max_age: int | None = None) -> Gate:
-    """Whether parity lets a view version through at `now`, by checks no older than `max_age` (both microseconds)."""
-    return decide(view, version, control.parity_checks(view, version), now, max_age)
+def gate(control: ControlPlane, view: View, now: int, max_age: int | None = None) -> Gate:
+    """Whether parity lets a view version through at `now`, by checks no older than `max_age` (both microseconds).
+
+    Only runs count that held it to the budgets that it has now.
+    """
+    checks = control.parity_checks(view.name, view.version, limit=None)
+    held = [check for check in checks if check.budgets == budgets_text(view)]
+    if checks and not held:
+        return Gate(view.name, view.version, False, "no parity run has held it to the budgets that it has now")
+    return decide(view.name, view.version, held, now, max_age)
 
 
 def gates(control: ControlPlane, manifest: Manifest, now: int, max_age: int | None = None) -> tuple[Gate, ...]:
     """The gate of every view of a manifest."""
-    return tuple(gate(control, view.name, view.version, now, max_age) for view in manifest.views.values())
+    return tuple(gate(control, view, now, max_age) for view in manifest.views.values())
 
 
 def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max_age: int | None = None) -> Gate:
@@ -50,6 +58,8 @@ def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max
         if not check.passed and not any(item.covers(check) for item in later):
             return Gate(view, version, False, f"run {check.run} of {_iso(check.at)} failed: {check.breaches[0]}", check)
         later.append(check)
+        if check.share >= 1:
+            break
     which = "" if newest.share >= 1 else f", a sample of {newest.share:.4g}"
     said = f"run {newest.run} passed at {_iso(newest.at)} on {newest.keys:,} keys{which}"
     return Gate(view, version, True, said, newest)

@@ -104,6 +104,8 @@ class ParityCheck:
     breaches: tuple[str, ...] = ()
     share: float = 1.0
     seed: int = 0
+    budgets: str = ""
+    """What it was held to, as `coeval.spec.model.budgets_text` writes it."""
     run: int = 0
     """The number of the run; 0 before it is recorded."""
 

@@ -240,9 +240,9 @@ class ControlPlane:
         return run
 
     def parity_checks(
-        self, view: str | None = None, version: str | None = None, limit: int = 200
+        self, view: str | None = None, version: str | None = None, limit: int | None = 200
     ) -> tuple[ParityCheck, ...]:
-        """What parity runs found of a view, or of one version of it, or of every view; the newest first."""
+        """What parity runs found of a view, or of one version of it, or of every view; the newest first (None: all)."""
         table = schema.PARITY_VIEWS
         query = sa.select(table).order_by(table.c.run.desc(), table.c.view, table.c.version).limit(limit)
         wanted = [(table.c.view, view), (table.c.version, version)]

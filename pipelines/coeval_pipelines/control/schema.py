@@ -133,4 +133,5 @@ PARITY_VIEWS = sa.Table(
     sa.Column("breaches", sa.Text, nullable=False),
     sa.Column("share", sa.Float, nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("budgets", sa.Text, nullable=False),
 )

@@ -109,13 +109,18 @@ def parquet_files(where: str | list[str]) -> Files:
 
 def _found(places: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
     """The file system that some places are in, and their paths there."""
-    paths = [_place(text) for text in places]
+    paths = [reached(text) for text in places]
     if all(isinstance(path, Path) for path in paths):
         return pafs.LocalFileSystem(), [str(path.resolve()) for path in paths]
     return pafs.PyFileSystem(pafs.FSSpecHandler(paths[0].fs)), [path.path for path in paths]  # type: ignore[attr-defined]
 
 
-def _place(text: str) -> Path:
+def reached(text: str) -> Path:
+    """A place that this process reaches.
+
+    Raises:
+        NeedsSparkError: it does not.
+    """
     try:
         return place(text)
     except MissingExtraError as error:
@@ -123,7 +128,7 @@ def _place(text: str) -> Path:
 
 
 def _check_place(text: str) -> None:
-    path = _place(text)
+    path = reached(text)
     partitions = path.is_dir() and any("=" in item.name and item.is_dir() for item in path.iterdir())
     if partitions or (not path.exists() and set("*?[{") & set(text)):
         raise NeedsSparkError(f"{text} is not a file or a directory of files.", _SPARK)

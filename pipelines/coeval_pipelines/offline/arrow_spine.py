@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 from coeval.aggregations.states import Ints
 from coeval.arrow import arrow_type
 from coeval.errors import NeedsSparkError, UsageError
-from coeval.files import place
 from coeval.spec.model import Field
 from coeval.spec.time import DAY
 from coeval_pipelines.offline.arrow_events import column_type
-from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files
+from coeval_pipelines.offline.arrow_files import Files, delta_files, parquet_files, reached
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.columns import given_type, physical_array, sql_name
 from coeval_pipelines.offline.spine_rules import (
@@ -143,7 +142,7 @@ def count_rows(spine: object) -> int:
     check_readable(spine)
     if not isinstance(spine, str | Path):
         return len(spine)  # type: ignore[arg-type]
-    path = place(str(spine))
+    path = reached(str(spine))
     try:
         if path.suffix == ".csv":
             with path.open("rb") as lines:
@@ -178,7 +177,7 @@ def read_table(spine: object, asked: Asked) -> pa.Table:
     if isinstance(spine, pa.Table):
         return spine
     if isinstance(spine, str | Path):
-        return _from_path(place(str(spine)), asked)
+        return _from_path(reached(str(spine)), asked)
     if hasattr(spine, "to_arrow"):  # of polars
         return spine.to_arrow()
     return _from_pandas(spine)

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coeval.aggregations.tiles import tile_plan
-from coeval.files import place
+from coeval.errors import NeedsSparkError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import BatchSource, EventSource, View, WindowedView
 from coeval_pipelines.arrow import physical_numpy
+from coeval_pipelines.offline.arrow_files import parquet_files, reached
 from coeval_pipelines.offline.log_files import open_table
 from coeval_pipelines.offline.staging import ROWS
 from coeval_pipelines.offline.tables import latest_version, table_path
@@ -54,11 +55,12 @@ def estimate(settings: Settings, manifest: Manifest, view: View, cut: int) -> Es
     """
     source = manifest.sources[view.source]
     keys = [field.name for field in view.key]
-    files = _files(settings, manifest, view)
+    try:
+        files = _files(settings, manifest, view)
+    except NeedsSparkError:
+        return None
     if not files or set(keys) & {item.field.name for item in view.columns}:
         return None
-    from coeval_pipelines.offline.arrow_files import parquet_files
-
     dataset = parquet_files(files).data
     events = dataset.count_rows()
     share = max(1, events // FOLLOWED)
@@ -76,7 +78,7 @@ def estimate(settings: Settings, manifest: Manifest, view: View, cut: int) -> Es
 def _files(settings: Settings, manifest: Manifest, view: View) -> list[str]:
     source = manifest.sources[view.source]
     if isinstance(source, BatchSource):
-        path = place(settings.data_path(source.path))
+        path = reached(settings.data_path(source.path))
         if source.format == "delta":
             return _table(path)
         return [str(path)] if path.is_file() else sorted(str(item) for item in path.rglob("*.parquet"))

@@ -115,7 +115,7 @@ def write_units(
             f"Once it answers (coeval status): coeval backfill resume {run.run}",
         ) from error
     progress.say()
-    written = sum(done.values())
+    written = sum(done[unit.name] for unit in units)
     _LOG.info("batch load", view=run.view, run=run.run, rows=progress.rows, written=written)
     return written
 

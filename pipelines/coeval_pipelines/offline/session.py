@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from coeval.errors import EngineError, MissingExtraError
 from coeval.settings import Settings
+from coeval_pipelines.offline.scratch import scratch_name, sweep
 from coeval_pipelines.offline.session_config import DATABRICKS, is_local, is_remote, remote_config, session_config
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def scratch(settings: Settings) -> Path:
-    """Where Spark may keep intermediate tables: where the tables are, which every executor reaches."""
-    path = settings.table_root / "_scratch"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    """Where Spark may keep an intermediate table: where the tables are, which every executor reaches."""
+    directory = settings.table_root / "_scratch"
+    directory.mkdir(parents=True, exist_ok=True)
+    sweep(directory)
+    return directory / scratch_name()

@@ -5,14 +5,13 @@ Spines repeat rows and carry other columns, so every row gets a number, and ever
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coeval.files import place, remove_tree
+from coeval.files import remove_tree
 from coeval.settings import Settings
 from coeval.spec.model import Field, View
 from coeval_pipelines.offline.asked import Asked
@@ -63,7 +62,7 @@ def staged(
     """
     keys = key_fields(views)
     check_columns(dict(spine.dtypes), keys, request)
-    path = scratch(settings) / uuid.uuid4().hex
+    path = scratch(settings)
     instant = _instant_sql(spine)
     numbered = spine.selectExpr("*", f"MONOTONICALLY_INCREASING_ID() AS {ROW}", f"{instant} AS {Q}")
     try:
@@ -90,18 +89,19 @@ def read_spine(spark: SparkSession, spine: object, asked: Asked) -> DataFrame:
     if isinstance(spine, str) and is_select(spine):
         return spark.sql(spine)
     if isinstance(spine, str | Path) and Path(spine).suffix != ".csv":
-        return _from_path(spark, place(str(spine)))
+        return _from_path(spark, str(spine))
     return spark.createDataFrame(normalised(read_table(spine, asked)))
 
 
-def _from_path(spark: SparkSession, path: Path) -> DataFrame:
+def _from_path(spark: SparkSession, path: str) -> DataFrame:
+    from delta.tables import DeltaTable
     from pyspark.errors import AnalysisException
 
-    kind = "delta" if (path / "_delta_log").is_dir() else "parquet"
     try:
-        return spark.read.format(kind).load(str(path))
+        kind = "delta" if DeltaTable.isDeltaTable(spark, path) else "parquet"
+        return spark.read.format(kind).load(path)
     except AnalysisException as error:
-        raise unreadable(path) from error
+        raise unreadable(Path(path)) from error
 
 
 def _instant_sql(spine: DataFrame) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +47,27 @@ _WHOLE = "whole"
 
 def staged_at(settings: Settings, run: int) -> Path:
     """Where a load keeps what it writes."""
-    return settings.table_root / "_staged" / str(run)
+    return settings.table_root / "_staged" / _home_identity(settings) / str(run)
+
+
+def _home_identity(settings: Settings) -> str:
+    """What this home is called where several keep their tables: runs are numbered by each home anew."""
+    path = settings.delta / "home"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        drawn = path.with_name(f".home-{uuid.uuid4().hex}")
+        drawn.write_text(uuid.uuid4().hex)
+        with suppress(FileExistsError):  # another process drew first
+            os.link(drawn, path)
+        drawn.unlink()
+    return path.read_text()
 
 
 def staged_runs(settings: Settings) -> list[int]:
     """The loads of which something is kept."""
-    return sorted(int(path.name) for path in staged_at(settings, 0).parent.glob("*") if path.name.isdigit())
+    # A run that was being removed is called .RUN.removed on a disk.
+    names = (path.name.lstrip(".").partition(".")[0] for path in staged_at(settings, 0).parent.glob("*"))
+    return sorted({int(name) for name in names if name.isdigit()})
 
 
 def parts(manifest: Manifest, view: View) -> list[str]:
@@ -135,6 +152,8 @@ def _keep(frame: DataFrame | None, part: Path) -> None:
     mine = uuid.uuid4().hex if frame is not None else ""
     if frame is not None:
         frame.write.option("maxRecordsPerFile", UNIT_ROWS).parquet(str(part / mine))
+        if (part / _WHOLE).exists():
+            return
     write_whole(part / _WHOLE, mine)
 
 

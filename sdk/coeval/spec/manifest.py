@@ -26,7 +26,7 @@ from coeval.spec.model import (
 )
 from coeval.spec.types import DataType
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PRESENTATION = frozenset(
     {"description", "owner", "sla", "version", "pii", "history", "path", "format", "deprecated", "expected"}
     | {"dedup", "expected_rate", "canary"}

@@ -5,6 +5,7 @@ Durations are microseconds. Field order is meaning: it is the order of keys, of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
@@ -165,8 +166,8 @@ class Sla:
 
     @property
     def late_share(self) -> float:
-        """The share of values that may differ because an event came after its tile was final."""
-        return self.budget("late").share
+        """The greatest share of values of any window that may differ because an event came after its tile was final."""
+        return max(self.budget("late", item.window).share for item in (*self.tolerated, self.budget("late")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,23 @@ class RowView:
 
 
 View: TypeAlias = WindowedView | RowView
+
+
+def budgets(view: View, feature: str) -> tuple[Tolerance, ...]:
+    """What a feature of a view is held to, by cause; features of one window, or of one view, share a budget."""
+    aggregates = view.aggregates if isinstance(view, WindowedView) else ()
+    window = next((item.window for item in aggregates if item.feature == feature), 0)
+    return tuple(view.sla.budget(cause, window) for cause in SHARES)
+
+
+def budgets_text(view: View) -> str:
+    """All that a view's features are held to, as one text: equal where it is the same."""
+    return tolerances_text(item for field in view.features for item in budgets(view, field.name))
+
+
+def tolerances_text(tolerances: Iterable[Tolerance]) -> str:
+    """Some tolerances as one text, whatever their order."""
+    return ", ".join(sorted({f"{item.cause} {item.window}={item.share!r}" for item in tolerances}))
 
 
 def columns_read(view: View) -> frozenset[str]:

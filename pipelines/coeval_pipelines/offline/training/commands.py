@@ -79,16 +79,17 @@ def build(
 
 def list_sets(as_json: AsJson = False) -> None:
     """List the training sets: name, service, rows, content hash, when and by which engine it was built."""
-    from coeval_pipelines.offline.training.registry import kept_sets, unfinished
+    from coeval_pipelines.offline.training.registry import kept_sets, unfinished, unforgotten
     from coeval_pipelines.offline.training.text import list_lines, listed
 
     settings = _settings()
     tenant = _tenant(settings)
-    sets, rest = kept_sets(settings, tenant), unfinished(settings, tenant)
+    sets, rest, held = kept_sets(settings, tenant), unfinished(settings, tenant), unforgotten(settings, tenant)
     if as_json:
-        print(json.dumps({"training_sets": [listed(item) for item in sets], "unfinished": rest}, indent=2))
+        document = {"training_sets": [listed(item) for item in sets], "unfinished": rest, "unforgotten": held}
+        print(json.dumps(document, indent=2))
     else:
-        print("\n".join(list_lines(sets, rest)))
+        print("\n".join(list_lines(sets, rest, held)))
 
 
 def show(name: Name, as_json: AsJson = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from coeval_pipelines.offline.arrow_events import BEGINNING, Span, batch_rows, s
 from coeval_pipelines.offline.arrow_files import INSTANT, delta_files, parquet_files
 from coeval_pipelines.offline.arrow_spine import CheckedSpine, checked, normalised, read_table
 from coeval_pipelines.offline.asked import Asked, Inputs
-from coeval_pipelines.offline.session import scratch
+from coeval_pipelines.offline.scratch import scratch_name, sweep
 from coeval_pipelines.offline.small import reader_of, small_features, source_features
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version
@@ -166,7 +165,10 @@ def instants_given() -> UsageError:
 
 @contextmanager
 def _parquet(settings: Settings, table: pa.Table) -> Iterator[Path]:
-    path = scratch(settings) / f"{uuid.uuid4().hex}.parquet"
+    # On this machine, wherever the tables are.
+    path = settings.delta / "_scratch" / f"{scratch_name()}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
     try:
         pq.write_table(table, path)
         yield path

@@ -21,6 +21,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
 from coeval_pipelines.offline.log_files import open_table, purge
+from coeval_pipelines.offline.tables import latest_version
 from coeval_pipelines.offline.training.engines import COMMIT
 
 FORMAT = 1
@@ -149,7 +150,7 @@ def unfinished(settings: Settings, tenant: str) -> list[str]:
 
 
 def remove(settings: Settings, tenant: str, name: str) -> None:
-    """Remove a training set with every version of it, at once, as readers see it; or what a killed build left of one.
+    """Remove a training set with every version of it, or what a killed build left of one; on a disk, at once.
 
     Raises:
         UsageError: there is none.
@@ -157,35 +158,58 @@ def remove(settings: Settings, tenant: str, name: str) -> None:
     path = set_path(settings, tenant, name)
     if not (path.exists() or name in unfinished(settings, tenant)):
         raise _unknown(settings, tenant, name)
-    with locked(settings, tenant, name):
+    with _alone(settings, tenant, name):
+        if not isinstance(path, Path):
+            # Object by object: readers fail from the first on, rather than find an older version.
+            for item in sorted((path / "_delta_log").glob("*"), key=str):
+                if item.is_file():
+                    item.unlink()
         remove_tree(path)
 
 
 @contextmanager
 def locked(settings: Settings, tenant: str, name: str) -> Iterator[None]:
     """Let nobody else write the training set for so long; waits for who does, and ends what was killed."""
-    locks = settings.delta / tenant / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / f"{name}.training_set").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with _alone(settings, tenant, name):
         found = find(settings, tenant, name)
         if found is not None and found.document.lineage["erased"]:
             forget(found.path, part_versions(found)[0])
         yield
 
 
+@contextmanager
+def _alone(settings: Settings, tenant: str, name: str) -> Iterator[None]:
+    locks = settings.delta / tenant / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / f"{name}.training_set").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def forget(path: Path, version: int) -> None:
-    """Leave nothing of what a training set was before a version, its newest: no rows, no statistics, no documents.
+    """Leave nothing of what a training set was before a version that replaced it: no rows, no statistics, no documents.
 
     It may be cut off and done again: the files that say there is something to forget go last.
     """
-    before = sorted((at, item) for item in (path / "_delta_log").iterdir() if (at := _version_of(item)) < version)
+    before = _older(path, version)
     if not before:
         return
-    open_table(path).create_checkpoint()
-    purge(path, 0)
-    for _, item in before:
+    open_table(path, version).create_checkpoint()
+    purge(path, 0, range(version, latest_version(path) or version))
+    for item in before:
         item.unlink()
+
+
+def _older(path: Path, version: int) -> list[Path]:
+    """The files of a table's log that are of versions before one, the oldest first."""
+    found = ((_version_of(item), str(item), item) for item in (path / "_delta_log").iterdir())
+    return [item for at, _, item in sorted(found) if at < version]
+
+
+def unforgotten(settings: Settings, tenant: str) -> list[str]:
+    """The training sets of which something is still there that an erasure is to take: it was killed too soon."""
+    kept = (item for item in kept_sets(settings, tenant) if item.document.lineage["erased"])
+    return [item.name for item in kept if _older(item.path, part_versions(item)[0])]
 
 
 def _version_of(item: Path) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -62,7 +61,7 @@ class SparkEngine(ExitStack):
 
     def labelled(self, spine: DataFrame, asked: Asked, labels: Labels, now: int, inputs: Inputs) -> DataFrame:
         """The rows whose labels can be known by now, with their labels."""
-        path = scratch(self._settings) / uuid.uuid4().hex
+        path = scratch(self._settings)
         self.callback(remove_tree, path)
         table = _finite(read_spine(self._spark, labels.table, asked))
         table.write.parquet(str(path))

@@ -36,8 +36,8 @@ def listed(kept: Kept) -> dict[str, Any]:
     return {name: lineage[name] for name in names} | {"parts": len(lineage["parts"]), "engines": engines}
 
 
-def list_lines(sets: Iterable[Kept], unfinished: Iterable[str] = ()) -> list[str]:
-    """A line for each, and for each name under which something is unfinished."""
+def list_lines(sets: Iterable[Kept], unfinished: Iterable[str] = (), unforgotten: Iterable[str] = ()) -> list[str]:
+    """A line for each, for each name under which something is unfinished, and for each that holds what was erased."""
     rows = [
         (
             item["name"],
@@ -50,6 +50,7 @@ def list_lines(sets: Iterable[Kept], unfinished: Iterable[str] = ()) -> list[str
         for item in map(listed, sets)
     ]
     rest = [f"{name}: unfinished. If nobody is at it: coeval training-set remove {name}" for name in unfinished]
+    rest += [f"{name}: holds what was erased. Take it away: coeval training-set rebuild {name}" for name in unforgotten]
     if not rows:
         return ["No training set is kept. Build one: coeval training-set build SERVICE --spine FILE --name NAME", *rest]
     return _table(("name", "service", "rows", "content", "built", "engine"), rows) + rest
