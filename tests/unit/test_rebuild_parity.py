@@ -25,15 +25,17 @@ from coeval_parity.rebuild.run import run_rebuild
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import REBUILD, CheckBook
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import Wanted, build, extend
 from coeval_pipelines.offline.training.lineage import versions_now
 from coeval_pipelines.offline.training.rebuild import compare
+from coeval_pipelines.quarantine import Broken, Quarantine, Verdict
 from tests.support import catalog
 from tests.support.delta_log import write_log
-from tests.support.offline import limit_rows, write_limits
+from tests.support.offline import LIMITS, limit_rows, write_limits
 from tests.support.training_worlds import MANIFEST, START, World, spine_table, world
 
 ASKED = Asked.of(MANIFEST, "risk")
@@ -99,8 +101,34 @@ def _erase(settings: Settings, made: World) -> None:
 
 
 def _let_go(settings: Settings, made: World) -> None:
+    ingest_journal(settings, TENANT, "payments").let_go(START + 100 * DAY, -1)
+
+
+def _take_log(settings: Settings, made: World) -> None:
     for path in _log(settings).glob("*.parquet"):
         path.unlink()
+
+
+def _erased_before(settings: Settings, made: World) -> None:
+    """Build a set of a log that holds bytes of what was erased, and take those."""
+    _erase(settings, made)
+    build(settings, Wanted(ASKED, spine_table([made]), engine="local"), "one")
+    _take_log(settings, made)
+
+
+def _take_limits(settings: Settings, made: World) -> None:
+    (settings.home / LIMITS.path).unlink()
+
+
+def _quarantine(settings: Settings, made: World) -> None:
+    """Quarantine a batch that came after the set was built."""
+    verdict = Verdict("payments", 99, 1, START, 5, (Broken("expect_a", "amount", 3),))
+    Quarantine(settings, TENANT, "payments").record(verdict)
+
+
+def _damage(settings: Settings, made: World) -> None:
+    for path in _log(settings).glob("*.parquet"):
+        path.write_bytes(b"PAR1" + bytes(100))
 
 
 def test_a_set_that_is_the_same_passes_and_nothing_is_left_behind(settings: Settings, made: World) -> None:
@@ -122,7 +150,16 @@ def test_a_set_that_is_the_same_passes_and_nothing_is_left_behind(settings: Sett
     [
         (_other_limits, Outcome.EXPLAINED, "the files of limits have changed"),
         (_erase, Outcome.IMPOSSIBLE, "something that it may hold was erased since it was built"),
-        (_let_go, Outcome.IMPOSSIBLE, "version 0 of the log of payments is not there any more"),
+        (_erased_before, Outcome.IMPOSSIBLE, "version 0 of the log of payments is not there any more"),
+        (_let_go, Outcome.IMPOSSIBLE, "The log of payments begins at "),
+        (
+            _take_log,
+            Outcome.UNCHECKED,
+            "version 0 of the log of payments is not there any more, and no erasure took it",
+        ),
+        (_take_limits, Outcome.UNCHECKED, "The files of limits"),
+        (_quarantine, Outcome.UNCHECKED, "Batch 99 of payments is quarantined"),
+        (_damage, Outcome.UNCHECKED, "Of one, or of what it was made of, something cannot be read: "),
         (_other_rows, Outcome.ALTERED, "the table does not hold the rows that were built"),
         (_other_payments, Outcome.UNEXPLAINED, "content "),
     ],
@@ -137,6 +174,28 @@ def test_a_set_that_is_not_the_same_is_called_by_what_is_known_of_it(
     assert found.passed == (outcome in (Outcome.EXPLAINED, Outcome.IMPOSSIBLE))
     assert any(text.startswith(why) for text in found.why), found.why
     assert _files(settings) == before
+
+
+@pytest.mark.parametrize("also", [_erase, _let_go, _take_log, _take_limits, _quarantine])
+def test_a_table_that_was_written_to_is_altered_whatever_else_stands_in_the_way(
+    settings: Settings, made: World, also: Callable[[Settings, World], None]
+) -> None:
+    _other_rows(settings, made)
+    also(settings, made)
+    found = _only(settings)
+    assert (found.outcome, found.passed, len(found.why)) == (Outcome.ALTERED, False, 2)
+
+
+def test_a_set_that_cannot_be_looked_at_fails_and_keeps_nobody_from_the_others(settings: Settings, made: World) -> None:
+    build(settings, Wanted(ASKED, spine_table([made]), engine="local"), "two")
+    for path in _kept(settings).path.glob("*.parquet"):
+        path.unlink()
+    one, two = run_rebuild(settings, engine="local").sets
+    assert (one.outcome, one.passed) == (Outcome.UNCHECKED, False)
+    assert (two.outcome, two.passed) == (Outcome.SAME, True)
+    with closing(ControlPlane.open(settings)) as control:
+        newest = CheckBook(control).newest(REBUILD)
+    assert {name: run.passed for name, run in newest.items()} == {"training:one": False, "training:two": True}
 
 
 def test_what_differs_is_said_by_feature_and_by_row(settings: Settings, made: World) -> None:

@@ -24,14 +24,16 @@ class Outcome(StrEnum):
     EXPLAINED = "explained"
     """Other values, of those features alone that are read from files which have changed."""
     IMPOSSIBLE = "impossible"
-    """It cannot be what it was, and the reason is known: an erasure, a version that was let go."""
+    """It cannot be what it was, for a reason that is known: an erasure, events that were let go."""
     ALTERED = "altered"
     """Its table does not hold the rows that were built."""
     UNEXPLAINED = "unexplained"
     """Other values, and nothing that was recorded accounts for them."""
+    UNCHECKED = "unchecked"
+    """It could not be built again, and nobody meant it so: files are missing, a batch is quarantined, Spark failed."""
 
 
-FAILS = frozenset({Outcome.ALTERED, Outcome.UNEXPLAINED})
+FAILS = frozenset({Outcome.ALTERED, Outcome.UNEXPLAINED, Outcome.UNCHECKED})
 
 
 @dataclass(frozen=True, slots=True)
