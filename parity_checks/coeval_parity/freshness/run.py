@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import redis
 
@@ -19,17 +18,16 @@ from coeval.errors import CoevalError, StoreError, UnknownFeatureError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import BatchSource, EventSource, View
+from coeval.spec.model import EventSource, View
 from coeval_parity.freshness.edges import read_edges
-from coeval_parity.freshness.judge import Edge, load_freshness, partition_freshness
-from coeval_parity.freshness.result import CanaryLatency, LoadFreshness, ViewFreshness, from_document
+from coeval_parity.freshness.judge import Edge, partition_freshness
+from coeval_parity.freshness.loads import look_at_load
+from coeval_parity.freshness.result import CanaryLatency, ViewFreshness, from_document
 from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane
 from coeval_pipelines.control.checks import FRESHNESS, CheckBook
-from coeval_pipelines.control.loads import LoadBook
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.coordination.stream_model import HEALTHY, JOB_DOWN
 from coeval_pipelines.coordination.stream_status import STALE_FRESHNESS
-from coeval_pipelines.offline.due import files_changed
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.freshness import Freshness, FreshnessBook, known
 from coeval_pipelines.streaming.jobs import FlinkCluster
@@ -91,7 +89,8 @@ def look(
     with ExitStack() as stack:
         client = stack.enter_context(closing(open_redis(settings)))
         latencies = stack.enter_context(closing(FreshnessBook.open(settings))).read()
-        world = _World(settings, control, manifest, OnlineWriter(client, manifest.tenant), latencies, stack)
+        writer, before = OnlineWriter(client, manifest.tenant), {item.view: item for item in latest(control)}
+        world = _World(settings, control, manifest, writer, latencies, before, stack)
         try:
             found = [world.view(view) for view in views]
         except redis.RedisError as error:
@@ -115,13 +114,14 @@ def _chosen(manifest: Manifest, names: Sequence[str]) -> list[View]:
 
 @dataclass(slots=True)
 class _World:
-    """What is asked; each topic is read once for all views that are as far."""
+    """What is asked; each topic is read once for all views that are as far. `before` is what the newest runs kept."""
 
     settings: Settings
     control: ControlPlane
     manifest: Manifest
     writer: OnlineWriter
     latencies: Mapping[tuple[str, str], Freshness]
+    before: Mapping[str, ViewFreshness]
     open: ExitStack
     broker: Broker | None = None
     read: dict[tuple[str, tuple[tuple[int, int], ...]], list[Edge]] = field(default_factory=dict)
@@ -139,7 +139,9 @@ class _World:
             ready=ready,
         )
         if not is_streamed(view):
-            return replace(draft, load=self._load(view, draft.at))
+            before = self.before.get(view.name)
+            load, notes = look_at_load(self.settings, self.control, self.manifest, view, before, draft.at)
+            return replace(draft, load=load, notes=notes)
         edges = self._edges(view)
         now = _now()
         canary, notes = self._canary(view, now)
@@ -179,26 +181,6 @@ class _World:
         source = self.manifest.sources[view.source]
         assert isinstance(source, EventSource)
         return source
-
-    def _load(self, view: View, now: int) -> LoadFreshness:
-        last = self.control.last_load(view.name, view.version)
-        if last is None:
-            return load_freshness(view, None, "", 0, now)
-        pins, source = LoadBook(self.control).pins(last.run), self.manifest.sources[view.source]
-        loaded = last.rows_at
-        if pins is None or not isinstance(source, BatchSource):
-            return load_freshness(view, loaded, "", 0, now)
-        due = files_changed(self.settings, source, pins, now)
-        turned = pins.turns_at if pins.turns_at is not None and pins.turns_at <= now else None
-        changed = _changed_at(self.settings.data_path(source.path)) if due != "rows became visible" else turned
-        return load_freshness(view, loaded, due, changed or loaded, now)
-
-
-def _changed_at(place: str) -> int | None:
-    """When files were changed last (microseconds UTC); None: they are not here, so that is not known."""
-    root = Path(place)
-    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
-    return max((path.stat().st_mtime_ns // 1000 for path in paths), default=None)
 
 
 def _job_notes(
