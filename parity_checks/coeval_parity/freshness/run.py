@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import redis
 
 from coeval.client import open_redis, read_manifest
-from coeval.errors import CoevalError, StoreError, UnknownFeatureError
+from coeval.errors import BrokerError, CoevalError, StoreError, UnknownFeatureError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -40,22 +40,28 @@ _KEPT = 2_000
 
 
 def run_freshness(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
-    """How fresh views (default: all) are now, kept in the control plane.
+    """How fresh views (default: all) are now, kept in the control plane; not of views of which nothing can be said.
 
     Raises:
         UnknownFeatureError: there is no such view.
-        BrokerError, StoreError: Kafka or Redis does not answer, so nothing can be said.
+        StoreError: Redis does not answer, so nothing can be said of any.
     """
     with closing(ControlPlane.open(settings)) as control:
         manifest = _manifest(settings, control)
         found = look(settings, control, manifest, names)
-        book = CheckBook(control)
-        for item in found:
+        keep(control, manifest, found)
+    return found
+
+
+def keep(control: ControlPlane, manifest: Manifest, found: Sequence[ViewFreshness]) -> None:
+    """Keep what a run found of views, but of those of which nothing can be said: when they were judged last tells."""
+    book = CheckBook(control)
+    for item in found:
+        if not item.unknown:
             book.record(FRESHNESS, item.view, item.at, manifest.hash, passed=item.ok, result=item.to_document())
             book.forget(FRESHNESS, item.view, _KEPT)
-        for gone in book.newest(FRESHNESS).keys() - manifest.views.keys():
-            book.forget(FRESHNESS, gone)
-    return found
+    for gone in book.newest(FRESHNESS).keys() - manifest.views.keys():
+        book.forget(FRESHNESS, gone)
 
 
 def look_now(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
@@ -124,6 +130,7 @@ class _World:
     before: Mapping[str, ViewFreshness]
     open: ExitStack
     broker: Broker | None = None
+    away: BrokerError | None = None
     read: dict[tuple[str, tuple[tuple[int, int], ...]], list[Edge]] = field(default_factory=dict)
 
     def view(self, view: View) -> ViewFreshness:
@@ -142,7 +149,10 @@ class _World:
             before = self.before.get(view.name)
             load, notes = look_at_load(self.settings, self.control, self.manifest, view, before, draft.at)
             return replace(draft, load=load, notes=notes)
-        edges = self._edges(view)
+        try:
+            edges = self._edges(view)
+        except BrokerError as error:
+            return replace(draft, unknown=error.reason)
         now = _now()
         canary, notes = self._canary(view, now)
         runs = self.control.runs(view.source, ALIVE)
@@ -161,10 +171,19 @@ class _World:
         covered = covered_offsets(self.control.every_certificate(view.source), [topic], {topic: written})
         place = (view.source, tuple(sorted(covered.items())))
         if place not in self.read:
-            if self.broker is None:
-                self.broker = self.open.enter_context(Broker(self.settings.kafka))
-            self.read[place] = read_edges(self.settings, self.broker, self._source(view), covered)
+            self.read[place] = read_edges(self.settings, self._broker(), self._source(view), covered)
         return self.read[place]
+
+    def _broker(self) -> Broker:
+        if self.away is not None:  # it was waited for once
+            raise self.away
+        if self.broker is None:
+            try:
+                self.broker = self.open.enter_context(Broker(self.settings.kafka))
+            except BrokerError as error:
+                self.away = error
+                raise
+        return self.broker
 
     def _canary(self, view: View, now: int) -> tuple[CanaryLatency | None, tuple[str, ...]]:
         source = self._source(view)
