@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import typer
@@ -40,6 +41,8 @@ from tests.support.training_worlds import MANIFEST, START, World, spine_table, w
 
 ASKED = Asked.of(MANIFEST, "risk")
 TENANT = MANIFEST.tenant
+NOBODY = 77
+"""A card that never pays."""
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,7 @@ def test_what_differs_is_said_by_feature_and_by_row(settings: Settings, made: Wo
     _other_rows(settings, made)
     found = _only(settings)
     assert found.features == {"card_spend__count_1h": len(made.spine)}
-    assert found.apart == found.examined == len(made.spine)
+    assert found.apart == len(made.spine)
     first = found.values[0]
     assert first.key.keys() == {"card_id", "merchant_id", "event_timestamp"}
     assert int(str(first.kept)) == int(str(first.again)) + 1
@@ -213,6 +216,22 @@ def test_files_that_changed_explain_no_feature_that_is_not_read_from_them(settin
     assert all(name.startswith(("card_limit", "risk")) for name in _only(settings).features)
     _other_payments(settings, made)
     assert _only(settings).outcome is Outcome.UNEXPLAINED
+
+
+def test_every_row_that_differs_is_looked_at_before_it_is_called_explained(settings: Settings, made: World) -> None:
+    mine = spine_table([made])
+    place = mine.column_names.index("card_id")
+    others = mine.set_column(place, "card_id", pa.repeat(pa.scalar(NOBODY), len(mine)))
+    times = 11_000 // len(mine)
+    build(settings, Wanted(ASKED, pa.concat_tables([*[others] * times, mine]), engine="local"), "one")
+    write_limits(settings, [*made.limits, *limit_rows([(NOBODY, START - DAY, START - DAY, 7, 0.5, "new")])])
+    explained = _only(settings)
+    assert (explained.outcome, explained.apart) == (Outcome.EXPLAINED, times * len(mine))
+    shutil.rmtree(_log(settings))
+    write_log(_log(settings), catalog.PAYMENTS, made.payments[:0])
+    found = _only(settings)
+    assert found.outcome is Outcome.UNEXPLAINED
+    assert 0 < found.features["card_spend__count_1h"] <= len(mine)
 
 
 def test_a_verdict_is_kept_without_a_value_and_as_long_as_its_set_is_there(settings: Settings, made: World) -> None:

@@ -40,7 +40,7 @@ FAILS = frozenset({Outcome.ALTERED, Outcome.UNEXPLAINED, Outcome.UNCHECKED})
 class SetRebuild:
     """One set. `at` in microseconds UTC, hashes are content hashes; `suspects` explain nothing, but where to look.
 
-    `features` counts, of the first `examined` of the `apart` rows that differ, in how many each feature does.
+    `features` counts in how many of the `apart` rows that differ each feature does.
     """
 
     name: str
@@ -55,7 +55,6 @@ class SetRebuild:
     before: str = ""
     after: str = ""
     apart: int = 0
-    examined: int = 0
     features: Mapping[str, int] = field(default_factory=dict)
     values: tuple[ValueApart, ...] = ()
     seconds: float = 0.0

@@ -84,7 +84,6 @@ def _rebuilt(settings: Settings, kept: Kept, engine: str, say: Callable[[str], N
         before=before,
         after=found.after,
         apart=found.apart.rows,
-        examined=found.apart.examined,
         features=found.apart.features,
         values=found.apart.values,
         seconds=seconds,

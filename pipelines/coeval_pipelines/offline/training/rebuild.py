@@ -217,8 +217,9 @@ def _apart(job: Job[T], kept: Kept) -> Apart:
     keys = [field.name for field in key_fields(job.asked.views)] + [TIMESTAMP_COLUMN]
     found = NOTHING
     for _, part, stored in parts:
-        count, rows = job.engine.differing(job.asked, stored, given_columns(columns), inputs_of(part), job.knowledge)
-        found = found.plus(apart(count, rows, job.asked.outputs, keys))
+        given = given_columns(columns)
+        count, features, rows = job.engine.differing(job.asked, stored, given, inputs_of(part), job.knowledge)
+        found = found.plus(apart(count, features, rows, keys))
     return found
 
 
