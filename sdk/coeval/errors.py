@@ -11,6 +11,7 @@ CoevalError                 what happened (reason), what to do (instruction)
 │   ├── EventError                   an event would be rejected
 │   ├── AccessError                  a credential is missing, or does not grant what is asked for
 │   ├── LimitError                   more is asked for than is allowed; later, or less
+│   ├── LetGoError                   what is asked for would need events that were let go
 │   ├── NeedsSparkError              what is asked for cannot be computed without Spark
 │   └── MissingExtraError            an optional part of coeval is not installed
 ├── InfrastructureError     exit 3   a component is not there, or does not answer
@@ -116,6 +117,12 @@ class LimitError(UsageError):
     def __init__(self, reason: str, instruction: str = "", retry_after: float = 0.0) -> None:
         super().__init__(reason, instruction)
         self.retry_after = retry_after
+
+
+class LetGoError(UsageError):
+    """What is asked for would need events that were let go of a log."""
+
+    code = "LET_GO"
 
 
 class NeedsSparkError(UsageError):

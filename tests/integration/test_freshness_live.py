@@ -199,6 +199,18 @@ def test_a_view_that_is_not_ready_is_not_fresh(world: Fresh) -> None:
     assert found.problems[0] == "version 0ther is not ready: readers get UNAVAILABLE"
 
 
+def test_a_topic_that_is_missing_keeps_nobody_from_judging_the_others(world: Fresh) -> None:
+    other = replace(MANIFEST, event_sources=(replace(SOURCE, topic="nowhere"),))
+    world.settings.manifest_path.write_text(other.to_json())
+    try:
+        found = world.look()
+    finally:
+        world.settings.manifest_path.write_text(MANIFEST.to_json())
+    assert {name for name, view in found.items() if view.unknown} == set(STREAMED)
+    assert found["card_spend"].problems == ("nothing can be said: There is no topic nowhere.",)
+    assert found["card_limit"].ok
+
+
 def test_a_store_that_does_not_answer_is_said_and_nothing_is_kept(world: Fresh) -> None:
     gone = world.settings.redis.model_copy(update={"url": f"redis://127.0.0.1:{free_port()}"})
     with pytest.raises(StoreError, match="does not answer: Error 111"):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from coeval.errors import BrokerError, CheckFailedError
+from coeval.settings import Settings
 from coeval.spec.canary import canary_record
 from coeval.spec.expressions import Expression
 from coeval.spec.model import Constant, Sla, View
 from coeval.spec.records import Event, Record
 from coeval.spec.time import HOUR, MINUTE, SECOND
 from coeval.spec.types import BOOL, INT64
+from coeval_parity.freshness.commands import freshness
 from coeval_parity.freshness.judge import Edge, events_of, load_freshness, partition_freshness
 from coeval_parity.freshness.result import (
     CanaryLatency,
@@ -25,7 +30,10 @@ from coeval_parity.freshness.result import (
     headline,
     rows,
 )
+from coeval_parity.freshness.run import keep
 from coeval_parity.freshness.text import print_history, print_views
+from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.checks import FRESHNESS, CheckBook
 from tests.support import catalog
 
 NOW = 1_795_000_000_000_000
@@ -141,6 +149,26 @@ def test_a_view_keeps_its_promise_while_no_partition_is_stale_and_canaries_arriv
     assert slow.problems == ("a canary is under way for 41 s and not readable yet",)
     assert _whole(STALE, stopped=True).ok
     assert not _whole(FINE, ready=False, stopped=True).ok
+
+
+def test_of_a_view_nothing_may_be_known_and_that_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = replace(_whole(view="latest_payment"), unknown="There is no topic payments.")
+    manifest = catalog.manifest()
+    with closing(ControlPlane.open(Settings(home=tmp_path))) as control:
+        keep(control, manifest, [unknown, _whole(STALE)])
+        assert CheckBook(control).newest(FRESHNESS).keys() == {"card_spend"}
+    found: list[ViewFreshness] = []
+    monkeypatch.setattr("coeval.settings.load_settings", lambda: None)
+    monkeypatch.setattr("coeval_parity.freshness.run.run_freshness", lambda settings, names: found)
+    found[:] = [_whole(FINE), unknown]
+    with pytest.raises(BrokerError, match="latest_payment: nothing can be said: There is no topic payments"):
+        freshness([], watch=False, history=0, as_json=False)
+    assert "unknown !" in capsys.readouterr().out
+    found[:] = [unknown, _whole(STALE)]
+    with pytest.raises(CheckFailedError, match="card_spend: partition 3"):
+        freshness([], watch=False, history=0, as_json=False)
 
 
 def test_a_verdict_is_read_again_as_it_was_written() -> None:

@@ -109,6 +109,12 @@ def test_a_run_that_was_stopped_on_purpose_wakes_nobody() -> None:
     assert all("coeval_stream_intended == 1" in alert["expr"] for alert in paging)
 
 
+@pytest.mark.parametrize("check", ["parity", "rebuild", "freshness"])
+def test_a_check_that_nobody_makes_any_more_is_said(check: str) -> None:
+    old = f'time() - coeval_check_timestamp_seconds{{check="{check}"}} > '
+    assert any(old in alert["expr"] for alert in _alerts())
+
+
 def test_prometheus_scrapes_every_port_that_it_is_told_of() -> None:
     text = (ROOT / "infra/prometheus/prometheus.yml").read_text()
     (first, last) = re.findall(r"COEVAL_METRICS__FLINK_PORTS=(\d+)-(\d+)", text)[0]

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import typer
@@ -25,19 +26,23 @@ from coeval_parity.rebuild.run import run_rebuild
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import REBUILD, CheckBook
 from coeval_pipelines.erasures import ErasureTable
+from coeval_pipelines.journal import ingest_journal
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.tables import table_path
 from coeval_pipelines.offline.training import registry
 from coeval_pipelines.offline.training.build import Wanted, build, extend
 from coeval_pipelines.offline.training.lineage import versions_now
 from coeval_pipelines.offline.training.rebuild import compare
+from coeval_pipelines.quarantine import Broken, Quarantine, Verdict
 from tests.support import catalog
 from tests.support.delta_log import write_log
-from tests.support.offline import limit_rows, write_limits
+from tests.support.offline import LIMITS, limit_rows, write_limits
 from tests.support.training_worlds import MANIFEST, START, World, spine_table, world
 
 ASKED = Asked.of(MANIFEST, "risk")
 TENANT = MANIFEST.tenant
+NOBODY = 77
+"""A card that never pays."""
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +104,34 @@ def _erase(settings: Settings, made: World) -> None:
 
 
 def _let_go(settings: Settings, made: World) -> None:
+    ingest_journal(settings, TENANT, "payments").let_go(START + 100 * DAY, -1)
+
+
+def _take_log(settings: Settings, made: World) -> None:
     for path in _log(settings).glob("*.parquet"):
         path.unlink()
+
+
+def _erased_before(settings: Settings, made: World) -> None:
+    """Build a set of a log that holds bytes of what was erased, and take those."""
+    _erase(settings, made)
+    build(settings, Wanted(ASKED, spine_table([made]), engine="local"), "one")
+    _take_log(settings, made)
+
+
+def _take_limits(settings: Settings, made: World) -> None:
+    (settings.home / LIMITS.path).unlink()
+
+
+def _quarantine(settings: Settings, made: World) -> None:
+    """Quarantine a batch that came after the set was built."""
+    verdict = Verdict("payments", 99, 1, START, 5, (Broken("expect_a", "amount", 3),))
+    Quarantine(settings, TENANT, "payments").record(verdict)
+
+
+def _damage(settings: Settings, made: World) -> None:
+    for path in _log(settings).glob("*.parquet"):
+        path.write_bytes(b"PAR1" + bytes(100))
 
 
 def test_a_set_that_is_the_same_passes_and_nothing_is_left_behind(settings: Settings, made: World) -> None:
@@ -122,7 +153,16 @@ def test_a_set_that_is_the_same_passes_and_nothing_is_left_behind(settings: Sett
     [
         (_other_limits, Outcome.EXPLAINED, "the files of limits have changed"),
         (_erase, Outcome.IMPOSSIBLE, "something that it may hold was erased since it was built"),
-        (_let_go, Outcome.IMPOSSIBLE, "version 0 of the log of payments is not there any more"),
+        (_erased_before, Outcome.IMPOSSIBLE, "version 0 of the log of payments is not there any more"),
+        (_let_go, Outcome.IMPOSSIBLE, "The log of payments begins at "),
+        (
+            _take_log,
+            Outcome.UNCHECKED,
+            "version 0 of the log of payments is not there any more, and no erasure took it",
+        ),
+        (_take_limits, Outcome.UNCHECKED, "The files of limits"),
+        (_quarantine, Outcome.UNCHECKED, "Batch 99 of payments is quarantined"),
+        (_damage, Outcome.UNCHECKED, "Of one, or of what it was made of, something cannot be read: "),
         (_other_rows, Outcome.ALTERED, "the table does not hold the rows that were built"),
         (_other_payments, Outcome.UNEXPLAINED, "content "),
     ],
@@ -139,11 +179,33 @@ def test_a_set_that_is_not_the_same_is_called_by_what_is_known_of_it(
     assert _files(settings) == before
 
 
+@pytest.mark.parametrize("also", [_erase, _let_go, _take_log, _take_limits, _quarantine])
+def test_a_table_that_was_written_to_is_altered_whatever_else_stands_in_the_way(
+    settings: Settings, made: World, also: Callable[[Settings, World], None]
+) -> None:
+    _other_rows(settings, made)
+    also(settings, made)
+    found = _only(settings)
+    assert (found.outcome, found.passed, len(found.why)) == (Outcome.ALTERED, False, 2)
+
+
+def test_a_set_that_cannot_be_looked_at_fails_and_keeps_nobody_from_the_others(settings: Settings, made: World) -> None:
+    build(settings, Wanted(ASKED, spine_table([made]), engine="local"), "two")
+    for path in _kept(settings).path.glob("*.parquet"):
+        path.unlink()
+    one, two = run_rebuild(settings, engine="local").sets
+    assert (one.outcome, one.passed) == (Outcome.UNCHECKED, False)
+    assert (two.outcome, two.passed) == (Outcome.SAME, True)
+    with closing(ControlPlane.open(settings)) as control:
+        newest = CheckBook(control).newest(REBUILD)
+    assert {name: run.passed for name, run in newest.items()} == {"training:one": False, "training:two": True}
+
+
 def test_what_differs_is_said_by_feature_and_by_row(settings: Settings, made: World) -> None:
     _other_rows(settings, made)
     found = _only(settings)
     assert found.features == {"card_spend__count_1h": len(made.spine)}
-    assert found.apart == found.examined == len(made.spine)
+    assert found.apart == len(made.spine)
     first = found.values[0]
     assert first.key.keys() == {"card_id", "merchant_id", "event_timestamp"}
     assert int(str(first.kept)) == int(str(first.again)) + 1
@@ -154,6 +216,22 @@ def test_files_that_changed_explain_no_feature_that_is_not_read_from_them(settin
     assert all(name.startswith(("card_limit", "risk")) for name in _only(settings).features)
     _other_payments(settings, made)
     assert _only(settings).outcome is Outcome.UNEXPLAINED
+
+
+def test_every_row_that_differs_is_looked_at_before_it_is_called_explained(settings: Settings, made: World) -> None:
+    mine = spine_table([made])
+    place = mine.column_names.index("card_id")
+    others = mine.set_column(place, "card_id", pa.repeat(pa.scalar(NOBODY), len(mine)))
+    times = 11_000 // len(mine)
+    build(settings, Wanted(ASKED, pa.concat_tables([*[others] * times, mine]), engine="local"), "one")
+    write_limits(settings, [*made.limits, *limit_rows([(NOBODY, START - DAY, START - DAY, 7, 0.5, "new")])])
+    explained = _only(settings)
+    assert (explained.outcome, explained.apart) == (Outcome.EXPLAINED, times * len(mine))
+    shutil.rmtree(_log(settings))
+    write_log(_log(settings), catalog.PAYMENTS, made.payments[:0])
+    found = _only(settings)
+    assert found.outcome is Outcome.UNEXPLAINED
+    assert 0 < found.features["card_spend__count_1h"] <= len(mine)
 
 
 def test_a_verdict_is_kept_without_a_value_and_as_long_as_its_set_is_there(settings: Settings, made: World) -> None:

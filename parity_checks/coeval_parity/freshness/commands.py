@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from coeval.errors import CoevalError
     from coeval.settings import Settings
     from coeval_parity.freshness.result import ViewFreshness
 
@@ -34,7 +35,6 @@ def freshness(
 
     Example: coeval freshness card_spend --json
     """
-    from coeval.errors import CheckFailedError
     from coeval.settings import load_settings
     from coeval_parity.freshness.run import run_freshness
 
@@ -48,8 +48,16 @@ def freshness(
     found = run_freshness(settings, views or ())
     _print(found, as_json)
     if not all(view.ok for view in found):
-        broken = "; ".join(f"{view.view}: {view.problems[0]}" for view in found if not view.ok)
-        raise CheckFailedError(f"Freshness: {broken}.", "See docs/runbooks/freshness.md.")
+        raise _error([view for view in found if not view.ok])
+
+
+def _error(broken: Sequence[ViewFreshness]) -> CoevalError:
+    """What ends a run: a promise that is broken, or that nothing can be said of some views."""
+    from coeval.errors import BrokerError, CheckFailedError
+
+    kind = BrokerError if all(view.unknown and view.ready for view in broken) else CheckFailedError
+    said = "; ".join(f"{view.view}: {view.problems[0]}" for view in broken)
+    return kind(f"Freshness: {said.removesuffix('.')}.", "See docs/runbooks/freshness.md.")
 
 
 def _watch(settings: Settings, names: Sequence[str], as_json: bool) -> None:

@@ -13,7 +13,7 @@ from coeval.reference.oracle import seen_by
 from coeval.spec.model import EventSource, View
 from coeval.spec.records import Event, Record, parse_record
 from coeval.spec.types import parse_literal
-from coeval_parity.freshness.result import LoadFreshness, PartitionFreshness, State
+from coeval_parity.freshness.result import LoadFreshness, PartitionFreshness, State, ViewFreshness
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,21 @@ def load_freshness(view: View, loaded: int | None, due: str, due_since: int, now
         return LoadFreshness(State.IDLE if age > promise else State.CURRENT, loaded, age, "", 0.0)
     waiting = _seconds(now - max(due_since, loaded))
     return LoadFreshness(State.STALE if waiting > promise else State.BEHIND, loaded, age, due, waiting)
+
+
+def due_since(before: ViewFreshness | None, loaded: int, changed: int | None, now: int) -> int:
+    """Since when a view of files is due that is so now, with the rows of the load `loaded` (microseconds UTC).
+
+    Since the run `before` saw it so of the same load, however often files changed meanwhile. Seen for the first time:
+    since the newest of them was `changed`, or now where that is not known, or cannot be, as files may come with the
+    times that they had elsewhere: before that load, or before a look that saw nothing.
+    """
+    looked = loaded
+    if before is not None and before.load is not None and before.load.loaded == loaded:
+        if before.load.due:
+            return before.at - round(before.load.waiting * 1e6)
+        looked = before.at
+    return changed if changed is not None and looked <= changed <= now else now
 
 
 def _seconds(microseconds: int) -> float:

@@ -75,7 +75,8 @@ class LoadFreshness:
 class ViewFreshness:
     """A view at an instant `at` of the clock. `partitions` are those of its topic, `load` is of what only batch loads.
 
-    `stopped`: its stream was stopped on purpose, so nothing new is promised. `notes` say what else is worth knowing.
+    `stopped`: its stream was stopped on purpose, so nothing new is promised. `unknown` says why nothing can be said of
+    it ('': something can); `notes` say what else is worth knowing.
     """
 
     tenant: str
@@ -89,6 +90,7 @@ class ViewFreshness:
     load: LoadFreshness | None = None
     canary: CanaryLatency | None = None
     stopped: bool = False
+    unknown: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,6 +115,8 @@ class ViewFreshness:
     def problems(self) -> tuple[str, ...]:
         """What breaks the promise, in words."""
         found = [] if self.ready else [f"version {self.version} is not ready: readers get UNAVAILABLE"]
+        if self.unknown:
+            return (*found, f"nothing can be said: {self.unknown}")
         if self.stopped:
             return tuple(found)
         if self.load is not None:

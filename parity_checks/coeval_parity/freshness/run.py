@@ -10,26 +10,24 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import redis
 
 from coeval.client import open_redis, read_manifest
-from coeval.errors import CoevalError, StoreError, UnknownFeatureError
+from coeval.errors import BrokerError, CoevalError, StoreError, UnknownFeatureError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.model import BatchSource, EventSource, View
+from coeval.spec.model import EventSource, View
 from coeval_parity.freshness.edges import read_edges
-from coeval_parity.freshness.judge import Edge, load_freshness, partition_freshness
-from coeval_parity.freshness.result import CanaryLatency, LoadFreshness, ViewFreshness, from_document
+from coeval_parity.freshness.judge import Edge, partition_freshness
+from coeval_parity.freshness.loads import look_at_load
+from coeval_parity.freshness.result import CanaryLatency, ViewFreshness, from_document
 from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane
 from coeval_pipelines.control.checks import FRESHNESS, CheckBook
-from coeval_pipelines.control.loads import LoadBook
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.coordination.stream_model import HEALTHY, JOB_DOWN
 from coeval_pipelines.coordination.stream_status import STALE_FRESHNESS
-from coeval_pipelines.offline.due import files_changed
 from coeval_pipelines.streaming.broker import Broker
 from coeval_pipelines.streaming.freshness import Freshness, FreshnessBook, known
 from coeval_pipelines.streaming.jobs import FlinkCluster
@@ -42,22 +40,28 @@ _KEPT = 2_000
 
 
 def run_freshness(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
-    """How fresh views (default: all) are now, kept in the control plane.
+    """How fresh views (default: all) are now, kept in the control plane; not of views of which nothing can be said.
 
     Raises:
         UnknownFeatureError: there is no such view.
-        BrokerError, StoreError: Kafka or Redis does not answer, so nothing can be said.
+        StoreError: Redis does not answer, so nothing can be said of any.
     """
     with closing(ControlPlane.open(settings)) as control:
         manifest = _manifest(settings, control)
         found = look(settings, control, manifest, names)
-        book = CheckBook(control)
-        for item in found:
+        keep(control, manifest, found)
+    return found
+
+
+def keep(control: ControlPlane, manifest: Manifest, found: Sequence[ViewFreshness]) -> None:
+    """Keep what a run found of views, but of those of which nothing can be said: when they were judged last tells."""
+    book = CheckBook(control)
+    for item in found:
+        if not item.unknown:
             book.record(FRESHNESS, item.view, item.at, manifest.hash, passed=item.ok, result=item.to_document())
             book.forget(FRESHNESS, item.view, _KEPT)
-        for gone in book.newest(FRESHNESS).keys() - manifest.views.keys():
-            book.forget(FRESHNESS, gone)
-    return found
+    for gone in book.newest(FRESHNESS).keys() - manifest.views.keys():
+        book.forget(FRESHNESS, gone)
 
 
 def look_now(settings: Settings, names: Sequence[str] = ()) -> list[ViewFreshness]:
@@ -91,7 +95,8 @@ def look(
     with ExitStack() as stack:
         client = stack.enter_context(closing(open_redis(settings)))
         latencies = stack.enter_context(closing(FreshnessBook.open(settings))).read()
-        world = _World(settings, control, manifest, OnlineWriter(client, manifest.tenant), latencies, stack)
+        writer, before = OnlineWriter(client, manifest.tenant), {item.view: item for item in latest(control)}
+        world = _World(settings, control, manifest, writer, latencies, before, stack)
         try:
             found = [world.view(view) for view in views]
         except redis.RedisError as error:
@@ -115,15 +120,17 @@ def _chosen(manifest: Manifest, names: Sequence[str]) -> list[View]:
 
 @dataclass(slots=True)
 class _World:
-    """What is asked; each topic is read once for all views that are as far."""
+    """What is asked; each topic is read once for all views that are as far. `before` is what the newest runs kept."""
 
     settings: Settings
     control: ControlPlane
     manifest: Manifest
     writer: OnlineWriter
     latencies: Mapping[tuple[str, str], Freshness]
+    before: Mapping[str, ViewFreshness]
     open: ExitStack
     broker: Broker | None = None
+    away: BrokerError | None = None
     read: dict[tuple[str, tuple[tuple[int, int], ...]], list[Edge]] = field(default_factory=dict)
 
     def view(self, view: View) -> ViewFreshness:
@@ -139,8 +146,13 @@ class _World:
             ready=ready,
         )
         if not is_streamed(view):
-            return replace(draft, load=self._load(view, draft.at))
-        edges = self._edges(view)
+            before = self.before.get(view.name)
+            load, notes = look_at_load(self.settings, self.control, self.manifest, view, before, draft.at)
+            return replace(draft, load=load, notes=notes)
+        try:
+            edges = self._edges(view)
+        except BrokerError as error:
+            return replace(draft, unknown=error.reason)
         now = _now()
         canary, notes = self._canary(view, now)
         runs = self.control.runs(view.source, ALIVE)
@@ -159,10 +171,19 @@ class _World:
         covered = covered_offsets(self.control.every_certificate(view.source), [topic], {topic: written})
         place = (view.source, tuple(sorted(covered.items())))
         if place not in self.read:
-            if self.broker is None:
-                self.broker = self.open.enter_context(Broker(self.settings.kafka))
-            self.read[place] = read_edges(self.settings, self.broker, self._source(view), covered)
+            self.read[place] = read_edges(self.settings, self._broker(), self._source(view), covered)
         return self.read[place]
+
+    def _broker(self) -> Broker:
+        if self.away is not None:  # it was waited for once
+            raise self.away
+        if self.broker is None:
+            try:
+                self.broker = self.open.enter_context(Broker(self.settings.kafka))
+            except BrokerError as error:
+                self.away = error
+                raise
+        return self.broker
 
     def _canary(self, view: View, now: int) -> tuple[CanaryLatency | None, tuple[str, ...]]:
         source = self._source(view)
@@ -179,26 +200,6 @@ class _World:
         source = self.manifest.sources[view.source]
         assert isinstance(source, EventSource)
         return source
-
-    def _load(self, view: View, now: int) -> LoadFreshness:
-        last = self.control.last_load(view.name, view.version)
-        if last is None:
-            return load_freshness(view, None, "", 0, now)
-        pins, source = LoadBook(self.control).pins(last.run), self.manifest.sources[view.source]
-        loaded = last.rows_at
-        if pins is None or not isinstance(source, BatchSource):
-            return load_freshness(view, loaded, "", 0, now)
-        due = files_changed(self.settings, source, pins, now)
-        turned = pins.turns_at if pins.turns_at is not None and pins.turns_at <= now else None
-        changed = _changed_at(self.settings.data_path(source.path)) if due != "rows became visible" else turned
-        return load_freshness(view, loaded, due, changed or loaded, now)
-
-
-def _changed_at(place: str) -> int | None:
-    """When files were changed last (microseconds UTC); None: they are not here, so that is not known."""
-    root = Path(place)
-    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
-    return max((path.stat().st_mtime_ns // 1000 for path in paths), default=None)
 
 
 def _job_notes(

@@ -22,7 +22,7 @@ def print_views(views: Sequence[ViewFreshness], console: Console) -> None:
     table = _table(_COLUMNS)
     for view in views:
         for cells in _lines(view):
-            table.add_row(*cells, style=None if cells[-1] != f"{State.STALE} !" else "bold red")
+            table.add_row(*cells, style="bold red" if cells[-1].endswith("!") else None)
     console.print(table)
     if any(view.canary for view in views):
         canaries = _table(_CANARIES)
@@ -53,6 +53,8 @@ def print_history(views: Iterable[ViewFreshness], console: Console) -> None:
 
 def _lines(view: ViewFreshness) -> Iterable[tuple[str, ...]]:
     promise = seconds(view.promise)
+    if view.unknown:
+        yield (view.view, *"-" * 6, promise, "unknown !")
     if (load := view.load) is not None:
         loaded = "never loaded" if load.loaded is None else clock(load.loaded)
         state = _state(load.state, view)

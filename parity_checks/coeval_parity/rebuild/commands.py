@@ -16,8 +16,8 @@ def rebuild(
 ) -> None:
     """Build training sets again from what they were made of, and compare; exit 1 if one differs and nothing says why.
 
-    Nothing is written beside the verdict. A set that cannot be what it was, since a subject was erased or a version of
-    the log let go, passes and says so.
+    Nothing is written beside the verdict. A set that cannot be what it was, since a subject was erased or events were
+    let go, passes and says so. One that cannot be looked at fails, and the others are looked at.
 
     Example: coeval parity rebuild march
     """

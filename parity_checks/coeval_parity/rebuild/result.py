@@ -24,21 +24,23 @@ class Outcome(StrEnum):
     EXPLAINED = "explained"
     """Other values, of those features alone that are read from files which have changed."""
     IMPOSSIBLE = "impossible"
-    """It cannot be what it was, and the reason is known: an erasure, a version that was let go."""
+    """It cannot be what it was, for a reason that is known: an erasure, events that were let go."""
     ALTERED = "altered"
     """Its table does not hold the rows that were built."""
     UNEXPLAINED = "unexplained"
     """Other values, and nothing that was recorded accounts for them."""
+    UNCHECKED = "unchecked"
+    """It could not be built again, and nobody meant it so: files are missing, a batch is quarantined, Spark failed."""
 
 
-FAILS = frozenset({Outcome.ALTERED, Outcome.UNEXPLAINED})
+FAILS = frozenset({Outcome.ALTERED, Outcome.UNEXPLAINED, Outcome.UNCHECKED})
 
 
 @dataclass(frozen=True, slots=True)
 class SetRebuild:
     """One set. `at` in microseconds UTC, hashes are content hashes; `suspects` explain nothing, but where to look.
 
-    `features` counts, of the first `examined` of the `apart` rows that differ, in how many each feature does.
+    `features` counts in how many of the `apart` rows that differ each feature does.
     """
 
     name: str
@@ -53,7 +55,6 @@ class SetRebuild:
     before: str = ""
     after: str = ""
     apart: int = 0
-    examined: int = 0
     features: Mapping[str, int] = field(default_factory=dict)
     values: tuple[ValueApart, ...] = ()
     seconds: float = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from coeval.client import read_manifest
-from coeval.errors import CheckFailedError, NeedsSparkError, UsageError
+from coeval.errors import CoevalError, LetGoError
 from coeval.settings import Settings
 from coeval_parity.rebuild.result import Outcome, RebuildResult, SetRebuild, judged, suspected
 from coeval_pipelines.control import ControlPlane
@@ -18,7 +18,7 @@ from coeval_pipelines.control.checks import REBUILD, CheckBook
 from coeval_pipelines.offline.asked import Asked
 from coeval_pipelines.offline.choice import AUTO, decide
 from coeval_pipelines.offline.training.lineage import versions_now
-from coeval_pipelines.offline.training.rebuild import compare, obstacle
+from coeval_pipelines.offline.training.rebuild import Rebuilt, altered, compare, obstacle
 from coeval_pipelines.offline.training.registry import Kept, kept_set, kept_sets
 
 SUBJECT = "training:"
@@ -35,10 +35,10 @@ def run_rebuild(
 ) -> RebuildResult:
     """Build training sets (default: all) again, and keep what was found of each in the control plane.
 
+    One that cannot be looked at is said to be so, and keeps nobody from looking at the others.
+
     Raises:
         UsageError: there is no such set or engine.
-        NeedsSparkError: the engine is to be this process, and cannot be.
-        EngineError: Spark fails.
     """
     decide((), 0, 0, engine)
     tenant = read_manifest(settings.manifest_path).tenant
@@ -69,16 +69,10 @@ def _rebuilt(settings: Settings, kept: Kept, engine: str, say: Callable[[str], N
     asked = Asked.of(kept.manifest, lineage["service"])
     facts = (kept.name, lineage["service"], at, lineage["manifest"], lineage["rows"])
     before = lineage["content_hash"]
-    reason = obstacle(settings, kept)
-    try:
-        found = None if reason else compare(settings, kept, engine, say)
-    except NeedsSparkError:
-        raise
-    except (UsageError, CheckFailedError) as error:
-        found, reason = None, error.reason
+    found = _compared(settings, kept, engine, say)
     seconds = time.monotonic() - started
-    if found is None:
-        return SetRebuild(*facts, Outcome.IMPOSSIBLE, (reason,), before=before, seconds=seconds)
+    if not isinstance(found, Rebuilt):
+        return SetRebuild(*facts, *found, before=before, seconds=seconds)
     outcome, why = judged(found, asked)
     unexplained = outcome is Outcome.UNEXPLAINED
     return SetRebuild(
@@ -90,8 +84,27 @@ def _rebuilt(settings: Settings, kept: Kept, engine: str, say: Callable[[str], N
         before=before,
         after=found.after,
         apart=found.apart.rows,
-        examined=found.apart.examined,
         features=found.apart.features,
         values=found.apart.values,
         seconds=seconds,
     )
+
+
+def _compared(
+    settings: Settings, kept: Kept, engine: str, say: Callable[[str], None]
+) -> Rebuilt | tuple[Outcome, tuple[str, ...]]:
+    """What building a set again found; where that cannot be done, what it is called instead, and why."""
+    outcome = Outcome.IMPOSSIBLE
+    try:
+        reason = obstacle(settings, kept)
+        if not reason:
+            return compare(settings, kept, engine, say)
+    except LetGoError as error:
+        reason = error.reason
+    except CoevalError as error:
+        outcome, reason = Outcome.UNCHECKED, error.reason
+    try:  # whatever stands in the way, something else may have written to it
+        written = altered(settings, kept, engine, say)
+    except CoevalError as error:
+        return Outcome.UNCHECKED, tuple(dict.fromkeys((reason, error.reason)))
+    return (Outcome.ALTERED, (written, reason)) if written else (outcome, (reason,))

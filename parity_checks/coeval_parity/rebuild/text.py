@@ -36,7 +36,7 @@ def lines(item: SetRebuild) -> list[str]:
     """Why a set is not the same, and which values are not."""
     said = [f"{item.name}: {text}" for text in item.why]
     said += [f"{item.name}: perhaps: {text}" for text in item.suspects]
-    found = apart_lines(Apart(item.apart, item.examined, item.features, item.values))
+    found = apart_lines(Apart(item.apart, item.features, item.values))
     return said + [f"{item.name}: {text}" for text in found]
 
 

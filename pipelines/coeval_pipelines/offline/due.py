@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+CHANGED, TURNED = "the files changed", "rows became visible"
+"""Why a view of files is to be loaded again."""
+
+
 def awaits_batch(settings: Settings, manifest: Manifest, view: View, pins: Pins, last_cut: int) -> bool:
     """Whether something was erased that a load did not know, or of which it could not write all that remains.
 
@@ -43,9 +47,9 @@ def awaits_batch(settings: Settings, manifest: Manifest, view: View, pins: Pins,
 def files_changed(settings: Settings, source: BatchSource, pins: Pins, now: int) -> str:
     """Why a view of files is to be loaded again; '' where it is not."""
     if not pins.files or pins.files != contents(settings, source):
-        return "the files changed"
+        return CHANGED
     if pins.turns_at is not None and pins.turns_at <= now:
-        return "rows became visible"
+        return TURNED
     return ""
 
 

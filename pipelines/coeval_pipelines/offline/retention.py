@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coeval.errors import UsageError
+from coeval.errors import LetGoError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View
@@ -135,7 +135,7 @@ def check_begins(
     """Refuse instants whose values would need events that were let go of these versions of the logs.
 
     Raises:
-        UsageError: it names the view, and the earliest instant that can be asked for.
+        LetGoError: it names the view, and the earliest instant that can be asked for.
     """
     for view in views:
         source = manifest.sources[view.source]
@@ -145,7 +145,7 @@ def check_begins(
         back = reach(view, source)
         if back is None or earliest - back < begins:
             first = "none" if back is None else instant(begins + back).isoformat()
-            raise UsageError(
+            raise LetGoError(
                 f"The log of {source.name} begins at {instant(begins).isoformat()}: earlier events were let go, and "
                 f"{view.name} would need them at {instant(earliest).isoformat()}.",
                 f"Leave such rows out of the spine; the earliest instant that can be asked for: {first}.",

@@ -17,9 +17,8 @@ from coeval_pipelines.offline.training.digest import value_words
 
 AGAIN = "again:"
 """What the columns that were computed again are called before their names."""
-EXAMINED = 10_000
-"""Rows that differ whose features are counted."""
-_SHOWN = 20
+SHOWN = 20
+"""Rows that differ, and values of them, that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,9 @@ class ValueApart:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """How many rows differ; of the first `examined` of them in how many each feature does, and the first values."""
+    """How many rows differ, in how many of them each feature does, and the first values."""
 
     rows: int
-    examined: int
     features: Mapping[str, int]
     values: tuple[ValueApart, ...]
 
@@ -46,11 +44,10 @@ class Apart:
         """Both together: of another part of the same set."""
         names = [*self.features, *(name for name in other.features if name not in self.features)]
         features = {name: self.features.get(name, 0) + other.features.get(name, 0) for name in names}
-        values = (*self.values, *other.values)[:_SHOWN]
-        return Apart(self.rows + other.rows, self.examined + other.examined, features, values)
+        return Apart(self.rows + other.rows, features, (*self.values, *other.values)[:SHOWN])
 
 
-NOTHING = Apart(0, 0, {}, ())
+NOTHING = Apart(0, {}, ())
 
 
 def side_by_side(stored: pa.Table, again: pa.Table, features: Sequence[str]) -> pa.Table:
@@ -68,20 +65,25 @@ def rows_apart(rows: pa.RecordBatch, features: Sequence[str]) -> pa.RecordBatch:
     return rows.filter(pa.array(differ))
 
 
-def apart(count: int, rows: pa.Table, features: Sequence[str], keys: Sequence[str]) -> Apart:
-    """What is said of `count` rows that differ, of which these are some."""
+def features_apart(rows: pa.RecordBatch | pa.Table, features: Sequence[str]) -> dict[str, int]:
+    """In how many of the rows each feature differs that does in any."""
+    counts = {name: int(_differs(rows, name).sum()) for name in features}
+    return {name: count for name, count in counts.items() if count}
+
+
+def apart(count: int, features: Mapping[str, int], rows: pa.Table, keys: Sequence[str]) -> Apart:
+    """What is said of `count` rows that differ, in how many of them each feature does, and of the first of them."""
     masks = {name: _differs(rows, name) for name in features}
-    counts = {name: int(mask.sum()) for name, mask in masks.items() if mask.any()}
     values: list[ValueApart] = []
-    for number in range(min(rows.num_rows, _SHOWN)):
+    for number in range(min(rows.num_rows, SHOWN)):
         row = rows.slice(number, 1)
         key = {name: str(row.column(name)[0].as_py()) for name in keys}
         values += [
             ValueApart(key, name, _text(row.column(name)[0].as_py()), _text(row.column(AGAIN + name)[0].as_py()))
-            for name in counts
+            for name in features
             if masks[name][number]
         ]
-    return Apart(count, rows.num_rows, counts, tuple(values[:_SHOWN]))
+    return Apart(count, features, tuple(values[:SHOWN]))
 
 
 def _differs(rows: pa.RecordBatch | pa.Table, name: str) -> Mask:

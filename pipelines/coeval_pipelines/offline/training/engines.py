@@ -77,8 +77,9 @@ class Engine(Protocol[T]):
 
     def differing(
         self, asked: Asked, stored: T, given: Sequence[str], inputs: Inputs, knowledge: str
-    ) -> tuple[int, pa.Table]:
-        """How many rows have other features when they are computed again from what was `given`, and the first of them.
+    ) -> tuple[int, Mapping[str, int], pa.Table]:
+        """How many rows have other features when they are computed again from what was `given`, how many by feature,
+        and the first rows.
 
         The features that were computed again stand beside those that are stored: see `apart`.
         """

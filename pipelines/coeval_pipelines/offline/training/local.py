@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from coeval_pipelines.offline.scratch import scratch_name, sweep
 from coeval_pipelines.offline.small import reader_of, small_features, source_features
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version
-from coeval_pipelines.offline.training.apart import EXAMINED, rows_apart, side_by_side
+from coeval_pipelines.offline.training.apart import SHOWN, features_apart, rows_apart, side_by_side
 from coeval_pipelines.offline.training.digest import row_digests
 from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
 from coeval_pipelines.offline.training.labels import delay_of, label_rule
@@ -131,13 +131,13 @@ class LocalEngine:
 
     def differing(
         self, asked: Asked, stored: pa.Table, given: Sequence[str], inputs: Inputs, knowledge: str
-    ) -> tuple[int, pa.Table]:
-        """How many rows have other features when they are computed again, and the first of them."""
+    ) -> tuple[int, Mapping[str, int], pa.Table]:
+        """How many rows have other features when they are computed again, how many by feature, and the first rows."""
         again = self.features(asked, stored.select(list(given)), inputs, knowledge)
         both = side_by_side(stored, again, asked.outputs)
         found = [rows_apart(batch, asked.outputs) for batch in both.to_batches(50_000)]
         rows = pa.Table.from_batches(found, both.schema)
-        return rows.num_rows, rows.slice(0, EXAMINED)
+        return rows.num_rows, features_apart(rows, asked.outputs), rows.slice(0, SHOWN)
 
     def only(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         """Some columns of a table."""

@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from coeval.errors import EngineError
 from coeval.settings import Settings
+from coeval.spec.erasure import concerning
+from coeval_pipelines.erasures import ErasureTable
 from coeval_pipelines.offline.asked import Asked
-from coeval_pipelines.offline.choice import Choice, choose
+from coeval_pipelines.offline.choice import Choice, choose, decide
 from coeval_pipelines.offline.log_files import live_files
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, key_fields
 from coeval_pipelines.offline.tables import latest_version, table_path
@@ -24,6 +28,8 @@ from coeval_pipelines.offline.training.job import Job, Part, Say, given_columns,
 from coeval_pipelines.offline.training.lineage import erased_since, inputs_now, inputs_of
 from coeval_pipelines.offline.training.registry import Kept
 from coeval_pipelines.offline.training.summary import Summary
+
+_WRITTEN_TO = "the table does not hold the rows that were built: something else wrote to it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +87,51 @@ def _left(settings: Settings, kept: Kept, engine: str, say: Say) -> Rebuilt:
 
 
 def obstacle(settings: Settings, kept: Kept) -> str:
-    """What stands in the way of building a set again as it was, as far as can be told at once; '': nothing.
+    """What was done on purpose and stands in the way of building a set again as it was, as far as can be told at once.
+
+    '' where there is nothing.
 
     Raises:
-        EngineError: a table cannot be reached, so nothing can be told of it.
+        EngineError: a table cannot be reached, or a version of it is gone that nobody took on purpose.
     """
     if is_erased(settings, kept):
         return "something that it may hold was erased since it was built"
     manifest = kept.manifest
     for part in kept.document.lineage["parts"]:
         for name, version in inputs_of(part).logs.items():
-            if version is not None and not _readable(table_path(settings, manifest, "log", name), version):
-                return f"version {version} of the log of {name} is not there any more"
+            if version is None or _readable(table_path(settings, manifest, "log", name), version):
+                continue
+            gone = f"version {version} of the log of {name} is not there any more"
+            # Retention spares the versions that sets are made of; taking the bytes of what was erased does not.
+            if concerning(manifest.sources[name], ErasureTable(settings, manifest.tenant).erasures()):
+                return gone
+            raise EngineError(f"{gone}, and no erasure took it.", "Bring its files back, or build the set anew.")
     return ""
+
+
+def altered(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> str:
+    """Whether a set's table does not hold the rows that were built, in words ('': it does); its inputs are not read.
+
+    Raises:
+        EngineError: the table cannot be read, or Spark fails.
+    """
+    lineage = kept.document.lineage
+    outputs = Asked.of(kept.manifest, lineage["service"]).outputs
+    choice = decide((), lineage["rows"], len(outputs), engine)
+    say("looking at the rows that are kept")
+    with opened(settings, choice) as worker, _reading(kept):
+        stored = worker.summary(worker.stored(kept.path, _newest(kept)), profiled=False).hash
+    return "" if stored == lineage["content_hash"] else _WRITTEN_TO
+
+
+@contextmanager
+def _reading(kept: Kept) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        said = error if isinstance(error, OSError) else type(error).__name__  # Arrow's errors quote values
+        reason = f"Of {kept.name}, or of what it was made of, something cannot be read: {said}."
+        raise EngineError(reason, "Its files were removed or damaged; build it anew.") from error
 
 
 def _readable(path: Path, version: int) -> bool:
@@ -114,20 +152,17 @@ def compare(settings: Settings, kept: Kept, engine: str, say: Say = quiet) -> Re
     Raises:
         EngineError: a version of a log cannot be read any more, or Spark fails.
         NeedsSparkError: the engine is to be this process, and cannot be.
-        UsageError: events that it was made of were let go.
+        LetGoError: events that it was made of were let go.
+        UsageError: the files of a batch source are not there.
         CheckFailedError: a batch of a log that it was made of is quarantined.
     """
     before = kept.document.lineage["content_hash"]
-    with _job(settings, kept, engine, say) as job:
-        try:
-            content, differences, changed = _again(job, kept)
-            stored = job.engine.summary(job.engine.stored(kept.path, _newest(kept)), profiled=False).hash
-            apart = NOTHING if content.hash == stored == before else _apart(job, kept)
-        except OSError as error:
-            reason = f"A version that {kept.name} was made of cannot be read: {error}."
-            raise EngineError(reason, "Its files were removed; build it anew.") from error
+    with _job(settings, kept, engine, say) as job, _reading(kept):
+        content, differences, changed = _again(job, kept)
+        stored = job.engine.summary(job.engine.stored(kept.path, _newest(kept)), profiled=False).hash
+        apart = NOTHING if content.hash == stored == before else _apart(job, kept)
     if stored != before:
-        differences.append("the table does not hold the rows that were built: something else wrote to it")
+        differences.append(_WRITTEN_TO)
     if content.hash != before:
         differences.append(f"content {before[:16]} -> {content.hash[:16]}")
     return Rebuilt(
@@ -182,8 +217,9 @@ def _apart(job: Job[T], kept: Kept) -> Apart:
     keys = [field.name for field in key_fields(job.asked.views)] + [TIMESTAMP_COLUMN]
     found = NOTHING
     for _, part, stored in parts:
-        count, rows = job.engine.differing(job.asked, stored, given_columns(columns), inputs_of(part), job.knowledge)
-        found = found.plus(apart(count, rows, job.asked.outputs, keys))
+        given = given_columns(columns)
+        count, features, rows = job.engine.differing(job.asked, stored, given, inputs_of(part), job.knowledge)
+        found = found.plus(apart(count, features, rows, keys))
     return found
 
 

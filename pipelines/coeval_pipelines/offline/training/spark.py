@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from coeval_pipelines.offline.sorting import late_conditions
 from coeval_pipelines.offline.spine import ROW, Q, StagedSpine, read_spine, staged
 from coeval_pipelines.offline.spine_rules import TIMESTAMP_COLUMN, check_names
 from coeval_pipelines.offline.tables import latest_version, read_files, read_log
-from coeval_pipelines.offline.training.apart import AGAIN, EXAMINED, rows_apart
+from coeval_pipelines.offline.training.apart import AGAIN, SHOWN, features_apart, rows_apart
 from coeval_pipelines.offline.training.digest import row_digests
 from coeval_pipelines.offline.training.engines import COMMIT, TABLE, types_of
 from coeval_pipelines.offline.training.labels import delay_of, label_rule
@@ -140,8 +141,8 @@ class SparkEngine(ExitStack):
 
     def differing(
         self, asked: Asked, stored: DataFrame, given: Sequence[str], inputs: Inputs, knowledge: str
-    ) -> tuple[int, pa.Table]:
-        """How many rows have other features when they are computed again, and the first of them."""
+    ) -> tuple[int, Mapping[str, int], pa.Table]:
+        """How many rows have other features when they are computed again, how many by feature, and the first rows."""
         from pyspark.sql import functions as F
 
         numbered = self._kept(stored.withColumn(_PLACE, F.monotonically_increasing_id()))
@@ -149,7 +150,11 @@ class SparkEngine(ExitStack):
         renamed = (f"{quoted(name)} AS {quoted(AGAIN + name)}" for name in asked.outputs)
         both = numbered.join(again.selectExpr(_PLACE, *renamed), _PLACE)
         found = self._kept(both.mapInArrow(_apart(asked.outputs), both.schema))
-        return found.count(), found.orderBy(_PLACE).limit(EXAMINED).toArrow()
+        counts = Counter[str]()
+        for row in found.mapInArrow(_counted(asked.outputs), "feature STRING, count BIGINT").collect():
+            counts[row["feature"]] += row["count"]
+        features = {name: counts[name] for name in asked.outputs if name in counts}
+        return found.count(), features, found.orderBy(_PLACE).limit(SHOWN).toArrow()
 
     def only(self, table: DataFrame, columns: Sequence[str]) -> DataFrame:
         """Some columns of a table."""
@@ -204,5 +209,15 @@ def _apart(features: Sequence[str]) -> Callable[[Batches], Iterator[pa.RecordBat
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield rows_apart(batch, features)
+
+    return run
+
+
+def _counted(features: Sequence[str]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    def run(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            counts = features_apart(batch, features)
+            columns = [pa.array(list(counts), pa.string()), pa.array(list(counts.values()), pa.int64())]
+            yield pa.RecordBatch.from_arrays(columns, ["feature", "count"])
 
     return run

@@ -108,9 +108,8 @@ def apart_lines(found: Apart) -> list[str]:
     """Which features and rows differ; nothing where none does."""
     if not found.rows:
         return []
-    some = f", of the first {found.examined:,}" if found.examined < found.rows else ""
     features = ", ".join(f"{name} {count:,}" for name, count in found.features.items())
-    return [f"{found.rows:,} rows differ{some}: {features}", *map(_value_apart, found.values)]
+    return [f"{found.rows:,} rows differ: {features}", *map(_value_apart, found.values)]
 
 
 def _value_apart(item: ValueApart) -> str:
