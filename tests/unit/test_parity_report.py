@@ -164,6 +164,14 @@ def test_the_terminal_names_key_values_and_proof() -> None:
     assert "parity failed" in text
 
 
+def test_without_values_the_terminal_names_no_key() -> None:
+    out = StringIO()
+    print_result(run_of(edited()), Console(file=out, width=160), values=False)
+    text = out.getvalue()
+    assert "over budget: " in text
+    assert not any(part in text for part in ("card_id=1", "28.27", "3.27"))
+
+
 def test_both_computations_stand_side_by_side() -> None:
     steps = {step.part: step for step in edited().steps}
     wrong = steps["5m tile of 2026-05-04 12:30:00Z"]
