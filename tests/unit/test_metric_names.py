@@ -109,6 +109,13 @@ def test_a_run_that_was_stopped_on_purpose_wakes_nobody() -> None:
     assert all("coeval_stream_intended == 1" in alert["expr"] for alert in paging)
 
 
+def test_a_replay_of_the_past_wakes_nobody_and_is_over_after_a_day() -> None:
+    found = {alert["alert"]: alert for alert in _alerts() if "replay" in alert["expr"]}
+    assert [*found] == ["CoevalReplayFails"]
+    assert found["CoevalReplayFails"]["labels"] == {"severity": "ticket"}
+    assert 'time() - coeval_check_timestamp_seconds{check="replay"} < 86400' in found["CoevalReplayFails"]["expr"]
+
+
 def test_prometheus_scrapes_every_port_that_it_is_told_of() -> None:
     text = (ROOT / "infra/prometheus/prometheus.yml").read_text()
     (first, last) = re.findall(r"COEVAL_METRICS__FLINK_PORTS=(\d+)-(\d+)", text)[0]
