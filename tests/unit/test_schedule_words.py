@@ -17,11 +17,17 @@ SAID = "coeval: CHECK_FAILED: Rebuild: march is unexplained."
 @pytest.mark.parametrize(
     ("lines", "command", "outcome", "words"),
     [
-        ([SECRET, VERDICT, SAID, "See the runbook."], "parity rebuild", FAILED, [VERDICT, SAID, "See the runbook."]),
+        (
+            [SECRET, VERDICT, SAID, "  -> See the runbook."],
+            "parity rebuild",
+            FAILED,
+            [VERDICT, SAID, "  -> See the runbook."],
+        ),
         ([SECRET, VERDICT, SAID], "parity rebuild --values", FAILED, [VERDICT, SAID]),
         # JSON is still in its buffer when the error is printed.
-        ([SAID, '"kept": "15.10"', "}"], "parity rebuild --json", FAILED, [SAID]),
+        ([SAID, "  -> Look.", '"kept": "15.10"', "}"], "parity rebuild --json", FAILED, [SAID, "  -> Look."]),
         (["parity: report /home/p.html", SECRET], "parity run", FAILED, ["parity: report /home/p.html"]),
+        (["coeval: card_id=1 label: kept a, again report 7", SAID], "parity run --values", FAILED, [SAID]),
         (["Traceback", "ValueError: 4715"], "log ingest", ERROR, []),
         (["payments: 300 new"], "log ingest", DONE, ["payments: 300 new"]),
         ([SECRET, "rebuild passed: 1 explained"], "parity rebuild --values", DONE, ["rebuild passed: 1 explained"]),

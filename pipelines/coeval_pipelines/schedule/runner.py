@@ -34,8 +34,8 @@ _KILL_SECONDS = 30.0
 _KEPT_RUNS = 500
 """Of each job, with their logs."""
 _REPORT = re.compile(r"report (\S+)")
-_ERROR = "coeval: "
-_SAID = re.compile(rf"{_ERROR}|.*\breport \S+$|\w+ (passed|failed): ")
+_ERROR = re.compile(r"coeval: [A-Z_]+: ")
+_SAID = re.compile(rf"{_ERROR.pattern}|  -> |(\w+: )?report \S+$|\w+ (passed|failed): ")
 """Lines without a single value: errors, where a page is, verdicts."""
 _VALUES = {"--json", "--values", "explain", "get", "rows", "show"}
 """Words of commands that print single values."""
@@ -130,8 +130,8 @@ def last_words(lines: Sequence[str], command: Sequence[str], outcome: str) -> li
 
     They are kept in the control plane and sent to whoever is told, where keys and values of features must not go.
     """
-    whole = 0 if outcome == DONE else max((n for n, line in enumerate(lines) if line.startswith(_ERROR)), default=None)
-    if whole is None or _VALUES & set(command):
+    whole = 0 if outcome == DONE else max((n for n, line in enumerate(lines) if _ERROR.match(line)), default=len(lines))
+    if _VALUES & set(command):
         whole = len(lines)
     return [line for n, line in enumerate(lines) if n >= whole or _SAID.match(line)][-_LAST_LINES:]
 
