@@ -21,6 +21,7 @@ SUSPECTS = {
     Suspect.SHIFTED_TIME: "event times read in another time zone",
     Suspect.WRONG_KEY: "values under another key than theirs",
     Suspect.FLOAT_ROUNDING: "exact numbers added as doubles",
+    Suspect.OFFLINE_SIDE: "the offline engine is wrong, not the store",
 }
 """What each suspect comes to, in words."""
 MEANINGS = {
@@ -38,6 +39,8 @@ FEW = 3
 """Views that are named one by one."""
 _BUILDS = {Suspect.SHIFTED_WINDOW, Suspect.SHIFTED_TIME, Suspect.WRONG_KEY, Suspect.FLOAT_ROUNDING}
 """Suspects that a wrong build of a writer leaves behind."""
+_DELIVERED = (Cause.STALE, Cause.IN_FLIGHT)
+"""Causes that whoever delivers the values is behind."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -116,15 +119,15 @@ def _is_over(result: ParityResult, view: str, cause: Cause) -> bool:
 
 def _runbook(cause: Cause, mine: Sequence[Mismatch]) -> str:
     """Where more is said of a cause."""
-    if cause is Cause.STALE and _unowned(mine):
+    if (cause is Cause.STALE and _unowned(mine)) or (cause in _DELIVERED and _of_batch(mine)):
         return _BACKFILL
-    return _LAG if cause in (Cause.STALE, Cause.IN_FLIGHT) else RUNBOOK
+    return _LAG if cause in _DELIVERED else RUNBOOK
 
 
 def _suspected(result: ParityResult) -> str:
     """What is probably behind it, in words."""
     found = [f"{SUSPECTS[suspect]} ({count:,})" for suspect, count in _ranked(result)]
-    return f" Suspected, as it would give exactly what is stored: {'; '.join(found)}." if found else ""
+    return f" Suspected: {'; '.join(found)}." if found else ""
 
 
 def _ranked(result: ParityResult) -> list[tuple[Suspect, int]]:
@@ -157,15 +160,33 @@ def _todo(
         # What was served is past; whether the store is wrong now decides what to mend.
         return [*look, Todo("See whether the store is still wrong; its page says how to mend it", _parity(views))]
     sources = list(dict.fromkeys(view.source for view in result.views if view.view in views and view.source))
-    ask, mend = _ask(cause, result, mine, sources), _mend(cause, mine, views)
+    # A load is computed by the offline engine: where that is wrong, it would write over what is right.
+    right = [name for name in views if not _suspects(result, name)[Suspect.OFFLINE_SIDE]]
+    proven = all(_suspects(result, name).total() >= _count(result, name, cause) for name in right)
+    ask = _behind(result, proven=proven) if cause is Cause.UNEXPLAINED else _ask(cause, mine, sources)
+    mend = _mend(cause, mine, right, proven=proven) if right else []
     return [*look, *ask, *mend, _again(views)]
 
 
-def _ask(cause: Cause, result: ParityResult, mine: Sequence[Mismatch], sources: Sequence[str]) -> list[Todo]:
+def _suspects(result: ParityResult, view: str) -> Counter[Suspect]:
+    """What is probably behind the unexplained values of a view."""
+    found: Counter[Suspect] = Counter()
+    for item in (item for one in result.views if one.view == view for item in one.features):
+        found.update(item.suspects)
+    return found
+
+
+def _count(result: ParityResult, view: str, cause: Cause) -> int:
+    return sum(one.cause(cause) for one in result.views if one.view == view)
+
+
+def _ask(cause: Cause, mine: Sequence[Mismatch], sources: Sequence[str]) -> list[Todo]:
     """How to find out what did it."""
     match cause:
         case Cause.STALE if _unowned(mine):
             return []
+        case Cause.STALE | Cause.IN_FLIGHT if _of_batch(mine):
+            return [Todo("Are loads scheduled, and do they get through?", "coeval backfill status")]
         case Cause.STALE | Cause.IN_FLIGHT:
             return [Todo("Do job and writer run, and keep up? Restart what stands still", "coeval stream status")]
         case Cause.TTL | Cause.DEFINITION:
@@ -175,15 +196,19 @@ def _ask(cause: Cause, result: ParityResult, mine: Sequence[Mismatch], sources: 
         case Cause.REJECTED:
             of = f" --source {sources[0]}" if len(sources) == 1 else ""
             return [Todo("Find the job that lets these records through: an old jar?", f"coeval deadletter list{of}")]
-        case Cause.UNEXPLAINED:
-            return [_behind(result)]
         case _:
             return []
 
 
-def _behind(result: ParityResult) -> Todo:
-    """How to find the defect that is suspected most."""
-    suspect = next((suspect for suspect, _ in _ranked(result)), Suspect.NONE)
+def _behind(result: ParityResult, *, proven: bool) -> list[Todo]:
+    """How to find the defect that is suspected most, and what must not be overlooked beside it."""
+    suspects = [suspect for suspect, _ in _ranked(result)]
+    wanted = [*suspects[:1], *(item for item in suspects[1:] if item is Suspect.OFFLINE_SIDE)]
+    return [_find(suspect) for suspect in (*wanted, *([] if proven else [Suspect.NONE]))]
+
+
+def _find(suspect: Suspect) -> Todo:
+    """How to find a defect."""
     if suspect in _BUILDS:
         return Todo("First replace the build that writes: which job was submitted last?", "coeval stream status")
     match suspect:
@@ -193,6 +218,8 @@ def _behind(result: ParityResult) -> Todo:
             return Todo("Was the stream's state lost? Look for restores", _logs("coordinator"))
         case Suspect.CORRUPTED_STATE:
             return Todo("Something else wrote to the store: who has its credentials?", _logs("writer"))
+        case Suspect.OFFLINE_SIDE:
+            return Todo("The store may be right: load nothing, keep the log, and report it; it is a bug of ours")
         case _:
             return Todo("Is the log whole? Compare it with its topic", "coeval log status")
 
@@ -201,8 +228,10 @@ def _logs(component: str) -> str:
     return f"coeval stream logs --component {component} --since 6h"
 
 
-def _mend(cause: Cause, mine: Sequence[Mismatch], views: Sequence[str]) -> list[Todo]:
-    """How to mend what the store holds."""
+def _mend(cause: Cause, mine: Sequence[Mismatch], views: Sequence[str], *, proven: bool) -> list[Todo]:
+    """How to mend what the store holds; `proven`: a suspect says that the store is wrong, and not the log."""
+    if cause in _DELIVERED and _of_batch(mine):
+        return [_load("What changed in the files has not been loaded", views)]
     if cause is Cause.STALE:
         return [_load("Nobody delivers some tiles: a batch load is missing", views)] if _unowned(mine) else []
     if cause is Cause.LATE:
@@ -212,7 +241,10 @@ def _mend(cause: Cause, mine: Sequence[Mismatch], views: Sequence[str]) -> list[
     if cause in (Cause.CLOCK, Cause.IN_FLIGHT):
         return []
     # Nothing came late, so that a correction that is not forced would leave the view as it is.
-    return [_load("Have batch write everything anew", views, "--correct --force")]
+    anew = "Have batch write everything anew"
+    if cause is Cause.UNEXPLAINED and not proven:
+        anew = "Only if the log is whole, as the store would lose what it lacks: have batch write everything anew"
+    return [_load(anew, views, "--correct --force")]
 
 
 def _load(text: str, views: Sequence[str], options: str = "") -> Todo:
@@ -232,6 +264,12 @@ def some(names: Sequence[str], few: int = FEW) -> str:
 def _unowned(mine: Sequence[Mismatch]) -> bool:
     """Whether tiles differ that neither the stream nor batch delivers."""
     return any(step.differs and step.owner.startswith("nobody") for item in mine for step in item.steps)
+
+
+def _of_batch(mine: Sequence[Mismatch]) -> bool:
+    """Whether all that differs is batch's to deliver."""
+    owners = [step.owner for item in mine for step in item.steps if step.differs]
+    return bool(owners) and all(owner.startswith("batch") for owner in owners)
 
 
 def _again(views: Sequence[str]) -> Todo:

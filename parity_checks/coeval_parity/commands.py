@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from coeval_parity.result import ParityResult
     from coeval_pipelines.control import ControlPlane
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, with single values.")]
+Values = Annotated[bool, typer.Option("--values", help="Print single values that differ, with their keys.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +44,7 @@ def run(
     engine: Annotated[str, typer.Option(help="auto, local (this process) or spark.")] = "auto",
     sample: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of keys to compare.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Which keys are in the sample.")] = 0,
+    values: Values = False,
 ) -> None:
     """Compare stored values with the log; exit 1 if one differs without a benign cause, or too many are late.
 
@@ -68,7 +70,7 @@ def run(
         wanted=engine,
         sample=Sample(sample, seed),
     )
-    _print(result, as_json)
+    _print(result, as_json, values=values)
     _progress(f"report {result.report}")
     if not result.passed:
         raise CheckFailedError(
@@ -85,6 +87,7 @@ def replay(
     html: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
     ingest: Annotated[bool, typer.Option(help="First read the serving log, and what is new in the topics.")] = True,
     engine: Annotated[str, typer.Option(help="auto, local (this process) or spark.")] = "auto",
+    values: Values = False,
 ) -> None:
     """Compute what was served again, each response as of its instant; exit 1 if a difference is not benign.
 
@@ -103,7 +106,7 @@ def replay(
     manifest = read_manifest(settings.manifest_path)
     span = Span(instant(since, "--since"), instant(until, "--until"))
     result = run_replay(settings, manifest, span, views, _progress, ingest=ingest, wanted=engine, html=html)
-    _print(result, as_json)
+    _print(result, as_json, values=values)
     _progress(f"report {result.report}")
     if not result.passed:
         raise CheckFailedError(f"Replay failed: {'; '.join(result.breaches)}.", f"Open {result.report}")
@@ -114,7 +117,7 @@ def show(
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Write the run's report there.")] = None,
 ) -> None:
-    """Show an earlier run again.
+    """Show an earlier run again, with the first values that differ.
 
     Example: coeval parity show 12 --html /tmp/parity.html
     """
@@ -148,7 +151,7 @@ def _load(control: ControlPlane, number: int | None, folder: Path) -> ParityResu
     return replace(result, run=found[0], report=str(page) if page.is_file() else result.report)
 
 
-def _print(result: ParityResult, as_json: bool) -> None:
+def _print(result: ParityResult, as_json: bool, *, values: bool = True) -> None:
     from rich.console import Console
 
     from coeval_parity.document import to_document
@@ -158,7 +161,7 @@ def _print(result: ParityResult, as_json: bool) -> None:
         json.dump(to_document(result), sys.stdout, indent=2)
         print()
     else:
-        print_result(result, Console(width=None if sys.stdout.isatty() else 180))
+        print_result(result, Console(width=None if sys.stdout.isatty() else 180), values=values)
 
 
 def _progress(message: str) -> None:

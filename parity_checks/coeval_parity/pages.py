@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from coeval_parity.describe import iso
 from coeval_parity.text import age, shown
+from coeval_pipelines.control.plane import KEPT_RUNS
 
 if TYPE_CHECKING:
     import jinja2
 
-KEPT = 40
-"""Pages of parity runs that are kept, the newest."""
 NEWEST = "parity.html"
 """The page of the newest run, beside those of the runs before it."""
 _OF_RUN = re.compile(r"parity-(\d+)\.html")
@@ -71,10 +70,22 @@ def kept(folder: Path) -> dict[int, str]:
 
 
 def publish(folder: Path, run: int, page: str) -> Path:
-    """Keep a run's page as its own and as the newest, and let go of the oldest; returns where it is."""
+    """Keep a run's page as its own and as the newest, and let go of the oldest; returns where it is.
+
+    The oldest by when they were written: where the control plane begins anew, so do the numbers of runs.
+    """
     path = page_of(folder, run)
     write(path, page)
     write(folder / NEWEST, page)
-    for name in [*kept(folder).values()][:-KEPT]:
-        (folder / name).unlink(missing_ok=True)
+    others = sorted((folder / name for name in kept(folder).values() if name != path.name), key=_written_at)
+    for old in others[: -(KEPT_RUNS - 1)]:
+        old.unlink(missing_ok=True)
     return path
+
+
+def _written_at(path: Path) -> float:
+    """Seconds since the epoch; 0 where another process has just deleted it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -27,7 +27,7 @@ from coeval_parity.counterfactual import (
 from coeval_parity.evidence import Case, Delivery, Order, visible_of
 from coeval_parity.omissions import Why, prefixes
 from coeval_parity.past import History, LeftOut, left_out
-from coeval_parity.result import Cause
+from coeval_parity.result import Cause, Suspect
 from coeval_parity.verdicts import Verdict, delivery_verdict, with_delivery
 
 _WRONG_OFFLINE = "Engine and reference differ over the same log: the offline side is wrong."
@@ -71,7 +71,7 @@ def explain_past(case: Case, moment: Moment) -> Verdict:
     """The cause of one difference of a response. `case.view` has its feature alone; nothing is known of the state."""
     visible = visible_of(case)
     if not near(case, oracle(case, case.view, visible), case.expected):
-        return Verdict(Cause.UNEXPLAINED, _WRONG_OFFLINE, None, {})
+        return Verdict(Cause.UNEXPLAINED, _WRONG_OFFLINE, None, {}, suspect=Suspect.OFFLINE_SIDE)
     for verdict in _hypotheses(case, moment, visible):
         return verdict
     return Verdict(Cause.UNEXPLAINED, _why_not(case, moment.past), None, {})

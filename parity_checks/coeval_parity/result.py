@@ -60,6 +60,8 @@ class Suspect(StrEnum):
     """It is what another key should hold."""
     FLOAT_ROUNDING = "float_rounding"
     """Exact numbers were added as doubles."""
+    OFFLINE_SIDE = "offline_side"
+    """The offline engine computed something else than the reference from the same log: the store may be right."""
 
 
 class Symptom(StrEnum):

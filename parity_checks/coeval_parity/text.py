@@ -16,12 +16,12 @@ SHOWN = 10
 """Failing differences that are listed on a terminal; the report has more."""
 
 
-def print_result(result: ParityResult, console: Console) -> None:
-    """Print the table of causes, what fails and where to look."""
+def print_result(result: ParityResult, console: Console, *, values: bool = True) -> None:
+    """Print the table of causes and what fails; `values`: with the first single values and their keys, for a person."""
     console.print(table(result))
     for note in result.notes:
         console.print(note, style="dim")
-    for line in failures(result):
+    for line in failures(result, values=values):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     verdict, style = ("passed", "green") if result.passed else ("failed", "bold red")
     console.print(f"parity {verdict}: {result.headline}", style=style, soft_wrap=True)
@@ -41,10 +41,12 @@ def table(result: ParityResult) -> Table:
     return grid
 
 
-def failures(result: ParityResult) -> list[str]:
+def failures(result: ParityResult, *, values: bool = True) -> list[str]:
     """The budgets that are overdrawn, then the first differences that fail the run: each with its key and its proof."""
-    failing = result.failing()
     lines = [f"over budget: {breach}" for breach in result.breaches]
+    if not values:
+        return lines
+    failing = result.failing()
     lines += [_failure(item) for item in failing[:SHOWN]]
     total = sum(count for cause, count in result.causes.items() if cause not in BENIGN)
     if total > SHOWN:

@@ -36,7 +36,7 @@ class Verdict:
 def wrong_offline(expected: Physical, reference: Physical) -> Verdict:
     """The verdict where the engine computed something else than the oracle."""
     said = f"The offline engine computed {expected!r}, the reference {reference!r}, from the same log"
-    return Verdict(Cause.UNEXPLAINED, f"{said}: the offline side is wrong.", None, {})
+    return Verdict(Cause.UNEXPLAINED, f"{said}: the offline side is wrong.", None, {}, suspect=Suspect.OFFLINE_SIDE)
 
 
 def with_delivery(

@@ -20,6 +20,7 @@ from coeval_parity.rebuild.result import Outcome, SetRebuild
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook
 from coeval_pipelines.control.loads import CANCELLED, FIRST_FILL, LoadBook
+from coeval_pipelines.control.plane import KEPT_RUNS
 from coeval_pipelines.coordination.check_metrics import CheckMetrics, newest
 from tests.support import catalog
 
@@ -168,6 +169,10 @@ def test_what_was_known_is_told_while_the_control_plane_is_away(settings: Settin
 def test_how_long_a_run_took_is_asked_for_once(settings: Settings, control: ControlPlane) -> None:
     _parity(control, 0)
     assert newest(settings, control).seconds == {1: 1.5}
+    for _ in range(KEPT_RUNS):
+        control.record_parity(AT, MANIFEST.hash, True, {})
+    # Its document is let go.
+    assert newest(settings, control).seconds == {}
     assert newest(settings, control, {1: 9.0}).seconds == {1: 9.0}
 
 

@@ -115,6 +115,13 @@ def test_a_check_that_nobody_makes_any_more_is_said(check: str) -> None:
     assert any(old in alert["expr"] for alert in _alerts())
 
 
+def test_a_replay_of_the_past_wakes_nobody_and_is_over_after_a_day() -> None:
+    found = {alert["alert"]: alert for alert in _alerts() if "replay" in alert["expr"]}
+    assert [*found] == ["CoevalReplayFails"]
+    assert found["CoevalReplayFails"]["labels"] == {"severity": "ticket"}
+    assert 'time() - coeval_check_timestamp_seconds{check="replay"} < 86400' in found["CoevalReplayFails"]["expr"]
+
+
 def test_prometheus_scrapes_every_port_that_it_is_told_of() -> None:
     text = (ROOT / "infra/prometheus/prometheus.yml").read_text()
     (first, last) = re.findall(r"COEVAL_METRICS__FLINK_PORTS=(\d+)-(\d+)", text)[0]

@@ -48,6 +48,7 @@ def test_a_cause_that_fails_the_run_begins_with_its_worst_key_and_ends_with_anot
         (Cause.UNEXPLAINED, Suspect.APPLIED_TWICE, ["coeval stream logs --component coordinator --since 6h", FORCED]),
         (Cause.UNEXPLAINED, Suspect.SHIFTED_TIME, ["coeval stream status", FORCED]),
         (Cause.UNEXPLAINED, Suspect.NONE, ["coeval log status", FORCED]),
+        (Cause.UNEXPLAINED, Suspect.OFFLINE_SIDE, []),
         (Cause.REJECTED, Suspect.NONE, ["coeval deadletter list --source payments", FORCED]),
         (Cause.DEFINITION, Suspect.NONE, ["coeval stream plan", FORCED]),
         (Cause.STALE, Suspect.NONE, ["coeval backfill run card_spend"]),
@@ -65,6 +66,34 @@ def test_what_the_stream_has_to_deliver_is_no_matter_of_a_batch_load() -> None:
     (found,) = advice(result(Cause.STALE, item=replace(item, steps=steps)))
     assert commands(found)[1:-1] == ["coeval stream status"]
     assert found.runbook == "docs/runbooks/lag.md"
+
+
+@pytest.mark.parametrize("cause", [Cause.STALE, Cause.IN_FLIGHT])
+def test_what_batch_has_to_deliver_is_no_matter_of_the_stream(cause: Cause) -> None:
+    item = difference("card_spend", "sum_amount_1h", cause, 4711)
+    steps = tuple(replace(step, owner="batch load 7") for step in item.steps)
+    (found,) = advice(strict(result(cause, item=replace(item, steps=steps)), "in_flight"))
+    assert commands(found)[1:-1] == ["coeval backfill status", "coeval backfill run card_spend"]
+    assert found.runbook == "docs/runbooks/backfill.md"
+
+
+def test_what_nothing_is_suspected_of_is_mended_from_the_log_only_if_that_is_whole() -> None:
+    (sure,) = advice(result(Cause.UNEXPLAINED, Suspect.LOST_UPDATE))
+    (unsure,) = advice(result(Cause.UNEXPLAINED))
+    load = [next(todo.text for todo in found.todo if todo.command == FORCED) for found in (sure, unsure)]
+    assert [text.startswith("Only if the log is whole") for text in load] == [False, True]
+    base = result(Cause.UNEXPLAINED, Suspect.LOST_UPDATE)
+    more = replace(base.views[0].features[0], causes={Cause.UNEXPLAINED: 5})
+    (partly,) = advice(replace(base, views=(replace(base.views[0], features=(more,)),)))
+    assert commands(partly)[1:-1] == ["coeval stream logs --component writer --since 6h", "coeval log status", FORCED]
+
+
+def test_views_of_which_the_offline_side_is_wrong_are_not_loaded() -> None:
+    base = result(Cause.UNEXPLAINED, Suspect.LOST_UPDATE)
+    wrong = replace(feature("limits", "count_1h", {Cause.UNEXPLAINED: {0: 1}}, 900), suspects={Suspect.OFFLINE_SIDE: 1})
+    (found,) = advice(replace(base, views=(*base.views, view("limits", (wrong,), 10))))
+    assert FORCED in commands(found)
+    assert any("load nothing" in todo.text for todo in found.todo)
 
 
 def test_late_values_call_for_a_batch_load_only_beyond_their_bound() -> None:

@@ -21,7 +21,7 @@ from coeval_parity.evidence import Case, Delivery, Floor, Stored, erased_epoch
 from coeval_parity.expected import floors_of
 from coeval_parity.explain import explain
 from coeval_parity.omissions import Why
-from coeval_parity.result import BENIGN, Cause
+from coeval_parity.result import BENIGN, Cause, Suspect
 from coeval_pipelines.catalog.expressions import parse_condition
 from tests.support import catalog
 from tests.support.events import records
@@ -240,6 +240,7 @@ def test_an_offline_value_that_the_oracle_denies_is_the_offline_sides_fault() ->
     verdict = explain(wrong, STREAM)
     assert verdict.cause is Cause.UNEXPLAINED
     assert "the offline side is wrong" in verdict.proof
+    assert verdict.suspect is Suspect.OFFLINE_SIDE
 
 
 def test_events_from_after_the_read_are_a_fault_of_the_clock() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from contextlib import closing
@@ -34,6 +35,7 @@ from coeval_parity.text import print_result
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, CheckBook
+from coeval_pipelines.control.plane import KEPT_RUNS
 from tests.support import parity_pages
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
@@ -164,6 +166,14 @@ def test_the_terminal_names_key_values_and_proof() -> None:
     assert "parity failed" in text
 
 
+def test_without_values_the_terminal_names_no_key() -> None:
+    out = StringIO()
+    print_result(run_of(edited()), Console(file=out, width=160), values=False)
+    text = out.getvalue()
+    assert "over budget: " in text
+    assert not any(part in text for part in ("card_id=1", "28.27", "3.27"))
+
+
 def test_both_computations_stand_side_by_side() -> None:
     steps = {step.part: step for step in edited().steps}
     wrong = steps["5m tile of 2026-05-04 12:30:00Z"]
@@ -221,14 +231,23 @@ def test_symptoms_are_told_apart() -> None:
 
 
 def test_the_page_of_every_run_is_kept_and_the_oldest_are_let_go(tmp_path: Path) -> None:
-    for run in range(1, pages.KEPT + 3):
+    for run in range(1, KEPT_RUNS + 3):
         written = pages.publish(tmp_path, run, f"page {run}")
-    assert written == tmp_path / f"parity-{pages.KEPT + 2}.html"
-    assert [*pages.kept(tmp_path)] == [*range(3, pages.KEPT + 3)]
-    assert (tmp_path / "parity.html").read_text() == written.read_text() == f"page {pages.KEPT + 2}"
+    assert written == tmp_path / f"parity-{KEPT_RUNS + 2}.html"
+    assert [*pages.kept(tmp_path)] == [*range(3, KEPT_RUNS + 3)]
+    assert (tmp_path / "parity.html").read_text() == written.read_text() == f"page {KEPT_RUNS + 2}"
+
+
+def test_the_page_of_a_control_plane_that_began_anew_is_kept(tmp_path: Path) -> None:
+    for run in range(100, 100 + KEPT_RUNS):
+        written = pages.publish(tmp_path, run, "before")
+        os.utime(written, (run, run))
+    anew = pages.publish(tmp_path, 1, "anew")
+    assert anew.read_text() == "anew"
+    assert [*pages.kept(tmp_path)] == [1, *range(101, 100 + KEPT_RUNS)]
     (tmp_path / "parity-old.html").touch()
-    assert len([*tmp_path.iterdir()]) == pages.KEPT + 2
-    assert len(pages.kept(tmp_path)) == pages.KEPT
+    assert len([*tmp_path.iterdir()]) == KEPT_RUNS + 2
+    assert len(pages.kept(tmp_path)) == KEPT_RUNS
 
 
 def test_the_page_links_to_the_runs_before_it_whose_pages_are_there() -> None:

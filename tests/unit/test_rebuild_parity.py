@@ -274,5 +274,7 @@ def test_the_command_prints_what_it_found_and_its_exit_code_is_the_result(
     assert isinstance(failed.exception, CheckFailedError)
     assert "one is unexplained" in str(failed.exception)
     assert "rows differ" in failed.stdout
+    assert "card_id=" not in failed.stdout
+    assert "card_id=" in coeval("--engine", "local", "--values").stdout
     assert isinstance(coeval("two").exception, UsageError)
     assert isinstance(coeval("--engine", "pandas").exception, UsageError)

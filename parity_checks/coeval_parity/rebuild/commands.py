@@ -12,7 +12,8 @@ import typer
 def rebuild(
     sets: Annotated[list[str] | None, typer.Argument(help="Training sets (default: all that are kept).")] = None,
     engine: Annotated[str, typer.Option(help="auto (by size), local (this process, no Java) or spark.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, with single values.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Print single values that differ, with their keys.")] = False,
 ) -> None:
     """Build training sets again from what they were made of, and compare; exit 1 if one differs and nothing says why.
 
@@ -32,7 +33,7 @@ def rebuild(
     if as_json:
         print(json.dumps(result.to_document(), indent=2))
     else:
-        print_result(result, Console(width=None if sys.stdout.isatty() else 180))
+        print_result(result, Console(width=None if sys.stdout.isatty() else 180), values=values)
     if not result.passed:
         names = ", ".join(f"{item.name} is {item.outcome}" for item in result.sets if not item.passed)
         raise CheckFailedError(f"Rebuild: {names}.", "See docs/runbooks/parity.md: a training set that differs.")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("training set", "service", "rows", "outcome", "content", "again", "engine", "took")
 
 
-def print_result(result: RebuildResult, console: Console) -> None:
-    """Print a line for each set, then why those differ that do, and which of their values."""
+def print_result(result: RebuildResult, console: Console, *, values: bool = False) -> None:
+    """Print a line for each set, then why those differ that do; `values`: and the first single ones, with keys."""
     from rich.table import Table
 
     if not result.sets:
@@ -26,17 +26,17 @@ def print_result(result: RebuildResult, console: Console) -> None:
         table.add_row(*_cells(item), style=None if item.passed else "bold red")
     console.print(table)
     for item in result.sets:
-        for line in lines(item):
+        for line in lines(item, values=values):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     verdict, style = ("passed", "green") if result.passed else ("failed", "bold red")
     console.print(f"rebuild {verdict}: {result.headline}", style=style, soft_wrap=True)
 
 
-def lines(item: SetRebuild) -> list[str]:
-    """Why a set is not the same, and which values are not."""
+def lines(item: SetRebuild, *, values: bool = False) -> list[str]:
+    """Why a set is not the same, and in which features; `values`: and which single values are not."""
     said = [f"{item.name}: {text}" for text in item.why]
     said += [f"{item.name}: perhaps: {text}" for text in item.suspects]
-    found = apart_lines(Apart(item.apart, item.features, item.values))
+    found = apart_lines(Apart(item.apart, item.features, item.values if values else ()))
     return said + [f"{item.name}: {text}" for text in found]
 
 

@@ -146,6 +146,16 @@ class LoadBook:
         """Write down how far a load is."""
         self._set(run, done=done, per_second=per_second, beat_at=now)
 
+    def beat_idle(self, runs: Collection[int], now: int) -> None:
+        """Write down that somebody works on loads that are computed, wait for others or for the changelog.
+
+        Those that are being written beat as their rows are.
+        """
+        table = schema.LOAD_RUNS
+        idle = (table.c.run.in_(runs), table.c.state.in_(OPEN), table.c.state != LOADING)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(table).where(*idle).values(beat_at=now))
+
     def unit_done(self, run: int, unit: str, life: str, rows: int, written: int, now: int) -> None:
         """Write down that all of a unit is in that life of the store: `written` of its `rows`, others were newer."""
         table = schema.LOAD_UNITS

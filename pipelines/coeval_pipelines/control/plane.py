@@ -17,6 +17,8 @@ from coeval.spec.time import HOUR
 from coeval_pipelines.control import schema
 from coeval_pipelines.control.model import ENDED, RUNNING, BatchLoad, Certificate, Deployment, ParityCheck, Run
 
+KEPT_RUNS = 40
+"""Parity runs whose documents are kept, the newest; what they say of each view version is kept of all."""
 _PAGE = 200
 """Certificates that are read at a time: a store that keeps up has reached one of the newest."""
 
@@ -226,7 +228,10 @@ class ControlPlane:
     def record_parity(
         self, at: int, manifest_hash: str, passed: bool, result: Mapping[str, Any], checks: Sequence[ParityCheck] = ()
     ) -> int:
-        """Keep the result of a parity run, and what it says of each view version; returns its number."""
+        """Keep the result of a parity run, and what it says of each view version; returns its number.
+
+        Of the results the newest 40 are kept.
+        """
         values = {"at": at, "manifest_hash": manifest_hash, "passed": passed, "result": json.dumps(result)}
         with self._engine.begin() as connection:
             key = connection.execute(sa.insert(schema.PARITY).values(**values)).inserted_primary_key
@@ -237,6 +242,10 @@ class ControlPlane:
             ]
             if rows:
                 connection.execute(sa.insert(schema.PARITY_VIEWS), rows)
+            number = schema.PARITY.c.run
+            old = connection.execute(sa.select(number).order_by(number.desc()).offset(KEPT_RUNS).limit(1)).scalar()
+            if old is not None:
+                connection.execute(sa.delete(schema.PARITY).where(number <= old))
         return run
 
     def parity_checks(
@@ -263,14 +272,16 @@ class ControlPlane:
         """
         table, forgotten = schema.PARITY, 0
         with self._engine.begin() as connection:
-            for row in connection.execute(sa.select(table.c.run, table.c.result)).all():
-                result = json.loads(row.result)
+            for run in connection.execute(sa.select(table.c.run)).scalars().all():
+                # One at a time: each may be megabytes.
+                found = connection.execute(sa.select(table.c.result).where(table.c.run == run)).scalar_one_or_none()
+                result = json.loads(found or "{}")
                 known = result.get("mismatches", [])
                 kept = [item for item in known if item["view"] not in views]
                 if len(kept) < len(known):
                     gone = len(known) - len(kept)
                     result |= {"mismatches": kept, "omitted": result.get("omitted", 0) + gone}
-                    mine = sa.update(table).where(table.c.run == row.run)
+                    mine = sa.update(table).where(table.c.run == run)
                     connection.execute(mine.values(result=json.dumps(result)))
                     forgotten += gone
         return forgotten

@@ -228,7 +228,8 @@ def newest(settings: Settings, control: ControlPlane, known: Mapping[int, float]
     took = dict(known)
     for run in {check.run for check in checks} - took.keys():
         result = control.parity_run(run)
-        took[run] = result[1]["seconds"] if result else 0.0
+        if result is not None:
+            took[run] = result[1]["seconds"]
     book = CheckBook(control)
     runs = {kind: book.newest(kind) for kind in KINDS}
     for kind in (REPLAY, FRESHNESS):  # a view that is gone fails no more

@@ -5,8 +5,9 @@ It knows the table of erasures, the control plane and the online store. The offl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from coeval.client import open_redis
@@ -110,10 +111,18 @@ def _forget_reports(settings: Settings, manifest: Manifest, control: ControlPlan
     """Parity kept single differences of the views: values and events, those of the subject perhaps among them."""
     touched = [affected(item.manifest, erasure) for item in served(settings, control, manifest)]
     control.forget_differences({view.name for found in touched for view in (*found.keyed, *found.fed)})
+    forget_outputs(settings)
+
+
+def forget_outputs(settings: Settings) -> None:
+    """Delete the pages of parity, and drafts of pages, and empty what scheduled jobs printed."""
     folder = settings.home / "reports"
-    # The newest page, and that of every run that is kept.
-    for page in (folder / "replay.html", folder / "parity.html", *folder.glob("parity-*.html")):
+    # The newest page, that of every run that is kept, and what who was killed had begun.
+    for page in (folder / "replay.html", *folder.glob("parity*.html"), *folder.glob(".*.html.*")):
         page.unlink(missing_ok=True)
+    for log in (settings.home / "local" / "schedule").glob("*.log"):
+        with suppress(FileNotFoundError):  # its run was forgotten
+            os.truncate(log, 0)
 
 
 def preview(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure, now: int) -> Outcome:

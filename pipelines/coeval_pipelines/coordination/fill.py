@@ -33,6 +33,7 @@ from coeval_pipelines.control.loads import (
     LoadBook,
     LoadRun,
 )
+from coeval_pipelines.coordination.beats import beating
 from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.coordination.forgotten import check_changelogs
 from coeval_pipelines.coordination.handoff import cut_of, is_streamed
@@ -166,12 +167,13 @@ def _fill(
         with _collecting(failed):
             by_source.append(_prepare(settings, manifest, control, views, asked))
     runs = [item.run for prepared in by_source for item in prepared]
-    if runs:
-        with _noting_failure(control, runs):
-            stage([run for run in runs if not is_staged(settings, manifest, run)])
-    for prepared in by_source:
-        with _collecting(failed), _noting_failure(control, [item.run for item in prepared]):
-            written |= _fill_source(settings, manifest, control, prepared, asked)
+    with beating(LoadBook(control), [run.run for run in runs]):
+        if runs:
+            with _noting_failure(control, runs):
+                stage([run for run in runs if not is_staged(settings, manifest, run)])
+        for prepared in by_source:
+            with _collecting(failed), _noting_failure(control, [item.run for item in prepared]):
+                written |= _fill_source(settings, manifest, control, prepared, asked)
     if failed:
         raise EngineError(" ".join(error.reason for error in failed), failed[0].instruction)
     return written

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,11 @@ _KILL_SECONDS = 30.0
 _KEPT_RUNS = 500
 """Of each job, with their logs."""
 _REPORT = re.compile(r"report (\S+)")
+_ERROR = re.compile(r"coeval: [A-Z_]+: ")
+_SAID = re.compile(rf"{_ERROR.pattern}|  -> |(\w+: )?report \S+$|\w+ (passed|failed): ")
+"""Lines without a single value: errors, where a page is, verdicts."""
+_VALUES = {"--json", "--values", "explain", "get", "rows", "show"}
+"""Words of commands that print single values."""
 
 
 def run_job(settings: Settings, job: Job, stop: threading.Event | None = None) -> RunEntry:
@@ -65,9 +71,9 @@ def _run(settings: Settings, book: ScheduleBook, job: Job, stop: threading.Event
     log = settings.home.resolve() / "local" / "schedule" / f"{job.name}-{started}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     entry = book.begin(job.name, " ".join(job.command), started, str(log))
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # an erasure empties it
         code, outcome = _ended(settings, job, output, stop)
-    entry = replace(entry, ended_at=_now(), outcome=outcome, exit_code=code, summary=_last_words(log))
+    entry = replace(entry, ended_at=_now(), outcome=outcome, exit_code=code, summary=_last_words(job, log, outcome))
     book.end(entry)
     for old in book.forget(job.name, _KEPT_RUNS):
         Path(old.log).unlink(missing_ok=True)
@@ -110,12 +116,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _last_words(log: Path) -> str:
-    """The end of an output, without what draws bars."""
+def _last_words(job: Job, log: Path, outcome: str) -> str:
+    """The end of an output, without what draws bars; where single values may be in it, only the lines without any."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 16_384))
         lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    return "\n".join([line.rstrip() for line in lines if line.strip()][-_LAST_LINES:])
+    said = [line.rstrip() for line in lines if line.strip()]
+    return "\n".join(last_words(said, job.command, outcome))
+
+
+def last_words(lines: Sequence[str], command: Sequence[str], outcome: str) -> list[str]:
+    """The last lines of an output that carry no single value: of a run that failed, its error above all.
+
+    They are kept in the control plane and sent to whoever is told, where keys and values of features must not go.
+    """
+    whole = 0 if outcome == DONE else max((n for n, line in enumerate(lines) if _ERROR.match(line)), default=len(lines))
+    if _VALUES & set(command):
+        whole = len(lines)
+    return [line for n, line in enumerate(lines) if n >= whole or _SAID.match(line)][-_LAST_LINES:]
 
 
 def _judge(settings: Settings, book: ScheduleBook, job: Job, entry: RunEntry) -> None:
