@@ -107,7 +107,7 @@ def erase(settings: Settings, manifest: Manifest, control: ControlPlane, erasure
             done = bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest))
             found = tuple(_found(manifest, item, done.get(item.name, Erased())) for item in versions)
     finally:
-        engine("forget_served", "parity")(settings, manifest)
+        engine("forget_served", "offline|notebook")(settings, manifest)
     touched = affected(manifest, entry.erasure)
     return Outcome(entry.erasure, entry, is_new, found, touched, touched.anew(past=entry.erasure.at < now))
 
