@@ -12,6 +12,7 @@ import typer
 from coeval_parity.freshness.commands import freshness
 from coeval_parity.history import gate, history
 from coeval_parity.rebuild.commands import rebuild
+from coeval_parity.served_command import forget
 from coeval_parity.story_command import explain
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group.command("gate")(gate)
     group.command("history")(history)
     group.command("rebuild")(rebuild)
+    group.command("forget")(forget)
     app.add_typer(group, name="parity")
     app.command("explain")(explain)
     app.command("freshness")(freshness)

@@ -7,9 +7,9 @@ above the certified offsets may have been there or not.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, View, WindowedView
@@ -22,8 +22,8 @@ from coeval_pipelines.control.coverage import Coverage, CoverageBook
 from coeval_pipelines.coordination.handoff import is_streamed
 
 COMEBACK = MINUTE
-"""A store that was killed comes back without its last writes, and is as it was once the writer has read them again. A
-response of that while is by what the store covered a minute before."""
+"""A store that was killed comes back without its last writes, and is as it was once the writer has read them again. The
+writer takes note of it; a response of so long before or after may be by what the store covered a minute before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,19 @@ class History:
         )
 
     def deliveries(self, q: int) -> Iterator[Delivery]:
-        """The same by what the store covered then, and by what it did before it may have been killed."""
-        newest, before = self.at(q), self.at(q, COMEBACK)
-        yield newest
-        if before.certified != newest.certified:
-            yield before
+        """The same by what the store covered then; where it was seen to go back, by that and by what it did before."""
+        found = [self.at(q)]
+        fell = [item for item in self._noted(q - COMEBACK, q + COMEBACK) if item.back]
+        if fell:
+            later = [replace(found[0], certified=item.offsets) for item in fell if item.at > q]
+            found += [*later, self.at(q, COMEBACK)]
+        for place, item in enumerate(found):
+            if item not in found[:place]:
+                yield item
+
+    def _noted(self, since: int, until: int) -> Sequence[Coverage]:
+        first = bisect_left(self.covered, since, key=lambda item: item.at)
+        return self.covered[first : bisect_right(self.covered, until, key=lambda item: item.at)]
 
 
 def history_of(control: ControlPlane, topic: str, view: View) -> History:

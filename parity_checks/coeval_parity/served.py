@@ -167,12 +167,12 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _forget(settings: Settings, manifest: Manifest) -> ServedReport:
     """Take the rows of erased subjects and those too old out of the table and its files; how many there were."""
-    from deltalake import DeltaTable
-
     path, days = served_path(settings, manifest.tenant), settings.server.serving_log_days
     erasures = ErasureTable(settings, manifest.tenant).erasures()
     if not (erasures or days) or latest_version(path) is None:
         return ServedReport()
+    from deltalake import DeltaTable
+
     table = DeltaTable(str(path))
     erased = _erase(table, path, manifest, erasures) if erasures else 0
     let_go = _let_go(table, time.time_ns() // 1000 - int(days * DAY)) if days else 0

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -136,8 +136,8 @@ class ServerSettings(BaseModel):
     """After being told to stop, how long it says that it is not ready and still serves, before it stops to listen."""
     serving_log: float = 0.0
     """The share of entity keys whose served values are logged for the parity checker; 0: none, 1: all."""
-    serving_log_days: float = 0.0
-    """How long rows stay in the table of the serving log: a replay lets go of what is older. 0: for ever."""
+    serving_log_days: float = Field(default=0.0, ge=0.0)
+    """How long rows stay in the table of the serving log: `coeval parity forget` lets go of the others. 0: for ever."""
 
 
 class MetricsSettings(BaseModel):

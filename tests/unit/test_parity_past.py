@@ -49,9 +49,24 @@ def test_what_the_store_was_seen_to_cover_long_ago_and_again_just_now_bounds_wha
     behind, ahead = (Coverage("changelog", {0: to}, NOON + at * MINUTE) for to, at in ((50, 1), (101, 49)))
     assert explain_past(found, replace(STREAMED, covered=(behind,))).cause is Cause.IN_FLIGHT
     assert explain_past(found, replace(STREAMED, covered=(replace(ahead, at=behind.at),))).cause is Cause.UNEXPLAINED
-    # Killed and started again within the minute, it may have been without its last writes for a while.
-    assert explain_past(found, replace(STREAMED, covered=(behind, replace(ahead, at=Q)))).cause is Cause.IN_FLIGHT
+    # That it had covered more only just before is no excuse.
+    assert explain_past(found, replace(STREAMED, covered=(behind, replace(ahead, at=Q)))).cause is Cause.UNEXPLAINED
     assert explain_past(found, replace(STREAMED, covered=(behind, ahead))).cause is Cause.UNEXPLAINED
+
+
+def test_a_store_that_was_seen_to_come_back_without_its_last_writes_was_without_them_for_a_while() -> None:
+    waiting = event(100, NOON + 30 * MINUTE, 10)
+    found = _past([ON_TIME, waiting], [ON_TIME])
+    ahead = Coverage("changelog", {0: 101}, NOON + 30 * MINUTE)
+    fell = Coverage("changelog", {0: 50}, Q + SECOND, back=True)
+    # Served before the writer had looked; or when it had read some of it again.
+    assert explain_past(found, replace(STREAMED, covered=(ahead, fell))).cause is Cause.IN_FLIGHT
+    again = (replace(fell, at=Q - 2 * SECOND), replace(ahead, at=Q - SECOND))
+    known = replace(ahead, offsets={0: 80}, at=NOON)
+    assert explain_past(found, replace(STREAMED, covered=(known, *again))).cause is Cause.IN_FLIGHT
+    for long in (Q - 2 * MINUTE, Q + 2 * MINUTE):
+        past = replace(STREAMED, covered=(ahead, replace(fell, at=long), replace(ahead, at=long + SECOND)))
+        assert explain_past(found, past).cause is Cause.UNEXPLAINED
 
 
 def test_what_was_served_before_an_erasure_is_erased_until_a_load_had_taken_it_away() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import WindowedView
 from coeval.spec.time import HOUR, MINUTE
 from coeval_pipelines.complaints import Complaints
-from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control import Certificate, ControlPlane
+from coeval_pipelines.control.coverage import CoverageBook
+from coeval_pipelines.streaming.members import owners
 from coeval_pipelines.streaming.meters import Meters
 from coeval_pipelines.streaming.names import changelog_topic
 from coeval_pipelines.streaming.sql import state_ttl
@@ -179,6 +181,33 @@ def test_a_wipe_under_way_is_filled_from_the_last_load_too(rig: Rig) -> None:
             client.delete(*(offset_key(rig.manifest.tenant, VIEW, bucket) for bucket in range(VIEW.partitions)))
         await_true(lambda: set(rig.stored().values()) == {60})
         assert {offset for _, offset in consumer.sought} == {40}
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "other")])
+def test_a_store_that_went_back_is_noted_before_it_is_written_again(rig: Rig, names: tuple[str, ...]) -> None:
+    _filled(rig)
+    ends = {rig.topic: dict.fromkeys(range(VIEW.partitions), 60)}
+    rig.control.record_certificate(Certificate(VIEW.source, 1, {0: 100}, ends, NOW))
+    of = owners(rig.topic, VIEW.partitions, names)
+    # Of two writers, the one that does not take note as a rule.
+    lost = max(range(VIEW.partitions), key=lambda bucket: (of[bucket] != of[0], bucket))
+    book = CoverageBook(rig.control)
+    with ExitStack() as stack, closing(open_redis(rig.settings)) as client:
+        for name in names:
+            stack.enter_context(writing(rig.settings, rig.control, rig.log, Meters(), name))
+        await_true(lambda: set(rig.stored().values()) == {60} and book.of(rig.topic)[-1:] != ())
+        for end in range(61, 65):
+            await_true(lambda: book.of(rig.topic)[-1].offsets == {0: 100})
+            before = _falls(book, rig)
+            client.delete(offset_key(rig.manifest.tenant, VIEW, lost))
+            # It is fenced off by the next write, mostly before it looks again.
+            rig.log.add(rig.topic, lost, next(rig.keys(lost)), GOOD)
+            await_true(lambda end=end: rig.stored()[lost] == end)  # type: ignore[misc]
+            assert _falls(book, rig) > before
+
+
+def _falls(book: CoverageBook, rig: Rig) -> int:
+    return sum(item.back for item in book.of(rig.topic))
 
 
 def test_a_writer_that_finds_nothing_deployed_says_where_it_looked(rig: Rig) -> None:

@@ -109,6 +109,7 @@ COVERAGE = sa.Table(
     sa.Column("topic", sa.String, nullable=False, index=True),
     sa.Column("offsets", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("back", sa.Boolean, nullable=False),
 )
 PARITY = sa.Table(
     "parity_runs",

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from coeval.client import open_redis
+from coeval.engines import engine
 from coeval.errors import StoreError, UsageError
 from coeval.online.erase import Erased, OnlineEraser
 from coeval.settings import Settings
@@ -94,15 +95,20 @@ def affected(manifest: Manifest, erasure: Erasure) -> Affected:
 def erase(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure, now: int) -> Outcome:
     """Record an erasure and take its values away online, in every version that may be served. It may be repeated.
 
+    What was logged of what is served goes too, once no ingest of it is under way.
+
     Raises:
         StoreError: the online store does not answer; the erasure is recorded, and offline it holds already.
     """
     entry, is_new = ErasureTable(settings, manifest.tenant).record(erasure, now, control.last_epoch)
     _forget_reports(settings, manifest, control, erasure)
-    with _answering():
-        versions = _keyed(settings, manifest, control, erasure)
-        done = bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest))
-        found = tuple(_found(manifest, item, done.get(item.name, Erased())) for item in versions)
+    try:
+        with _answering():
+            versions = _keyed(settings, manifest, control, erasure)
+            done = bring_up(settings, control, manifest.tenant, lambda: served(settings, control, manifest))
+            found = tuple(_found(manifest, item, done.get(item.name, Erased())) for item in versions)
+    finally:
+        engine("forget_served", "offline|notebook")(settings, manifest)
     touched = affected(manifest, entry.erasure)
     return Outcome(entry.erasure, entry, is_new, found, touched, touched.anew(past=entry.erasure.at < now))
 

@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, ScheduledJob] = {
     "quality": ScheduledJob(command="quality run", every="1h"),
     "rebuild": ScheduledJob(command="parity rebuild", cron="30 4 * * *"),
     "correct": ScheduledJob(command="backfill run --correct", cron="30 2 * * *"),
+    "forget": ScheduledJob(command="parity forget", cron="30 3 * * *", timeout="1h", runbook="docs/serving.md"),
 }
 """What is scheduled where the settings say nothing else of a job of that name."""
 _RUNBOOKS = {

@@ -129,9 +129,7 @@ class Writer:
         moved: dict[Place, int | None] = {}
         for feed in self._changelogs.feeds.values():
             written = self._online(feed).offsets(feed.view)
-            # Of several writers, one takes note.
-            if (feed.topic, 0) in self._stored:
-                self._coverage.note(feed, written)
+            self._note(feed, written)
             for bucket, stored in written.items():
                 place = feed.topic, bucket
                 if place in self._stored and self._stored[place] != stored:
@@ -142,6 +140,12 @@ class Writer:
         self._go_on(moved)
         self._report()
         self._well()
+
+    def _note(self, feed: Feed, written: Mapping[int, int | None]) -> None:
+        """Take down what the store covers, before anything is written again."""
+        known = {bucket: self._stored.get((feed.topic, bucket)) or 0 for bucket in written}
+        fell = any((offset or 0) < known[bucket] for bucket, offset in written.items())
+        self._coverage.note(feed, written, mine=(feed.topic, 0) in self._stored, fell=fell)
 
     def _find(self) -> None:
         deployed = feeds(self._control)
@@ -245,6 +249,8 @@ class Writer:
             _LOG.warning(
                 "fenced off: reading again", stored=error.stored, **where(self._changelogs.feeds[topic], bucket)
             )
+        for feed in {topic: self._changelogs.feeds[topic] for topic, _ in lost}.values():
+            self._note(feed, self._online(feed).offsets(feed.view))
         self._go_on({place: error.stored for place, error in lost.items()})
         return set(lost)
 
