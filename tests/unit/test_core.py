@@ -129,7 +129,7 @@ def test_a_manifest_survives_its_json_and_keeps_its_hash() -> None:
     again = Manifest.from_json(manifest.to_json())
     assert again == manifest
     assert again.hash == manifest.hash
-    assert json.loads(manifest.to_json())["schema"] == 2
+    assert json.loads(manifest.to_json())["schema"] == 3
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_run_may_be_too_old() -> None:
 def test_a_run_of_one_view_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = catalog.manifest()
     settings = Settings(home=tmp_path)
-    monkeypatch.setenv("COEVAL_HOME", str(tmp_path))
+    monkeypatch.setattr("coeval.settings.load_settings", lambda: settings)
     settings.manifest_path.write_text(manifest.to_json())
     first, second, *_ = manifest.views.values()
     control = ControlPlane.open(settings)
