@@ -6,8 +6,8 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
+from coeval.spec.types import instant
 from coeval_parity.describe import iso
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Suspect, ViewParity
 
@@ -41,7 +41,6 @@ _BUILDS = {Suspect.SHIFTED_WINDOW, Suspect.SHIFTED_TIME, Suspect.WRONG_KEY, Susp
 """Suspects that a wrong build of a writer leaves behind."""
 _DELIVERED = (Cause.STALE, Cause.IN_FLIGHT)
 """Causes that whoever delivers the values is behind."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,5 +284,5 @@ def explain_command(result: ParityResult, item: Mismatch) -> str:
     key = " ".join(shlex.quote(f"{name}={value}") for name, value in item.entity.items())
     at = ""
     if result.kind == "replay" and item.at is not None:
-        at = f" --at {(_EPOCH + timedelta(microseconds=item.at)).isoformat().replace('+00:00', 'Z')}"
+        at = f" --at {instant(item.at).isoformat().replace('+00:00', 'Z')}"
     return f"coeval explain {item.view} {key}{at}"

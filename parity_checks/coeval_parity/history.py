@@ -29,25 +29,24 @@ def gate(
     Example: coeval parity gate card_spend --max-age 24h
     """
     from coeval.client import read_manifest
-    from coeval.errors import CheckFailedError, UnknownFeatureError, UsageError
+    from coeval.errors import CheckFailedError, UsageError
     from coeval.online.reader import wall_clock
     from coeval.settings import load_settings
     from coeval.spec.time import parse_duration
+    from coeval_parity.views import chosen_views
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.control.gate import gates
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    unknown = sorted({*(views or ())} - manifest.views.keys())
-    if unknown:
-        raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
+    wanted = {view.name for view in chosen_views(manifest, views)}
     try:
         bound = parse_duration(max_age) if max_age else None
     except ValueError as error:
         raise UsageError(f"--max-age: {error}.", "Write 24h or 7d.") from error
     with closing(ControlPlane.open(settings)) as control:
         found = gates(control, manifest, wall_clock(), bound)
-    found = tuple(item for item in found if not views or item.view in views)
+    found = tuple(item for item in found if item.view in wanted)
     if as_json:
         fields = ("view", "version", "passed", "why")
         lines = [{name: getattr(item, name) for name in fields} | _numbers(item.check) for item in found]

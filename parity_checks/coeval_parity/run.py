@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coeval.client import open_redis
-from coeval.errors import StoreError, UnknownFeatureError
+from coeval.errors import StoreError
 from coeval.online.reader import wall_clock
 from coeval.serving_log import sampled
 from coeval.settings import Settings
@@ -29,6 +29,7 @@ from coeval_parity.report import publish_report
 from coeval_parity.result import SAMPLE, ParityResult, worst_first
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
+from coeval_parity.views import chosen_views
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.offline.choice import AUTO
 
@@ -96,7 +97,7 @@ def run_parity(
     """
     import redis
 
-    chosen = _chosen(manifest, views)
+    chosen = chosen_views(manifest, views)
     clock = wall_clock if q is None else lambda: q
     with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
         say = on_progress or (lambda message: None)
@@ -127,13 +128,6 @@ def _compare(
         again = open_log(True) if ingest and any(seconds) else log
         judged = [_judge(run, (log, again), *pair) for pair in zip(screened, seconds, strict=True)]
         return _result(run, screened, seconds, judged, time.monotonic() - started)
-
-
-def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[View]:
-    unknown = sorted(set(names or ()) - manifest.views.keys())
-    if unknown:
-        raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
-    return [manifest.views[name] for name in names or manifest.views]
 
 
 def _first_look(run: _Run, view: View) -> Look:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import redis
 
 from coeval.client import open_redis, read_manifest
-from coeval.errors import BrokerError, CoevalError, StoreError, UnknownFeatureError
+from coeval.errors import BrokerError, CoevalError, StoreError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -23,6 +23,7 @@ from coeval_parity.freshness.edges import read_edges
 from coeval_parity.freshness.judge import Edge, partition_freshness
 from coeval_parity.freshness.loads import look_at_load
 from coeval_parity.freshness.result import CanaryLatency, ViewFreshness, from_document
+from coeval_parity.views import chosen_views
 from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane
 from coeval_pipelines.control.checks import FRESHNESS, CheckBook
 from coeval_pipelines.coordination.handoff import is_streamed
@@ -77,7 +78,7 @@ def past(settings: Settings, names: Sequence[str], limit: int) -> list[ViewFresh
         UnknownFeatureError: there is no such view.
     """
     with closing(ControlPlane.open(settings)) as control:
-        book, views = CheckBook(control), _chosen(_manifest(settings, control), names)
+        book, views = CheckBook(control), chosen_views(_manifest(settings, control), names)
         runs = (run for view in views for _, run in book.history(FRESHNESS, view.name, limit))
         return [from_document(run) for run in runs]
 
@@ -91,7 +92,7 @@ def look(
     settings: Settings, control: ControlPlane, manifest: Manifest, names: Sequence[str] = ()
 ) -> list[ViewFreshness]:
     """The same, of the views of a manifest; nothing is kept."""
-    views = _chosen(manifest, names)
+    views = chosen_views(manifest, names)
     with ExitStack() as stack:
         client = stack.enter_context(closing(open_redis(settings)))
         latencies = stack.enter_context(closing(FreshnessBook.open(settings))).read()
@@ -109,13 +110,6 @@ def look(
 def _manifest(settings: Settings, control: ControlPlane) -> Manifest:
     """What readers have; before anything is released, what was applied."""
     return control.released() or read_manifest(settings.manifest_path)
-
-
-def _chosen(manifest: Manifest, names: Sequence[str]) -> list[View]:
-    unknown = sorted(set(names) - manifest.views.keys())
-    if unknown:
-        raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
-    return [manifest.views[name] for name in names or manifest.views]
 
 
 @dataclass(slots=True)
