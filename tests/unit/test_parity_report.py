@@ -35,7 +35,7 @@ from coeval_parity.text import print_result
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, CheckBook
-from coeval_pipelines.control.plane import KEPT_RUNS
+from coeval_pipelines.control.parity import KEPT_RUNS
 from tests.support import parity_pages
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coeval.spec.manifest import Manifest
+from coeval.errors import CheckFailedError
 from coeval.spec.model import View, budgets_text
 from coeval.spec.time import duration
 from coeval.spec.types import instant
 from coeval_pipelines.control.model import ParityCheck
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.control.plane import ControlPlane
 
 
@@ -29,16 +30,29 @@ def gate(control: ControlPlane, view: View, now: int, max_age: int | None = None
 
     Only runs count that held it to the budgets that it has now.
     """
-    checks = control.parity_checks(view.name, view.version, limit=None)
+    checks = ParityBook(control).checks(view.name, view.version, limit=None)
     held = [check for check in checks if check.budgets == budgets_text(view)]
     if checks and not held:
         return Gate(view.name, view.version, False, "no parity run has held it to the budgets that it has now")
     return decide(view.name, view.version, held, now, max_age)
 
 
-def gates(control: ControlPlane, manifest: Manifest, now: int, max_age: int | None = None) -> tuple[Gate, ...]:
-    """The gate of every view of a manifest."""
-    return tuple(gate(control, view, now, max_age) for view in manifest.views.values())
+def gates(control: ControlPlane, views: Iterable[View], now: int, max_age: int | None = None) -> tuple[Gate, ...]:
+    """The gates of some views."""
+    return tuple(gate(control, view, now, max_age) for view in views)
+
+
+def refuse_closed(found: Iterable[Gate]) -> None:
+    """Let only open gates through.
+
+    Raises:
+        CheckFailedError: parity does not let a view version through: which, and why.
+    """
+    closed = [item for item in found if not item.passed]
+    if closed:
+        said = "; ".join(f"{item.view} {item.version}: {item.why}" for item in closed)
+        names = " ".join(item.view for item in closed)
+        raise CheckFailedError(f"Parity does not let it through. {said}.", f"Check it: coeval parity run {names}")
 
 
 def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max_age: int | None = None) -> Gate:

@@ -34,7 +34,7 @@ def erase(
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination import erasure
     from coeval_pipelines.coordination.arguments import parse_instant
-    from coeval_pipelines.coordination.backfills import Correction, backfill, chosen_views
+    from coeval_pipelines.coordination.backfills import Correction, backfill
     from coeval_pipelines.coordination.floors import served
     from coeval_pipelines.coordination.runs import now
 
@@ -51,7 +51,7 @@ def erase(
         _print(outcome, as_json)
         views = [view.name for view in outcome.anew]
         if rebuild and views and not dry_run:
-            backfill(settings, manifest, control, chosen_views(manifest, views), Correction(forced=True))
+            backfill(settings, manifest, control, manifest.chosen_views(views), Correction(forced=True))
 
 
 def to_document(outcome: Outcome) -> dict[str, object]:
