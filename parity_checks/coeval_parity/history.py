@@ -87,7 +87,7 @@ def _print(checks: Sequence[ParityCheck]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from coeval_parity.describe import iso
+    from coeval.spec.types import iso
 
     console = Console(width=None if sys.stdout.isatty() else 180)
     grid = Table(box=None, header_style="bold")

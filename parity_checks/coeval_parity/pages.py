@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coeval.files import write_whole
-from coeval_parity.describe import iso
+from coeval.spec.types import iso
 from coeval_parity.text import age, shown
 from coeval_pipelines.control.parity import KEPT_RUNS
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coeval.files import write_whole
+from coeval.spec.types import iso
 from coeval_parity import pages, pictures, trends
 from coeval_parity.advice import Advice, advice, explain_command, some
-from coeval_parity.describe import iso
 from coeval_parity.drift import report as drift
 from coeval_parity.drift.result import from_document as drift_result
 from coeval_parity.freshness import run as freshness

@@ -53,7 +53,7 @@ def test_a_failure_stands_until_its_keys_were_looked_at_again(checks: list[Parit
 
 def test_it_says_which_run_on_how_many_keys() -> None:
     found = decide("card_spend", "3f2a91bc", [_sample(GOOD, 0.25)], 10 * DAY)
-    assert found.why == "run 12 passed at 1970-01-11 00:00:00+00:00 on 2,469 keys, a sample of 0.25"
+    assert found.why == "run 12 passed at 1970-01-11T00:00:00Z on 2,469 keys, a sample of 0.25"
     assert "run 12 of 1970-01-11" in decide("card_spend", "3f2a91bc", [BAD], 10 * DAY).why
 
 

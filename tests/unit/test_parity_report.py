@@ -176,9 +176,9 @@ def test_without_values_the_terminal_names_no_key() -> None:
 
 def test_both_computations_stand_side_by_side() -> None:
     steps = {step.part: step for step in edited().steps}
-    wrong = steps["5m tile of 2026-05-04 12:30:00Z"]
+    wrong = steps["5m tile of 2026-05-04T12:30:00Z"]
     assert (wrong.served, wrong.expected, wrong.differs) == ("1 event, sum 25.77", "1 event, sum 0.77", True)
-    assert not steps["5m tile of 2026-05-04 12:00:00Z"].differs
+    assert not steps["5m tile of 2026-05-04T12:00:00Z"].differs
 
 
 def test_the_late_event_is_marked_among_its_peers() -> None:

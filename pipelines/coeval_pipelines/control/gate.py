@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coeval.errors import CheckFailedError
 from coeval.spec.model import View, budgets_text
 from coeval.spec.time import duration
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control.model import ParityCheck
 from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.control.plane import ControlPlane
@@ -65,19 +65,21 @@ def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max
         return Gate(view, version, False, "no parity run has looked at it")
     newest = checks[0]
     if max_age is not None and now - newest.at > max_age:
-        said = f"run {newest.run} of {_iso(newest.at)} is older than {duration(max_age)}"
+        said = f"run {newest.run} of {iso(newest.at, seconds=True)} is older than {duration(max_age)}"
         return Gate(view, version, False, said, newest)
     later: list[ParityCheck] = []
     for check in checks:
         if not check.passed and not any(item.covers(check) for item in later):
-            return Gate(view, version, False, f"run {check.run} of {_iso(check.at)} failed: {check.breaches[0]}", check)
+            return Gate(
+                view,
+                version,
+                False,
+                f"run {check.run} of {iso(check.at, seconds=True)} failed: {check.breaches[0]}",
+                check,
+            )
         later.append(check)
         if check.share >= 1:
             break
     which = "" if newest.share >= 1 else f", a sample of {newest.share:.4g}"
-    said = f"run {newest.run} passed at {_iso(newest.at)} on {newest.keys:,} keys{which}"
+    said = f"run {newest.run} passed at {iso(newest.at, seconds=True)} on {newest.keys:,} keys{which}"
     return Gate(view, version, True, said, newest)
-
-
-def _iso(at: int) -> str:
-    return instant(at).isoformat(sep=" ", timespec="seconds")

@@ -16,7 +16,7 @@ from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control import ControlPlane, Deployment
 from coeval_pipelines.control.gate import gates, refuse_closed
 from coeval_pipelines.coordination import requests, runs
@@ -78,7 +78,7 @@ def _owned(settings: Settings, manifest: Manifest, control: ControlPlane, since:
 def _check_since(settings: Settings, manifest: Manifest, fresh: list[View], since: int) -> None:
     if since > now():
         raise UsageError(
-            f"The stream cannot own tiles from {instant(since).isoformat()} on: that is still to come.",
+            f"The stream cannot own tiles from {iso(since)} on: that is still to come.",
             "Name a past instant (--since), or leave it out: the last midnight UTC.",
         )
     with Broker(settings.kafka) as broker:
@@ -87,8 +87,8 @@ def _check_since(settings: Settings, manifest: Manifest, fresh: list[View], sinc
             begins = broker.forgotten_until(source.topic)  # type: ignore[union-attr]
             if begins is not None and begins > since - source.max_future_skew:  # type: ignore[union-attr]
                 raise UsageError(
-                    f"The stream cannot own tiles from {instant(since).isoformat()} on: the topic of {name} has "
-                    f"forgotten what was available before {instant(begins).isoformat()}.",
+                    f"The stream cannot own tiles from {iso(since)} on: the topic of {name} has "
+                    f"forgotten what was available before {iso(begins)}.",
                     "Name a later instant (--since); batch fills what is before it: coeval backfill run.",
                 )
 

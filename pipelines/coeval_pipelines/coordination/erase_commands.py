@@ -69,12 +69,12 @@ def to_document(outcome: Outcome) -> dict[str, object]:
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
-    from coeval.spec.types import instant
+    from coeval.spec.types import iso
 
     if as_json:
         print(json.dumps(to_document(outcome), indent=2))
         return
-    until = instant(outcome.erasure.at).isoformat()
+    until = iso(outcome.erasure.at)
     if outcome.entry is None:
         print(f"Would erase what was available up to {until}:")
     else:
