@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coeval.spec.types import instant
-from coeval_parity.describe import iso
+from coeval.spec.types import iso
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult, Suspect, ViewParity
 
 RUNBOOK = "docs/runbooks/parity.md"
@@ -284,5 +283,5 @@ def explain_command(result: ParityResult, item: Mismatch) -> str:
     key = " ".join(shlex.quote(f"{name}={value}") for name, value in item.entity.items())
     at = ""
     if result.kind == "replay" and item.at is not None:
-        at = f" --at {instant(item.at).isoformat().replace('+00:00', 'Z')}"
+        at = f" --at {iso(item.at)}"
     return f"coeval explain {item.view} {key}{at}"

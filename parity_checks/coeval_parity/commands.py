@@ -144,8 +144,9 @@ def _load(control: ControlPlane, number: int | None, folder: Path) -> ParityResu
     from coeval.errors import UsageError
     from coeval_parity.document import from_document
     from coeval_parity.pages import page_of
+    from coeval_pipelines.control.parity import ParityBook
 
-    found = control.parity_run(number)
+    found = ParityBook(control).run(number)
     if found is None:
         what = "no parity run yet" if number is None else f"no parity run {number}"
         raise UsageError(f"There is {what}.", "Make one: coeval parity run")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from coeval.aggregations.ops import Additive, Counted
 from coeval.aggregations.partial import COUNT_OP, Component
@@ -13,7 +11,7 @@ from coeval.spec.keys import encode_key
 from coeval.spec.model import Aggregate, BatchSource, EventSource, Field, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
-from coeval.spec.types import Logical, Physical, to_logical
+from coeval.spec.types import Logical, Physical, iso, to_logical
 from coeval_parity.evidence import Case, Order, Owner, fold, visible_of
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import EventLine, Mismatch, Step, Symptom
@@ -21,15 +19,6 @@ from coeval_parity.verdicts import Verdict
 
 MAX_EVENTS = 40
 """Events shown of one difference; those of tiles on which both sides agree are left out first."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@lru_cache(maxsize=10_000)
-def iso(instant: int) -> str:
-    """An instant of microseconds as people read it: 2026-11-20 23:58:01.250000Z, without the fraction where it is 0."""
-    text = (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return text.removesuffix(".000000") + "Z"
 
 
 def mismatch(case: Case, verdict: Verdict, symptom: Symptom) -> Mismatch:

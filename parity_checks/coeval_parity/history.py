@@ -29,24 +29,22 @@ def gate(
     Example: coeval parity gate card_spend --max-age 24h
     """
     from coeval.client import read_manifest
-    from coeval.errors import CheckFailedError, UsageError
+    from coeval.errors import UsageError
     from coeval.online.reader import wall_clock
     from coeval.settings import load_settings
     from coeval.spec.time import parse_duration
-    from coeval_parity.views import chosen_views
     from coeval_pipelines.control import ControlPlane
-    from coeval_pipelines.control.gate import gates
+    from coeval_pipelines.control.gate import gates, refuse_closed
 
     settings = load_settings()
     manifest = read_manifest(settings.manifest_path)
-    wanted = {view.name for view in chosen_views(manifest, views)}
+    chosen = manifest.chosen_views(views)
     try:
         bound = parse_duration(max_age) if max_age else None
     except ValueError as error:
         raise UsageError(f"--max-age: {error}.", "Write 24h or 7d.") from error
     with closing(ControlPlane.open(settings)) as control:
-        found = gates(control, manifest, wall_clock(), bound)
-    found = tuple(item for item in found if item.view in wanted)
+        found = gates(control, chosen, wall_clock(), bound)
     if as_json:
         fields = ("view", "version", "passed", "why")
         lines = [{name: getattr(item, name) for name in fields} | _numbers(item.check) for item in found]
@@ -55,11 +53,7 @@ def gate(
     else:
         for item in found:
             print(f"{'passed' if item.passed else 'CLOSED'}  {item.view} {item.version}: {item.why}")
-    closed = [item for item in found if not item.passed]
-    if closed:
-        names = " ".join(item.view for item in closed)
-        said = "; ".join(f"{item.view} {item.version}: {item.why}" for item in closed)
-        raise CheckFailedError(f"Parity does not let it through. {said}.", f"Check it: coeval parity run {names}")
+    refuse_closed(found)
 
 
 def history(
@@ -73,9 +67,10 @@ def history(
     """
     from coeval.settings import load_settings
     from coeval_pipelines.control import ControlPlane
+    from coeval_pipelines.control.parity import ParityBook
 
     with closing(ControlPlane.open(load_settings())) as control:
-        checks = control.parity_checks(view, limit=limit)[::-1]
+        checks = ParityBook(control).checks(view, limit=limit)[::-1]
     if as_json:
         json.dump([_document(item) for item in checks], sys.stdout, indent=2)
         print()
@@ -92,7 +87,7 @@ def _print(checks: Sequence[ParityCheck]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from coeval_parity.describe import iso
+    from coeval.spec.types import iso
 
     console = Console(width=None if sys.stdout.isatty() else 180)
     grid = Table(box=None, header_style="bold")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coeval_parity.describe import iso
+from coeval.files import write_whole
+from coeval.spec.types import iso
 from coeval_parity.text import age, shown
-from coeval_pipelines.control.plane import KEPT_RUNS
+from coeval_pipelines.control.parity import KEPT_RUNS
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,14 +48,6 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def write(path: Path, page: str) -> None:
-    """Write a page whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
-
-
 def page_of(folder: Path, run: int) -> Path:
     """Where the page of a parity run is kept."""
     return folder / f"parity-{run}.html"
@@ -75,8 +67,8 @@ def publish(folder: Path, run: int, page: str) -> Path:
     The oldest by when they were written: where the control plane begins anew, so do the numbers of runs.
     """
     path = page_of(folder, run)
-    write(path, page)
-    write(folder / NEWEST, page)
+    write_whole(path, page)
+    write_whole(folder / NEWEST, page)
     others = sorted((folder / name for name in kept(folder).values() if name != path.name), key=_written_at)
     for old in others[: -(KEPT_RUNS - 1)]:
         old.unlink(missing_ok=True)

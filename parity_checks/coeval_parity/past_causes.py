@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
-from coeval.spec.model import RowView, WindowedView
+from coeval.aggregations.tiles import tile_plan
+from coeval.reference.oracle import is_late
+from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.records import Event
-from coeval.spec.time import duration
+from coeval.spec.time import duration, floor_to
 from coeval.spec.types import INT64_MAX
 from coeval_parity.counterfactual import (
     ahead_of,
@@ -101,10 +103,31 @@ def _hypotheses(case: Case, moment: Moment, visible: Sequence[Event]) -> Iterato
                 proof = f"Version {other.version} gives exactly the served value."
                 yield Verdict(Cause.DEFINITION, proof, None, omitted, also=also)
         for ahead in ahead_of(case):
-            events = sorted_by_order([*kept, *known_at(ahead, case.q)])
-            if near(case, oracle(case, view, events), case.served):
-                proof = f"Counting {len(ahead)} events that became available at or after it gives the served value."
+            seen, displaced = _clock_behind(case, moment.past.view, kept, ahead)
+            if near(case, oracle(case, view, seen), case.served):
+                instead = f", in the place of {displaced} older ones," if displaced else ""
+                counted = f"Counting {len(ahead)} events that became available at or after it{instead}"
+                proof = f"{counted} gives the served value."
                 yield Verdict(Cause.CLOCK, proof, case.q, omitted, also=also)
+
+
+def _clock_behind(case: Case, view: View, kept: Sequence[Event], ahead: Sequence[Event]) -> tuple[list[Event], int]:
+    """The events that a reader counts whose clock is behind a store that has more; and how many it misses for that.
+
+    Of each granularity a store keeps as many tiles as the longest window of `view` (which has all features) spans:
+    newer ones have taken the place of older ones.
+    """
+    if not isinstance(view, WindowedView) or not isinstance(case.view, WindowedView):
+        return sorted_by_order([*kept, *known_at(ahead, case.q)]), 0
+    assert isinstance(case.source, EventSource)
+    window, hop = case.view.aggregates[0].window, case.view.aggregates[0].hop
+    slots = tile_plan(view, case.source).granularity(hop).slots
+    on_time = [event for event in ahead if not is_late(event, hop, case.source.allowed_lateness)]
+    newest = {tile % slots: tile for tile in sorted(event.event_ts // hop for event in (*kept, *on_time))}
+    inside = [event for event in kept if event.event_ts >= floor_to(case.q - window, hop)]
+    left = [event for event in inside if newest[event.event_ts // hop % slots] == event.event_ts // hop]
+    read = [event for event in on_time if event.event_ts // hop <= case.q // hop]
+    return sorted_by_order([*left, *known_at(read, case.q)]), len(inside) - len(left)
 
 
 def _erased(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:

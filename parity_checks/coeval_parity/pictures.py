@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from coeval.spec.time import HOUR
-from coeval_parity.describe import iso
+from coeval.spec.types import iso
 from coeval_parity.result import BENIGN, Cause, FeatureParity, Hour, ViewParity
 
 UP, DOWN = 64.0, 40.0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coeval.errors import UnknownFeatureError, UsageError
+from coeval.files import write_whole
 from coeval.online.result import Column, Status
 from coeval.reference.oracle import is_visible, visible_events
 from coeval.settings import Settings
@@ -24,7 +25,6 @@ from coeval.spec.keys import encode_key
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, Field, View
 from coeval.spec.types import INT64_MAX, Kind, Physical
-from coeval_parity import pages
 from coeval_parity.cases import read_evidence
 from coeval_parity.compare import Comparison, compare, value_in
 from coeval_parity.counterfactual import narrowed, near
@@ -137,7 +137,7 @@ def run_replay(
     )
     path = html or settings.home / "reports" / "replay.html"
     result = replace(result, report=str(path))
-    pages.write(path, render_html(result))
+    write_whole(path, render_html(result))
     _keep(settings, result)
     return result
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coeval.files import write_whole
+from coeval.spec.types import iso
 from coeval_parity import pages, pictures, trends
 from coeval_parity.advice import Advice, advice, explain_command, some
-from coeval_parity.describe import iso
 from coeval_parity.drift import report as drift
 from coeval_parity.drift.result import from_document as drift_result
 from coeval_parity.freshness import run as freshness
@@ -18,6 +19,7 @@ from coeval_parity.text import named
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import DRIFT, QUALITY, CheckBook
+from coeval_pipelines.control.parity import ParityBook
 
 MAX_FAILING_KEYS = 25
 MAX_BENIGN_KEYS = 8
@@ -60,7 +62,7 @@ class Beside:
 
 def write_report(control: ControlPlane, result: ParityResult, path: Path) -> None:
     """Write the page of a run, with the runs before it from the control plane, and links to pages beside it."""
-    pages.write(path, _page(control, result, path.parent))
+    write_whole(path, _page(control, result, path.parent))
 
 
 def publish_report(control: ControlPlane, result: ParityResult, folder: Path, path: Path | None = None) -> Path:
@@ -77,7 +79,7 @@ def _page(control: ControlPlane, result: ParityResult, folder: Path) -> str:
 
 def past_runs(control: ControlPlane, before: int) -> list[PastRun]:
     """What the newest runs up to one found of every view, the oldest first; 0: up to now."""
-    checks = control.parity_checks(limit=MAX_CHECKS)
+    checks = ParityBook(control).checks(limit=MAX_CHECKS)
     # Where there are more, the last of these may be a part of its run.
     whole = checks if len(checks) < MAX_CHECKS else [check for check in checks if check.run > checks[-1].run]
     runs = sorted({check.run for check in whole if not before or check.run <= before})[-RUNS:]

@@ -29,8 +29,8 @@ from coeval_parity.report import publish_report
 from coeval_parity.result import SAMPLE, ParityResult, worst_first
 from coeval_parity.screen import Screened, screen
 from coeval_parity.tally import tally
-from coeval_parity.views import chosen_views
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.offline.choice import AUTO
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run_parity(
     """
     import redis
 
-    chosen = chosen_views(manifest, views)
+    chosen = manifest.chosen_views(views)
     clock = wall_clock if q is None else lambda: q
     with closing(ControlPlane.open(settings)) as control, closing(open_redis(settings)) as client:
         say = on_progress or (lambda message: None)
@@ -108,7 +108,7 @@ def run_parity(
             raise StoreError(f"The online store does not answer: {error}.", "See coeval status.") from error
         result = replace(result, report=str(html or ""))
         checks = result.checks(run.sample.share, run.sample.seed)
-        number = control.record_parity(result.at, manifest.hash, result.passed, to_document(result), checks)
+        number = ParityBook(control).record(result.at, manifest.hash, result.passed, to_document(result), checks)
         result = replace(result, run=number)
         path = publish_report(control, result, settings.home / "reports", html)
         return replace(result, report=str(path))

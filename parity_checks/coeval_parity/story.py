@@ -22,10 +22,10 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, View, WindowedView, columns_read
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
-from coeval.spec.types import Logical, Physical, to_logical
+from coeval.spec.types import Logical, Physical, iso, to_logical
 from coeval_parity.cases import read_evidence
 from coeval_parity.counterfactual import narrowed, near
-from coeval_parity.describe import aggregate_of, entity, event_line, event_lines, iso, steps, symptom_of
+from coeval_parity.describe import aggregate_of, entity, event_line, event_lines, steps, symptom_of
 from coeval_parity.evidence import Case, Delivery, Stored
 from coeval_parity.expected import Log
 from coeval_parity.explain import explain, tiles_of

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coeval.spec.types import Logical
-from coeval_parity.describe import iso
+from coeval.spec.types import Logical, iso
 from coeval_parity.result import BENIGN, Cause, Mismatch, ParityResult
 
 if TYPE_CHECKING:

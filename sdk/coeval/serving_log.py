@@ -19,7 +19,7 @@ import structlog
 from coeval.errors import CoevalError
 from coeval.online.result import FeatureResult, Status
 from coeval.spec.keys import encode_keys
-from coeval.spec.types import instant, to_physical
+from coeval.spec.types import iso, to_physical
 
 if TYPE_CHECKING:
     from coeval.service import ServicePlan
@@ -130,7 +130,7 @@ def _documents(tenant: str, plan: ServicePlan, result: FeatureResult, rows: Sequ
         "tenant": tenant,
         "service": plan.label,
         "manifest": result.manifest_hash,
-        "at": instant(result.at).isoformat(),
+        "at": iso(result.at),
     }
     values = result.to_dict()
     codes = result.codes

@@ -32,6 +32,7 @@ from coeval.spec.records import Event, ingest
 from coeval.spec.time import DAY, HOUR
 from coeval.spec.types import Physical, micros, to_physical
 from coeval_pipelines.control import ControlPlane, Run
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.coordination import erase_commands, floors
 from coeval_pipelines.coordination import erasure as erasing
 from coeval_pipelines.coordination.deploy import switch
@@ -357,13 +358,13 @@ def test_reports_of_parity_forget_what_they_kept_of_the_views(
 ) -> None:
     kept = {"view": "another", "key": "i1"}
     result = {"mismatches": [{"view": "card_spend", "key": "i3"}, kept], "omitted": 1, "compared": 7}
-    control.record_parity(NOW, "hash", True, result)
+    ParityBook(control).record(NOW, "hash", True, result)
     pages = [settings.home / "reports" / name for name in ("parity.html", "parity-1.html", "replay.html")]
     pages[0].parent.mkdir()
     for page in pages:
         page.write_text("<p>card_id=3")
     erasing.erase(settings, catalog.manifest(), control, Erasure("card_id", 3, NOW), NOW)
-    assert control.parity_run() == (1, {"mismatches": [kept], "omitted": 2, "compared": 7})
+    assert ParityBook(control).run() == (1, {"mismatches": [kept], "omitted": 2, "compared": 7})
     assert not any(page.exists() for page in pages)
 
 

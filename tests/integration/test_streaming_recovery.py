@@ -28,6 +28,7 @@ from coeval.spec.records import Record, ingest
 from coeval.spec.time import DAY
 from coeval.spec.types import micros
 from coeval_pipelines.control import STOPPED, ControlPlane, ParityCheck, Run
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.coordination import requests, runs
 from coeval_pipelines.coordination.changes import Change, ownership, plan
 from coeval_pipelines.coordination.deploy import deploy, reconcile, retire, switch
@@ -279,10 +280,10 @@ def test_a_changed_view_fills_beside_the_old_one_until_readers_are_switched(stre
         switch(settings, new, control)
     view = new.views["card_spend"]
     passed = ParityCheck(view.name, view.version, 1, 7, 7, 7, {}, budgets=budgets_text(view))
-    control.record_parity(1, new.hash, False, {}, [replace(passed, breaches=("1 unexplained",))])
+    ParityBook(control).record(1, new.hash, False, {}, [replace(passed, breaches=("1 unexplained",))])
     with pytest.raises(CheckFailedError, match=r"run 1 of .* failed: 1 unexplained"):
         switch(settings, new, control)
-    control.record_parity(2, new.hash, True, {}, [passed])
+    ParityBook(control).record(2, new.hash, True, {}, [passed])
     switch(settings, new, control)
     assert Manifest.from_json(settings.released_path.read_text()) == new
     switch(settings, old, control)

@@ -20,7 +20,7 @@ from coeval_parity.rebuild.result import Outcome, SetRebuild
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook
 from coeval_pipelines.control.loads import CANCELLED, FIRST_FILL, LoadBook
-from coeval_pipelines.control.plane import KEPT_RUNS
+from coeval_pipelines.control.parity import KEPT_RUNS, ParityBook
 from coeval_pipelines.coordination.check_metrics import CheckMetrics, newest
 from tests.support import catalog
 
@@ -46,7 +46,7 @@ def _parity(control: ControlPlane, differing: int, version: str = SPEND.version)
     breaches = ("over",) if differing else ()
     causes = {"late": 2, "unexplained": differing}
     check = ParityCheck(SPEND.name, version, AT, 10, 100, 98 - differing, causes, breaches)
-    control.record_parity(AT, MANIFEST.hash, not differing, {"seconds": 1.5}, [check])
+    ParityBook(control).record(AT, MANIFEST.hash, not differing, {"seconds": 1.5}, [check])
 
 
 def _lines(settings: Settings, control: ControlPlane) -> set[str]:
@@ -170,7 +170,7 @@ def test_how_long_a_run_took_is_asked_for_once(settings: Settings, control: Cont
     _parity(control, 0)
     assert newest(settings, control).seconds == {1: 1.5}
     for _ in range(KEPT_RUNS):
-        control.record_parity(AT, MANIFEST.hash, True, {})
+        ParityBook(control).record(AT, MANIFEST.hash, True, {})
     # Its document is let go.
     assert newest(settings, control).seconds == {}
     assert newest(settings, control, {1: 9.0}).seconds == {1: 9.0}

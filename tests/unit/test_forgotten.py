@@ -42,5 +42,5 @@ def test_the_error_names_the_backfill_and_from_when_on_it_helps() -> None:
     short = {"card_spend": cut, "latest_payment": START + 1000}
     helps = cut + 2 * MINUTE
     assert refusal(short, helps).instruction == "Run coeval backfill run card_spend latest_payment --correct"
-    assert refusal(short, helps - 1).instruction.startswith("Run, after 2026-03-21T00:12:00+00:00: coeval backfill run")
+    assert refusal(short, helps - 1).instruction.startswith("Run, after 2026-03-21T00:12:00Z: coeval backfill run")
     assert "changelogs of card_spend, latest_payment have lost records" in refusal(short, cut).reason

@@ -18,6 +18,7 @@ from coeval_parity import commands
 from coeval_parity.history import sparkline
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.gate import decide, gate, gates
+from coeval_pipelines.control.parity import ParityBook
 from tests.support.payments import catalog
 
 GOOD = ParityCheck("card_spend", "3f2a91bc", 10 * DAY, 2469, 83_946, 83_712, {"late": 234}, run=12)
@@ -52,7 +53,7 @@ def test_a_failure_stands_until_its_keys_were_looked_at_again(checks: list[Parit
 
 def test_it_says_which_run_on_how_many_keys() -> None:
     found = decide("card_spend", "3f2a91bc", [_sample(GOOD, 0.25)], 10 * DAY)
-    assert found.why == "run 12 passed at 1970-01-11 00:00:00+00:00 on 2,469 keys, a sample of 0.25"
+    assert found.why == "run 12 passed at 1970-01-11T00:00:00Z on 2,469 keys, a sample of 0.25"
     assert "run 12 of 1970-01-11" in decide("card_spend", "3f2a91bc", [BAD], 10 * DAY).why
 
 
@@ -69,9 +70,9 @@ def test_a_run_of_one_view_says_nothing_of_another(tmp_path: Path, monkeypatch: 
     first, second, *_ = manifest.views.values()
     control = ControlPlane.open(settings)
     good = replace(GOOD, view=first.name, version=first.version, budgets=budgets_text(first))
-    control.record_parity(10 * DAY, manifest.hash, True, {}, [good])
-    control.record_parity(11 * DAY, manifest.hash, False, {}, [replace(BAD, view=second.name, version="elsewise")])
-    found = {item.view: item for item in gates(control, manifest, 12 * DAY)}
+    ParityBook(control).record(10 * DAY, manifest.hash, True, {}, [good])
+    ParityBook(control).record(11 * DAY, manifest.hash, False, {}, [replace(BAD, view=second.name, version="elsewise")])
+    found = {item.view: item for item in gates(control, manifest.views.values(), 12 * DAY)}
     assert found[first.name].passed
     assert found[first.name].check == replace(good, run=1)
     assert found[second.name].why == "no parity run has looked at it"
@@ -92,7 +93,7 @@ def test_a_run_under_other_budgets_opens_nothing(tmp_path: Path) -> None:
     strict = replace(loose, sla=Sla(tolerated=(Tolerance("late", 0.001),)))
     control = ControlPlane.open(Settings(home=tmp_path))
     held = replace(GOOD, view=loose.name, version=loose.version, budgets=budgets_text(loose))
-    control.record_parity(10 * DAY, "hash", True, {}, [held])
+    ParityBook(control).record(10 * DAY, "hash", True, {}, [held])
     assert gate(control, loose, 11 * DAY).passed
     assert gate(control, strict, 11 * DAY).why == "no parity run has held it to the budgets that it has now"
 

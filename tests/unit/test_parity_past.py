@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from coeval.spec.erasure import Erasure
 from coeval.spec.records import Event
-from coeval.spec.time import HOUR, MINUTE, SECOND
+from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.explain import narrowed
 from coeval_parity.past import History
@@ -67,6 +67,18 @@ def test_a_store_that_was_seen_to_come_back_without_its_last_writes_was_without_
     for long in (Q - 2 * MINUTE, Q + 2 * MINUTE):
         past = replace(STREAMED, covered=(ahead, replace(fell, at=long), replace(ahead, at=long + SECOND)))
         assert explain_past(found, past).cause is Cause.UNEXPLAINED
+
+
+def test_a_reader_whose_clock_is_behind_misses_tiles_whose_place_newer_ones_have_taken() -> None:
+    at = ON_TIME.event_ts + 14 * 5 * MINUTE  # an hour is twelve tiles, and two are kept beside them
+    newer = event(9, at, 500)
+    found = _past([ON_TIME, FRESH, newer], [FRESH])
+    verdict = explain_past(found, STREAMED)
+    assert verdict.cause is Cause.CLOCK
+    assert "in the place of 1 older ones" in verdict.proof
+    # In another place, or too late to be in the store at all, it has displaced nothing.
+    for other in (replace(newer, event_ts=at - 5 * MINUTE), replace(newer, available_at=at + DAY)):
+        assert explain_past(replace(found, events=[ON_TIME, FRESH, other]), STREAMED).cause is Cause.UNEXPLAINED
 
 
 def test_what_was_served_before_an_erasure_is_erased_until_a_load_had_taken_it_away() -> None:

@@ -35,7 +35,7 @@ from coeval_parity.text import print_result
 from coeval_parity.trends import PastRun
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, CheckBook
-from coeval_pipelines.control.plane import KEPT_RUNS
+from coeval_pipelines.control.parity import KEPT_RUNS
 from tests.support import parity_pages
 from tests.support.parity import tampered
 from tests.unit import test_parity_explain as world
@@ -176,9 +176,9 @@ def test_without_values_the_terminal_names_no_key() -> None:
 
 def test_both_computations_stand_side_by_side() -> None:
     steps = {step.part: step for step in edited().steps}
-    wrong = steps["5m tile of 2026-05-04 12:30:00Z"]
+    wrong = steps["5m tile of 2026-05-04T12:30:00Z"]
     assert (wrong.served, wrong.expected, wrong.differs) == ("1 event, sum 25.77", "1 event, sum 0.77", True)
-    assert not steps["5m tile of 2026-05-04 12:00:00Z"].differs
+    assert not steps["5m tile of 2026-05-04T12:00:00Z"].differs
 
 
 def test_the_late_event_is_marked_among_its_peers() -> None:

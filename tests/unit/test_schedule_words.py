@@ -52,7 +52,14 @@ def test_an_erasure_empties_the_outputs_of_jobs_and_deletes_every_page(tmp_path:
     assert log.read_bytes() == b"after"
     folder = tmp_path / "reports"
     folder.mkdir()
-    names = ("replay.html", "parity.html", "parity-12.html", ".parity-12.html.4711", ".replay.html.4711", "drift.html")
+    names = (
+        "replay.html",
+        "parity.html",
+        "parity-12.html",
+        "parity-12.html.4711.partial",
+        "replay.html.4711.partial",
+        "drift.html",
+    )
     for name in names:
         (folder / name).write_text(SECRET)
     forget_outputs(settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coeval.files import write_whole
 from coeval_parity import pages
 from coeval_parity.drift.result import DriftResult, FeatureDrift, from_document
 from coeval_parity.drift.text import compared, named, reason
@@ -28,7 +29,7 @@ class Bar:
 
 def write_page(result: DriftResult, history: History, path: Path) -> None:
     """Write the page of a run, with the runs before it."""
-    pages.write(path, render(result, history))
+    write_whole(path, render(result, history))
 
 
 def render(result: DriftResult, history: History = (), *, section: bool = False) -> str:

@@ -17,7 +17,7 @@ from coeval.errors import ManifestError, UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.time import DAY
-from coeval_parity.describe import iso
+from coeval.spec.types import iso
 from coeval_parity.drift.bins import OTHER, UNSEEN
 from coeval_parity.drift.compare import Sides, compare, dependence
 from coeval_parity.drift.features import encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coeval_parity.describe import iso
+from coeval.spec.types import iso
 from coeval_parity.drift.result import DriftResult, FeatureDrift, Measure
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.coordination.stream_model import seconds
 
 
@@ -184,8 +184,8 @@ def headline(views: Iterable[ViewFreshness]) -> str:
 
 
 def _partition_problem(item: PartitionFreshness) -> str:
-    newest = "nothing is readable" if item.readable is None else f"readable up to {clock(item.readable)}"
-    there = "" if item.newest is None else f" of {clock(item.newest)}"
+    newest = "nothing is readable" if item.readable is None else f"readable up to {iso(item.readable, seconds=True)}"
+    there = "" if item.newest is None else f" of {iso(item.newest, seconds=True)}"
     return f"partition {item.partition}: {newest}{there}, {item.behind:,} behind, waiting for {seconds(item.waiting)}"
 
 
@@ -194,9 +194,5 @@ def _load_problem(load: LoadFreshness, promise: float) -> list[str]:
         return ["it was never loaded"]
     if load.state is not State.STALE:
         return []
-    return [f"{load.due} {seconds(load.waiting)} ago, promised {seconds(promise)}; loaded as of {clock(load.loaded)}"]
-
-
-def clock(at: int) -> str:
-    """An instant to the second: 2026-11-20T23:58:01Z."""
-    return instant(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+    loaded = iso(load.loaded, seconds=True)
+    return [f"{load.due} {seconds(load.waiting)} ago, promised {seconds(promise)}; loaded as of {loaded}"]

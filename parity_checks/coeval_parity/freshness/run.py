@@ -23,7 +23,6 @@ from coeval_parity.freshness.edges import read_edges
 from coeval_parity.freshness.judge import Edge, partition_freshness
 from coeval_parity.freshness.loads import look_at_load
 from coeval_parity.freshness.result import CanaryLatency, ViewFreshness, from_document
-from coeval_parity.views import chosen_views
 from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane
 from coeval_pipelines.control.checks import FRESHNESS, CheckBook
 from coeval_pipelines.coordination.handoff import is_streamed
@@ -78,7 +77,7 @@ def past(settings: Settings, names: Sequence[str], limit: int) -> list[ViewFresh
         UnknownFeatureError: there is no such view.
     """
     with closing(ControlPlane.open(settings)) as control:
-        book, views = CheckBook(control), chosen_views(_manifest(settings, control), names)
+        book, views = CheckBook(control), _manifest(settings, control).chosen_views(names)
         runs = (run for view in views for _, run in book.history(FRESHNESS, view.name, limit))
         return [from_document(run) for run in runs]
 
@@ -92,7 +91,7 @@ def look(
     settings: Settings, control: ControlPlane, manifest: Manifest, names: Sequence[str] = ()
 ) -> list[ViewFreshness]:
     """The same, of the views of a manifest; nothing is kept."""
-    views = chosen_views(manifest, names)
+    views = manifest.chosen_views(names)
     with ExitStack() as stack:
         client = stack.enter_context(closing(open_redis(settings)))
         latencies = stack.enter_context(closing(FreshnessBook.open(settings))).read()

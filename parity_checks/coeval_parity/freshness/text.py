@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from coeval_parity.freshness.result import PartitionFreshness, State, ViewFreshness, clock, headline
+from coeval.spec.types import iso
+from coeval_parity.freshness.result import PartitionFreshness, State, ViewFreshness, headline
 from coeval_pipelines.coordination.stream_model import FRESHNESS, seconds
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def print_history(views: Iterable[ViewFreshness], console: Console) -> None:
         times = (seconds(view.age), seconds(view.waiting), f"{view.behind:,}")
         found = view.canary
         canary = ("-", "-") if found is None else (seconds(found.p50), seconds(found.p99))
-        table.add_row(view.view, clock(view.at), *times, *canary, "yes" if view.ok else "no !")
+        table.add_row(view.view, iso(view.at, seconds=True), *times, *canary, "yes" if view.ok else "no !")
     console.print(table)
 
 
@@ -56,7 +57,7 @@ def _lines(view: ViewFreshness) -> Iterable[tuple[str, ...]]:
     if view.unknown:
         yield (view.view, *"-" * 6, promise, "unknown !")
     if (load := view.load) is not None:
-        loaded = "never loaded" if load.loaded is None else clock(load.loaded)
+        loaded = "never loaded" if load.loaded is None else iso(load.loaded, seconds=True)
         state = _state(load.state, view)
         yield (view.view, "-", loaded, load.due or "-", seconds(load.age), "-", seconds(load.waiting), promise, state)
     for part in view.partitions:
@@ -64,7 +65,7 @@ def _lines(view: ViewFreshness) -> Iterable[tuple[str, ...]]:
 
 
 def _cells(part: PartitionFreshness) -> tuple[str, ...]:
-    instants = ("-" if at is None else clock(at) for at in (part.readable, part.newest))
+    instants = ("-" if at is None else iso(at, seconds=True) for at in (part.readable, part.newest))
     return (str(part.partition), *instants, seconds(part.age), f"{part.behind:,}", seconds(part.waiting))
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coeval.spec.manifest import Manifest
+from coeval.errors import CheckFailedError
 from coeval.spec.model import View, budgets_text
 from coeval.spec.time import duration
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control.model import ParityCheck
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.control.plane import ControlPlane
 
 
@@ -29,16 +30,29 @@ def gate(control: ControlPlane, view: View, now: int, max_age: int | None = None
 
     Only runs count that held it to the budgets that it has now.
     """
-    checks = control.parity_checks(view.name, view.version, limit=None)
+    checks = ParityBook(control).checks(view.name, view.version, limit=None)
     held = [check for check in checks if check.budgets == budgets_text(view)]
     if checks and not held:
         return Gate(view.name, view.version, False, "no parity run has held it to the budgets that it has now")
     return decide(view.name, view.version, held, now, max_age)
 
 
-def gates(control: ControlPlane, manifest: Manifest, now: int, max_age: int | None = None) -> tuple[Gate, ...]:
-    """The gate of every view of a manifest."""
-    return tuple(gate(control, view, now, max_age) for view in manifest.views.values())
+def gates(control: ControlPlane, views: Iterable[View], now: int, max_age: int | None = None) -> tuple[Gate, ...]:
+    """The gates of some views."""
+    return tuple(gate(control, view, now, max_age) for view in views)
+
+
+def refuse_closed(found: Iterable[Gate]) -> None:
+    """Let only open gates through.
+
+    Raises:
+        CheckFailedError: parity does not let a view version through: which, and why.
+    """
+    closed = [item for item in found if not item.passed]
+    if closed:
+        said = "; ".join(f"{item.view} {item.version}: {item.why}" for item in closed)
+        names = " ".join(item.view for item in closed)
+        raise CheckFailedError(f"Parity does not let it through. {said}.", f"Check it: coeval parity run {names}")
 
 
 def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max_age: int | None = None) -> Gate:
@@ -51,19 +65,21 @@ def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max
         return Gate(view, version, False, "no parity run has looked at it")
     newest = checks[0]
     if max_age is not None and now - newest.at > max_age:
-        said = f"run {newest.run} of {_iso(newest.at)} is older than {duration(max_age)}"
+        said = f"run {newest.run} of {iso(newest.at, seconds=True)} is older than {duration(max_age)}"
         return Gate(view, version, False, said, newest)
     later: list[ParityCheck] = []
     for check in checks:
         if not check.passed and not any(item.covers(check) for item in later):
-            return Gate(view, version, False, f"run {check.run} of {_iso(check.at)} failed: {check.breaches[0]}", check)
+            return Gate(
+                view,
+                version,
+                False,
+                f"run {check.run} of {iso(check.at, seconds=True)} failed: {check.breaches[0]}",
+                check,
+            )
         later.append(check)
         if check.share >= 1:
             break
     which = "" if newest.share >= 1 else f", a sample of {newest.share:.4g}"
-    said = f"run {newest.run} passed at {_iso(newest.at)} on {newest.keys:,} keys{which}"
+    said = f"run {newest.run} passed at {iso(newest.at, seconds=True)} on {newest.keys:,} keys{which}"
     return Gate(view, version, True, said, newest)
-
-
-def _iso(at: int) -> str:
-    return instant(at).isoformat(sep=" ", timespec="seconds")

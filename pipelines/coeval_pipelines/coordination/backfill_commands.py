@@ -59,14 +59,14 @@ def plan(
     from coeval.client import read_manifest
     from coeval_pipelines.coordination.backfill_plan import plan_backfill
     from coeval_pipelines.coordination.backfill_text import render_plans
-    from coeval_pipelines.coordination.backfills import chosen_views, to_fill
+    from coeval_pipelines.coordination.backfills import to_fill
     from coeval_pipelines.coordination.handoff import DELIVERY_SLACK
     from coeval_pipelines.coordination.runs import now
 
     with _opened() as (settings, control):
         manifest = to_fill(control, read_manifest(settings.manifest_path), views or ())
         limits = _limits(settings, control, manifest, writes_per_second, latency_budget_ms)
-        chosen, at = chosen_views(manifest, views or ()), now()
+        chosen, at = manifest.chosen_views(views), now()
         wanted = at - DELIVERY_SLACK if correct else None
         render_plans(plan_backfill(settings, manifest, control, chosen, wanted, limits, at), as_json)
 
@@ -88,7 +88,7 @@ def run(
     """
     from coeval.client import read_manifest
     from coeval_pipelines.coordination.backfill_text import bars
-    from coeval_pipelines.coordination.backfills import Correction, backfill, chosen_views, to_fill
+    from coeval_pipelines.coordination.backfills import Correction, backfill, to_fill
 
     with _opened() as (settings, control), bars() as watch:
         applied = read_manifest(settings.manifest_path)
@@ -97,7 +97,7 @@ def run(
             _say("What was applied is not deployed: filling what is released.")
         limits = _limits(settings, control, manifest, writes_per_second, latency_budget_ms)
         correction = Correction(force) if correct else None
-        chosen = chosen_views(manifest, views or ())
+        chosen = manifest.chosen_views(views)
         written = backfill(settings, manifest, control, chosen, correction, _asked(limits, wait, watch), _say)
     _print(written, as_json)
 
@@ -116,15 +116,15 @@ def materialize(
     from coeval.client import read_manifest
     from coeval.errors import UsageError
     from coeval_pipelines.coordination.backfill_text import bars
-    from coeval_pipelines.coordination.backfills import Correction, backfill, chosen_views
+    from coeval_pipelines.coordination.backfills import Correction, backfill
     from coeval_pipelines.coordination.handoff import is_streamed
 
     with _opened() as (settings, control), bars() as watch:
         manifest = control.released() or read_manifest(settings.manifest_path)
-        streamed = [view.name for view in chosen_views(manifest, views or ()) if is_streamed(view)]
+        streamed = [view.name for view in manifest.chosen_views(views) if is_streamed(view)]
         if views and streamed:
             raise UsageError(f"A stream fills {', '.join(streamed)}.", "Load it so: coeval backfill run")
-        chosen = [view for view in chosen_views(manifest, views or ()) if not is_streamed(view)]
+        chosen = [view for view in manifest.chosen_views(views) if not is_streamed(view)]
         limits = _limits(settings, control, manifest, writes_per_second, latency_budget_ms)
         written = backfill(settings, manifest, control, chosen, Correction(force), _asked(limits, True, watch), _say)
     _print(written, as_json)

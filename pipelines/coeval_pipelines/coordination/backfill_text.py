@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control.loads import CATCHING_UP, LOADING, PLANNED, LoadRun
 from coeval_pipelines.coordination.backfill_plan import ViewPlan
 from coeval_pipelines.coordination.backfills import LoadStatus
@@ -93,7 +93,7 @@ def _cells(item: LoadStatus) -> tuple[str, ...]:
 
 
 def _time(at: int) -> str:
-    return instant(at).strftime("%Y-%m-%d %H:%M:%S")
+    return iso(at, seconds=True)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coeval.client import open_redis, read_manifest
-from coeval.errors import EngineError, ManifestError, UnknownFeatureError, UsageError
+from coeval.errors import EngineError, ManifestError, UsageError
 from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
@@ -66,19 +66,6 @@ class LoadStatus:
         return None if self.state == INTERRUPTED else self.run.seconds_left
 
 
-def chosen_views(manifest: Manifest, names: Iterable[str]) -> list[View]:
-    """The named views, or every view.
-
-    Raises:
-        UnknownFeatureError: there is no view of that name.
-    """
-    names = list(names)
-    unknown = sorted(set(names) - manifest.views.keys())
-    if unknown:
-        raise UnknownFeatureError(f"No view {', '.join(unknown)}.", f"Known: {', '.join(manifest.views)}.")
-    return [manifest.views[name] for name in names or manifest.views]
-
-
 def run(settings: Settings, names: Collection[str] = (), say: Callable[[str], None] = lambda _: None) -> dict[str, int]:
     """Fill the named views (default: all) from the log, for who has no command line; returns what batch wrote, by view.
 
@@ -88,7 +75,7 @@ def run(settings: Settings, names: Collection[str] = (), say: Callable[[str], No
     """
     with closing(ControlPlane.open(settings)) as control:
         manifest = to_fill(control, read_manifest(settings.manifest_path), names)
-        return backfill(settings, manifest, control, chosen_views(manifest, names), say=say)
+        return backfill(settings, manifest, control, manifest.chosen_views(names), say=say)
 
 
 def to_fill(control: ControlPlane, applied: Manifest, names: Collection[str]) -> Manifest:

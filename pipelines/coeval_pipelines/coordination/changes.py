@@ -15,7 +15,7 @@ from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control import ALIVE, STOPPED, ControlPlane, Run
 from coeval_pipelines.coordination.handoff import is_streamed
 from coeval_pipelines.streaming.broker import Broker
@@ -57,7 +57,7 @@ class Change:
                 return (
                     f"stop run {self.run.number} with a savepoint, go on at parallelism {self.run.parallelism} from it"
                 )
-        since = instant(min(self.run.since.values())).isoformat()
+        since = iso(min(self.run.since.values()))
         text = f"begin without state: tiles from {since} on, {self.records:,} records to read ({views})"
         match self.action:
             case "beside":

@@ -24,6 +24,7 @@ from coeval.settings import Settings
 from coeval_pipelines.control import ControlPlane, ParityCheck
 from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook, Newest
 from coeval_pipelines.control.loads import LoadBook, LoadRun
+from coeval_pipelines.control.parity import ParityBook
 
 PARITY = "parity"
 """What state parity is called beside the kinds of the check book."""
@@ -224,10 +225,10 @@ def newest(settings: Settings, control: ControlPlane, known: Mapping[int, float]
         ManifestError: no catalog is applied.
     """
     manifest = control.released() or read_manifest(settings.manifest_path)
-    checks = [check for view in manifest.views.values() for check in control.parity_checks(view.name, view.version, 1)]
-    took = dict(known)
+    parity, took = ParityBook(control), dict(known)
+    checks = [check for view in manifest.views.values() for check in parity.checks(view.name, view.version, 1)]
     for run in {check.run for check in checks} - took.keys():
-        result = control.parity_run(run)
+        result = parity.run(run)
         if result is not None:
             took[run] = result[1]["seconds"]
     book = CheckBook(control)

@@ -205,9 +205,9 @@ def _summary(item: Summary) -> dict[str, object]:
 
 
 def _instant(at: int | None) -> str:
-    from coeval.spec.types import instant
+    from coeval.spec.types import iso
 
-    return instant(at).isoformat() if at else "-"
+    return iso(at) if at else "-"
 
 
 def _print_summaries(found: Sequence[Summary]) -> None:

@@ -34,7 +34,7 @@ def erase(
     from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination import erasure
     from coeval_pipelines.coordination.arguments import parse_instant
-    from coeval_pipelines.coordination.backfills import Correction, backfill, chosen_views
+    from coeval_pipelines.coordination.backfills import Correction, backfill
     from coeval_pipelines.coordination.floors import served
     from coeval_pipelines.coordination.runs import now
 
@@ -51,7 +51,7 @@ def erase(
         _print(outcome, as_json)
         views = [view.name for view in outcome.anew]
         if rebuild and views and not dry_run:
-            backfill(settings, manifest, control, chosen_views(manifest, views), Correction(forced=True))
+            backfill(settings, manifest, control, manifest.chosen_views(views), Correction(forced=True))
 
 
 def to_document(outcome: Outcome) -> dict[str, object]:
@@ -69,12 +69,12 @@ def to_document(outcome: Outcome) -> dict[str, object]:
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
-    from coeval.spec.types import instant
+    from coeval.spec.types import iso
 
     if as_json:
         print(json.dumps(to_document(outcome), indent=2))
         return
-    until = instant(outcome.erasure.at).isoformat()
+    until = iso(outcome.erasure.at)
     if outcome.entry is None:
         print(f"Would erase what was available up to {until}:")
     else:

@@ -20,6 +20,7 @@ from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
 from coeval.spec.types import instant, parse_literal
 from coeval_pipelines.control import ControlPlane
+from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.coordination.floors import Served, bring_up, served
 from coeval_pipelines.erasures import ErasureTable, Recorded
 
@@ -116,7 +117,7 @@ def erase(settings: Settings, manifest: Manifest, control: ControlPlane, erasure
 def _forget_reports(settings: Settings, manifest: Manifest, control: ControlPlane, erasure: Erasure) -> None:
     """Parity kept single differences of the views: values and events, those of the subject perhaps among them."""
     touched = [affected(item.manifest, erasure) for item in served(settings, control, manifest)]
-    control.forget_differences({view.name for found in touched for view in (*found.keyed, *found.fed)})
+    ParityBook(control).forget_differences({view.name for found in touched for view in (*found.keyed, *found.fed)})
     forget_outputs(settings)
 
 
@@ -124,7 +125,7 @@ def forget_outputs(settings: Settings) -> None:
     """Delete the pages of parity, and drafts of pages, and empty what scheduled jobs printed."""
     folder = settings.home / "reports"
     # The newest page, that of every run that is kept, and what who was killed had begun.
-    for page in (folder / "replay.html", *folder.glob("parity*.html"), *folder.glob(".*.html.*")):
+    for page in (folder / "replay.html", *folder.glob("parity*.html"), *folder.glob("*.html.*.partial")):
         page.unlink(missing_ok=True)
     for log in (settings.home / "local" / "schedule").glob("*.log"):
         with suppress(FileNotFoundError):  # its run was forgotten

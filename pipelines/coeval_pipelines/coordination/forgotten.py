@@ -8,7 +8,7 @@ from coeval.errors import EngineError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.coordination.handoff import DELIVERY_SLACK, is_streamed, required_cut
 from coeval_pipelines.coordination.runs import now
 
@@ -53,5 +53,5 @@ def refusal(short: Mapping[str, int], now: int) -> EngineError:
     return EngineError(
         f"The changelogs of {', '.join(short)} have lost records that no batch load has written: "
         "the store would be short of them.",
-        f"Run {command}" if until <= now else f"Run, after {instant(until).isoformat()}: {command}",
+        f"Run {command}" if until <= now else f"Run, after {iso(until)}: {command}",
     )

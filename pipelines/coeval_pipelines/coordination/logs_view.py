@@ -20,7 +20,7 @@ from typing import Any
 
 from coeval.errors import UsageError
 from coeval.settings import Settings
-from coeval.spec.types import instant, micros
+from coeval.spec.types import instant, iso, micros
 from coeval_pipelines.local.components import ALL
 
 FOLLOW_SECONDS = 0.3
@@ -54,7 +54,7 @@ class Entry:
     def to_json(self) -> str:
         """The entry as one JSON object on one line."""
         said = {"component": self.component, "level": self.level, "message": self.message, "fields": dict(self.fields)}
-        return json.dumps({"at": instant(self.at).isoformat(), **said}, default=str)
+        return json.dumps({"at": iso(self.at), **said}, default=str)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from coeval.errors import UsageError
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control import ALIVE, RUNNING, ControlPlane, Run
 from coeval_pipelines.coordination.changes import (
     REPLACE,
@@ -67,7 +67,7 @@ def rewind(settings: Settings, control: ControlPlane, source: str, to: int | Non
             f"Run {under_way[0].number} of {source} is about to take over from another.",
             f"Wait until it has (coeval stream status), or give it up: coeval stream cancel {under_way[0].number}",
         )
-    why = "asked for" if to is None else f"asked for, back to {instant(to).isoformat()}"
+    why = "asked for" if to is None else f"asked for, back to {iso(to)}"
     with Broker(settings.kafka) as broker:
         return tuple(again(broker, control, run, why, to) for run in runs)
 

@@ -245,12 +245,12 @@ def _start(since: str) -> int:
 
 def _say_kept(control: ControlPlane, manifest: Manifest, since: str) -> None:
     """Say of each view that it keeps another instant than the one that was asked for."""
-    from coeval.spec.types import instant
+    from coeval.spec.types import iso
     from coeval_pipelines.coordination.changes import ownership
 
     for view, owned in ownership(manifest, control).items() if since else ():
         if owned != _start(since):
-            _say(f"{view}: this version was deployed before, and keeps its tiles from {instant(owned).isoformat()} on")
+            _say(f"{view}: this version was deployed before, and keeps its tiles from {iso(owned)} on")
 
 
 def _say(message: str) -> None:

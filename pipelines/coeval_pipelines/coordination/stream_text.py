@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.coordination.stream_model import (
     FRESHNESS,
     LAG,
@@ -112,4 +112,4 @@ def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
 
 
 def _instant(at: int | None) -> str | None:
-    return None if at is None else instant(at).isoformat().replace("+00:00", "Z")
+    return None if at is None else iso(at)

@@ -16,7 +16,7 @@ from coeval.errors import BrokerError
 from coeval.settings import Settings
 from coeval.spec.keys import bucket_of
 from coeval.spec.time import HOUR, MINUTE, SECOND
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.demo.data import Anchor, Retail, cents
 from coeval_pipelines.kafka import client_options, producer_options
 
@@ -69,7 +69,7 @@ def _purchase_documents(retail: Retail, anchor: Anchor) -> list[Document]:
             row["household_id"],
             {
                 "event_id": row["event_id"],
-                "purchased_at": rfc3339(row["at"]),
+                "purchased_at": iso(row["at"], seconds=True),
                 "household_id": row["household_id"],
                 "store_id": row["store_id"],
                 "basket_id": row["basket_id"],
@@ -92,7 +92,7 @@ def _redemption_documents(retail: Retail, anchor: Anchor) -> list[Document]:
             row["household_id"],
             {
                 "event_id": row["event_id"],
-                "redeemed_at": rfc3339(row["at"]),
+                "redeemed_at": iso(row["at"], seconds=True),
                 "household_id": row["household_id"],
                 "coupon_upc": str(row["coupon_upc"]),
                 "campaign_id": row["campaign_id"],
@@ -106,11 +106,6 @@ def price(value: int) -> str:
     """Cents as a decimal literal with two digits."""
     sign = "-" if value < 0 else ""
     return f"{sign}{abs(value) // 100}.{abs(value) % 100:02d}"
-
-
-def rfc3339(at: int) -> str:
-    """Microseconds as an RFC 3339 instant in UTC, to the second."""
-    return instant(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _faulty(
@@ -158,7 +153,9 @@ _BREAKERS: tuple[Callable[[dict[str, object], int], bytes], ...] = (
     _broken(lambda document, available: document.update(household_id=None)),
     _broken(lambda document, available: document.update(household_id="12.5")),
     _broken(lambda document, available: document.update({_time_field(document): "yesterday"})),
-    _broken(lambda document, available: document.update({_time_field(document): rfc3339(available + 2 * HOUR)})),
+    _broken(
+        lambda document, available: document.update({_time_field(document): iso(available + 2 * HOUR, seconds=True)})
+    ),
     _broken(lambda document, available: document.update(campaign_id="seven", amount="12.345")),
 )
 

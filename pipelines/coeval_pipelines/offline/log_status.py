@@ -9,7 +9,7 @@ from typing import Any
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.journal import IngestReport, ingest_journal
 from coeval_pipelines.offline.log_files import TableFiles, look
 from coeval_pipelines.offline.tables import SOURCE_TABLES, table_path
@@ -86,16 +86,12 @@ def state_lines(state: LogState, now: int) -> list[str]:
             f"   version {item.version}{stale}"
         )
     if state.newest is not None:
-        lines.append(f"{pad} newest event {_moment(state.newest)}, {(now - state.newest) / 1e6:,.0f} s ago")
+        lines.append(f"{pad} newest event {iso(state.newest, seconds=True)}, {(now - state.newest) / 1e6:,.0f} s ago")
     if state.begins is not None:
-        lines.append(f"{pad} begins at {_moment(state.begins)}: earlier events were let go")
+        lines.append(f"{pad} begins at {iso(state.begins, seconds=True)}: earlier events were let go")
     if state.unfinished is not None:
         lines.append(f"{pad} batch {state.unfinished} is not finished: coeval log ingest")
     return lines
-
-
-def _moment(at: int) -> str:
-    return instant(at).isoformat(timespec="seconds")
 
 
 def _size(count: float) -> str:

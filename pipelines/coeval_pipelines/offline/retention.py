@@ -15,7 +15,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View
 from coeval.spec.time import duration
-from coeval.spec.types import instant
+from coeval.spec.types import instant, iso
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.compaction import committed
 from coeval_pipelines.offline.log_files import purge
@@ -144,9 +144,9 @@ def check_begins(
             continue
         back = reach(view, source)
         if back is None or earliest - back < begins:
-            first = "none" if back is None else instant(begins + back).isoformat()
+            first = "none" if back is None else iso(begins + back)
             raise LetGoError(
-                f"The log of {source.name} begins at {instant(begins).isoformat()}: earlier events were let go, and "
-                f"{view.name} would need them at {instant(earliest).isoformat()}.",
+                f"The log of {source.name} begins at {iso(begins)}: earlier events were let go, and "
+                f"{view.name} would need them at {iso(earliest)}.",
                 f"Leave such rows out of the spine; the earliest instant that can be asked for: {first}.",
             )

@@ -150,9 +150,9 @@ def _run_line(item: dict[str, Any]) -> list[str]:
 
 
 def _iso(at: int | None) -> str | None:
-    from coeval.spec.types import instant
+    from coeval.spec.types import iso
 
-    return None if at is None else instant(at).isoformat()
+    return None if at is None else iso(at)
 
 
 def _short(text: str | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coeval.spec.time import HOUR, MINUTE
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.schedule.book import DONE, Problem, RunEntry
 
 
@@ -30,7 +30,9 @@ class Notice:
         job = f"coeval {self.entry.job}"
         if self.resolved:
             return f"{job} is well again, after {_since(self.problem, self.entry)}"
-        again = f", {self.problem.runs} runs since {_clock(self.problem.since)}" if self.problem.runs > 1 else ""
+        again = (
+            f", {self.problem.runs} runs since {iso(self.problem.since, seconds=True)}" if self.problem.runs > 1 else ""
+        )
         return f"{job}: {self.problem.outcome}{again}"
 
 
@@ -71,19 +73,11 @@ def alert(notice: Notice) -> dict[str, Any]:
     return {
         "labels": {"alertname": "CoevalJobFailed", "job": notice.entry.job, "severity": "critical"},
         "annotations": {name: text for name, text in annotations.items() if text},
-        "startsAt": _iso(notice.problem.since),
-        "endsAt": _iso(ends),
+        "startsAt": iso(notice.problem.since),
+        "endsAt": iso(ends),
     }
 
 
 def _since(problem: Problem, entry: RunEntry) -> str:
     length = (entry.ended_at or entry.started_at) - problem.since
     return f"{length / HOUR:.1f} h" if length >= HOUR else f"{length / MINUTE:.0f} min"
-
-
-def _clock(at: int) -> str:
-    return instant(at).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _iso(at: int) -> str:
-    return instant(at).isoformat()

@@ -20,7 +20,7 @@ from coeval.online.result import FeatureResult, Status
 from coeval.server.problems import TooLargeError
 from coeval.service import Asked, ServicePlan
 from coeval.spec.model import Field
-from coeval.spec.types import Kind, instant, parse_literal, to_logical
+from coeval.spec.types import Kind, instant, iso, parse_literal, to_logical
 
 ARROW = "application/vnd.apache.arrow.stream"
 STATUS_SUFFIX = "@status"
@@ -239,7 +239,7 @@ def to_arrow(result: FeatureResult, label: str) -> bytes:
     metadata = {
         "service": label,
         "manifest": result.manifest_hash,
-        "at": instant(result.at).isoformat(),
+        "at": iso(result.at),
         "statuses": ",".join(f"{status.value}={status.name}" for status in Status),
     }
     table = table.replace_schema_metadata(metadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from coeval.spec.types import DataType, Kind, Physical, instant, parse_literal, to_logical
+from coeval.spec.types import DataType, Kind, Physical, iso, parse_literal, to_logical
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _calendar_text(data_type: DataType, value: Physical) -> str:
     assert isinstance(value, int)
     try:
         if data_type.kind is Kind.TIMESTAMP:
-            return instant(value).isoformat().replace("+00:00", "Z")
+            return iso(value)
         return str(to_logical(data_type, value))
     except OverflowError as error:
         raise ValueError(f"a {data_type} must be in the years 1 to 9999 UTC") from error

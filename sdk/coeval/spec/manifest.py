@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from types import UnionType
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
-from coeval.errors import ManifestError
+from coeval.errors import ManifestError, UnknownFeatureError
 from coeval.spec.model import (
     BatchSource,
     DerivedView,
@@ -62,6 +62,17 @@ class Manifest:
         """Stored views (windowed and row) by name."""
         both: tuple[View, ...] = self.windowed_views + self.row_views
         return {view.name: view for view in both}
+
+    def chosen_views(self, names: Collection[str] | None) -> list[View]:
+        """The stored views of those names, in their order; all where none is named.
+
+        Raises:
+            UnknownFeatureError: there is no such view.
+        """
+        unknown = sorted(set(names or ()) - self.views.keys())
+        if unknown:
+            raise UnknownFeatureError(f"There is no view {', '.join(unknown)}.", f"Known: {', '.join(self.views)}.")
+        return [self.views[name] for name in names or self.views]
 
     @cached_property
     def sources(self) -> dict[str, EventSource | BatchSource]:

@@ -184,6 +184,16 @@ def instant(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+@lru_cache(maxsize=10_000)
+def iso(value: int, *, seconds: bool = False) -> str:
+    """Microseconds since the epoch as RFC 3339, UTC, as commands take it: 2026-11-20T23:58:01.250000Z.
+
+    Without the fraction where it is 0; `seconds` leaves it out everywhere.
+    """
+    text = instant(value).isoformat(timespec="seconds" if seconds else "auto")
+    return text.removesuffix("+00:00") + "Z"
+
+
 def unscaled(value: Decimal, data_type: DataType) -> int:
     """The unscaled integer of a decimal.
 

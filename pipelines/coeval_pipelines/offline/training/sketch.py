@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coeval.spec.types import micros
+from coeval.spec.types import iso, micros
 from coeval_pipelines.arrow import single
 from coeval_pipelines.offline.columns import derived_input
 from coeval_pipelines.offline.training.digest import value_words
@@ -176,7 +176,7 @@ class Sketch:
         for value, count in self.buckets.items():
             histogram[_day(value).strftime("%Y-%m")] += count
         quantiles = {name: _day(value).isoformat() for name, value in self._quantiles().items()}
-        edges = {"min": _moment(self.least), "max": _moment(self.greatest)}
+        edges = {"min": iso(self.least), "max": iso(self.greatest)}
         return edges | {"quantiles": quantiles, "histogram": [[month, histogram[month]] for month in sorted(histogram)]}
 
     def _quantiles(self) -> dict[str, float]:
@@ -252,7 +252,3 @@ def _scaled(places: NDArray[np.int32], values: NDArray[np.int64], shift: int, st
 
 def _day(number: float) -> date:
     return date(1970, 1, 1) + timedelta(days=int(number))
-
-
-def _moment(at: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)).isoformat()

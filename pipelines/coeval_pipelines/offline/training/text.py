@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval.training import TrainingSet
 from coeval_pipelines.offline.training.apart import Apart, ValueApart
 from coeval_pipelines.offline.training.diff import LARGE, MODERATE, Difference
@@ -44,7 +44,7 @@ def list_lines(sets: Iterable[Kept], unfinished: Iterable[str] = (), unforgotten
             item["service"],
             f"{item['rows']:,}",
             item["content_hash"][:12],
-            _moment(item["built_at"]),
+            iso(item["built_at"], seconds=True),
             ",".join(item["engines"]),
         )
         for item in map(listed, sets)
@@ -124,7 +124,7 @@ def _hashes(found: Rebuilt) -> str:
 
 def _part_lines(number: int, part: Mapping[str, Any]) -> list[str]:
     engine = part["engine"]
-    built = f"{part['rows']:,} rows   built {_moment(part['built_at'])}"
+    built = f"{part['rows']:,} rows   built {iso(part['built_at'], seconds=True)}"
     lines = [
         "",
         f"part {number}   {built}   {engine['name']}: {engine['why']}",
@@ -180,7 +180,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
     ]
-
-
-def _moment(at: int) -> str:
-    return instant(at).strftime("%Y-%m-%d %H:%M:%SZ")
