@@ -8,7 +8,7 @@ from coeval_pipelines.local.prepare import free_settings
 from tests.chaos.campaign import Campaign, Plan
 
 SEED = 20261121
-EVENTS = 40_000
+EVENTS = 24_000
 
 
 def test_nothing_is_lost_or_doubled_whatever_is_killed(tmp_path: Path) -> None:
