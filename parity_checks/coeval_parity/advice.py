@@ -29,7 +29,7 @@ MEANINGS = {
     Cause.STALE: "Not delivered within the promised freshness, or in tiles that no writer owns.",
     Cause.TTL: "One side applies another ttl.",
     Cause.DEFINITION: "The served value was computed by another version of the view.",
-    Cause.CLOCK: "The store knows events that were not available yet at the instant of the read: a clock is ahead.",
+    Cause.CLOCK: "The store knows events from after the read: a reader's clock is behind, or a producer's ahead.",
     Cause.ERASED: "A subject was erased; what is left of its time is not written anew yet. Benign.",
     Cause.REJECTED: "The store counts records that the log refuses: one side's validation lets too much through.",
     Cause.UNEXPLAINED: "No late or in-flight event accounts for it: store or log was changed, or lost something.",

@@ -29,7 +29,16 @@ from coeval_parity.evidence import Case, Delivery, Order, components_of, erased_
 from coeval_parity.omissions import TileEvidence, Tiling, Why, row_omissions
 from coeval_parity.result import Cause, Suspect
 from coeval_parity.suspects import Scene, as_streamed, is_of_batch, suspicion
-from coeval_parity.verdicts import CAUSES, Verdict, delivery_verdict, parted, why_not, with_delivery, wrong_offline
+from coeval_parity.verdicts import (
+    CAUSES,
+    Verdict,
+    delivery_verdict,
+    parted,
+    plural,
+    why_not,
+    with_delivery,
+    wrong_offline,
+)
 
 
 def explain(case: Case, delivery: Delivery) -> Verdict:
@@ -83,13 +92,13 @@ def _hypotheses(
         yield replace(verdict, tiles=tiles)
     still = _still_there(case, delivery)
     if still and _stores(case, tiles, kept, still) and reproduces(case, sorted_by_order([*kept, *still])):
-        proof = f"Counting {len(still)} erased events gives the served value: batch has not written it anew."
+        proof = f"Counting {plural(len(still), 'erased event')} gives the served value: batch has not written it anew."
         yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still), omitted or {}, tiles, also())
     yield from _refused(case, delivery, visible)
     for ahead in ahead_of(case):
         seen = sorted_by_order([*kept, *known_at(ahead, case.q)])
         if _stores(case, tiles, kept, ahead) and reproduces(case, seen):
-            proof = f"Counting {len(ahead)} events that became available at or after the read gives the served value."
+            proof = f"Counting {plural(len(ahead))} that became available at or after the read gives the served value."
             yield Verdict(Cause.CLOCK, proof, case.q, omitted or {}, tiles, also())
     yield from _producer_ahead(case, delivery, visible)
 
@@ -151,8 +160,8 @@ def _refused(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterat
             counted = [event for event in some if event.order not in gone]
             if counted:
                 proof = (
-                    f"Counting {len(counted)} records that the log rejects gives exactly the served value: the stream "
-                    f"took what it should have refused, first at partition {counted[0].partition}, offset "
+                    f"Counting {plural(len(counted), 'record')} that the log rejects gives exactly the served value: "
+                    f"the stream took what it should have refused, first at partition {counted[0].partition}, offset "
                     f"{counted[0].offset}."
                 )
                 also = tuple(cause for cause in Cause if cause in {CAUSES[why] for why in gone.values()})

@@ -30,7 +30,7 @@ from coeval_parity.evidence import Case, Delivery, Order, visible_of
 from coeval_parity.omissions import Why, prefixes
 from coeval_parity.past import History, LeftOut, left_out
 from coeval_parity.result import Cause, Suspect
-from coeval_parity.verdicts import Verdict, delivery_verdict, with_delivery
+from coeval_parity.verdicts import Verdict, delivery_verdict, plural, with_delivery
 
 _WRONG_OFFLINE = "Engine and reference differ over the same log: the offline side is wrong."
 MAX_TRIED = 2000
@@ -105,9 +105,9 @@ def _hypotheses(case: Case, moment: Moment, visible: Sequence[Event]) -> Iterato
         for ahead in ahead_of(case):
             seen, displaced = _clock_behind(case, moment.past.view, kept, ahead)
             if near(case, oracle(case, view, seen), case.served):
-                instead = f", in the place of {displaced} older ones," if displaced else ""
-                counted = f"Counting {len(ahead)} events that became available at or after it{instead}"
-                proof = f"{counted} gives the served value."
+                instead = f", in the place of {plural(displaced, 'older one')}," if displaced else ""
+                said = f"Counting {plural(len(ahead))} that became available at or after it{instead}"
+                proof = f"{said} gives the served value."
                 yield Verdict(Cause.CLOCK, proof, case.q, omitted, also=also)
 
 
@@ -137,11 +137,12 @@ def _erased(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterato
     both = replace(case, known=seen)
     ways = _omissions(both, left_out(both, delivery)) if still else iter(())
     for missing in islice(ways, MAX_TRIED):
-        counted = [event for event in still if event.order not in missing]
-        if counted and _gives(case, seen, missing):
-            proof = f"Counting {len(counted)} events that were erased, and not yet taken away, gives the served value."
+        still_there = [event for event in still if event.order not in missing]
+        if still_there and _gives(case, seen, missing):
+            said = f"Counting {plural(len(still_there))} of erased subjects, not yet taken away,"
+            proof = f"{said} gives the served value."
             also = with_delivery(case, delivery, seen, missing)
-            yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in counted), missing, also=also)
+            yield Verdict(Cause.ERASED, proof, min(event.event_ts for event in still_there), missing, also=also)
 
 
 def _gives(case: Case, visible: Sequence[Event], omitted: Mapping[Order, Why]) -> bool:

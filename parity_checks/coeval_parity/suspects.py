@@ -21,6 +21,7 @@ from coeval.spec.time import HOUR, MINUTE, duration, floor_to
 from coeval_parity.evidence import Case, Delivery, Order, Slot, fold, holds
 from coeval_parity.omissions import TileEvidence
 from coeval_parity.result import Suspect
+from coeval_parity.verdicts import plural
 
 _FEW = 12
 """Events of a tile up to which pairs of them are tried."""
@@ -99,7 +100,7 @@ def _lost(scene: Scene) -> Iterator[Suspicion]:
         first = min(gone, key=lambda event: event.available_at)
         yield Suspicion(
             Suspect.LOST_UPDATE,
-            f"Leaving out {len(gone)} events that the store has to hold gives exactly what it does: the first is "
+            f"Leaving out {plural(len(gone))} that the store has to hold gives exactly what it does: the first is "
             f"{first.event_id or 'a row'} in partition {first.partition}, offset {first.offset}.",
         )
 
@@ -141,7 +142,7 @@ def _twice(scene: Scene) -> Iterator[Suspicion]:
         first = again[0]
         yield Suspicion(
             Suspect.APPLIED_TWICE,
-            f"Counting {len(again)} events twice gives exactly what is stored: the first is {first.event_id} in "
+            f"Counting {plural(len(again))} twice gives exactly what is stored: the first is {first.event_id} in "
             f"partition {first.partition}, offset {first.offset}.",
         )
 
@@ -280,8 +281,8 @@ def _corrupted(scene: Scene) -> Iterator[Suspicion]:
     if wrong and all(tile.slot is not None and tile.slot.events == len(tile.kept) for tile in wrong):
         yield Suspicion(
             Suspect.CORRUPTED_STATE,
-            f"{len(wrong)} stored tiles count the events that they should and hold other values: with what the log "
-            "says in their place, the value is what training would use.",
+            f"{plural(len(wrong), 'stored tile')} with as many events as there should be, and other values: with what "
+            "the log says instead, the value is what training would use.",
         )
 
 
@@ -299,8 +300,8 @@ def _lost_row(scene: Scene) -> Iterator[Suspicion]:
         lost = visible[len(older)]
         yield Suspicion(
             Suspect.LOST_UPDATE,
-            f"Leaving out {len(visible) - len(older)} rows that the store has to hold gives exactly the served value: "
-            f"the first is in partition {lost.partition}, offset {lost.offset}.",
+            f"Leaving out {plural(len(visible) - len(older), 'row')} that the store has to hold gives exactly the "
+            f"served value: the first is in partition {lost.partition}, offset {lost.offset}.",
         )
 
 

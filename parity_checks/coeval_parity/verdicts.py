@@ -60,7 +60,7 @@ def delivery_verdict(
     gone = [event for event in visible if event.order in omitted]
     since = min(event.available_at for event in gone)
     waiting = [event.available_at for event in gone if omitted[event.order] not in (Why.LATE, Why.ERASED)]
-    proof = f"Leaving out {_counted(omitted)} gives exactly the served value."
+    proof = f"Leaving out {_omitted(omitted)} gives exactly the served value."
     found = {CAUSES[why] for why in omitted.values()}
     if Why.UNDELIVERED in omitted.values():
         proof += " No writer owns their tiles: the batch load is behind the stream's start."
@@ -88,9 +88,14 @@ _REASONS = {
 }
 
 
-def _counted(omitted: Mapping[Order, Why]) -> str:
+def plural(number: int, what: str = "event") -> str:
+    """How many there are: 1 event, 2 events."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _omitted(omitted: Mapping[Order, Why]) -> str:
     counts = {why: sum(found is why for found in omitted.values()) for why in Why}
-    parts = [f"{n} event{'s' if n > 1 else ''} {_REASONS[why]}" for why, n in counts.items() if n]
+    parts = [f"{plural(n)} {_REASONS[why]}" for why, n in counts.items() if n]
     return " and ".join(parts)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -147,12 +150,30 @@ def test_canaries_time_every_view_and_miss_a_writer_that_stands_still(watched: S
                 writer.send_signal(signal.SIGCONT)
             passed = "coeval_check_passed"
             _await(lambda: _sample(metrics(), passed, check="freshness", subject="card_spend") == 0.0, metrics)
+            _check_glance(watched)
             waiting = "coeval_canary_waiting_seconds"
             _await(lambda: all((_sample(metrics(), waiting, view=view) or 0) < 1 for view in VIEWS), metrics)
             render(stream_status(watched, control))
     entries = list(read_logs(watched, Wanted()))
     assert {entry.component for entry in entries} >= {"jobmanager", "taskmanager", "writer", "supervisor"}
     assert [entry.at for entry in entries] == sorted(entry.at for entry in entries)
+
+
+def _check_glance(settings: Settings) -> None:
+    """`coeval status` shows components, streams and checks, and what to type about the one that failed."""
+    environ = {**os.environ, **settings.variables()}
+    look = [sys.executable, "-c", "from coeval.cli import main; main()", "status"]
+    done = subprocess.run([*look, "--json"], env=environ, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert {item["name"] for item in found["components"]} == {*ENGINES, "writer"}
+    assert [(run["source"], run["state"]) for run in found["streams"]["runs"]] == [("payments", HEALTHY)]
+    checks = {item["check"]: item for item in found["checks"]}
+    assert checks["freshness"]["passed"] < checks["freshness"]["subjects"]
+    commands = {problem["then"] for problem in found["problems"]}
+    assert commands >= {"coeval freshness card_spend", "coeval parity run"}
+    assert done.returncode == (1 if found["healthy"] else 3)
+    text = subprocess.run(look, env=environ, capture_output=True, text=True, check=False).stdout
+    assert "-> coeval freshness card_spend" in text
 
 
 def _slow(settings: Settings, control: ControlPlane) -> set[str]:

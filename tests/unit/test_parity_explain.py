@@ -145,7 +145,7 @@ def test_a_value_that_still_holds_what_was_erased_is_erased_until_batch_has_writ
     held = replace(hourly([ON_TIME, FRESH], [ON_TIME, gone, FRESH]), erased=[gone])
     verdict = explain(held, STREAM)
     assert verdict.cause is Cause.ERASED
-    assert "Counting 1 erased events" in verdict.proof
+    assert "Counting 1 erased event " in verdict.proof
     assert explain(replace(held, erased=[]), STREAM).cause is Cause.UNEXPLAINED
     assert explain(tampered(held, 1), STREAM).cause is Cause.UNEXPLAINED
 

@@ -75,7 +75,7 @@ def test_a_reader_whose_clock_is_behind_misses_tiles_whose_place_newer_ones_have
     found = _past([ON_TIME, FRESH, newer], [FRESH])
     verdict = explain_past(found, STREAMED)
     assert verdict.cause is Cause.CLOCK
-    assert "in the place of 1 older ones" in verdict.proof
+    assert "in the place of 1 older one," in verdict.proof
     # In another place, or too late to be in the store at all, it has displaced nothing.
     for other in (replace(newer, event_ts=at - 5 * MINUTE), replace(newer, available_at=at + DAY)):
         assert explain_past(replace(found, events=[ON_TIME, FRESH, other]), STREAMED).cause is Cause.UNEXPLAINED

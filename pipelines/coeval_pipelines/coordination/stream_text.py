@@ -20,6 +20,7 @@ from coeval_pipelines.coordination.stream_model import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 _RUN_COLUMNS = ("source", "run", "state", "tasks", "lag", "slowest", "events/s", "rejected", "late", "checkpoint")
@@ -47,11 +48,21 @@ def render(status: StreamStatus, as_json: bool = False) -> None:
     if not status.runs and not status.views:
         console.print("Nothing is deployed. coeval stream deploy")
     if status.runs:
-        console.print(_table(_RUN_COLUMNS, (run_row(run, status) for run in status.runs)))
+        console.print(runs_table(status))
     if status.views:
-        console.print(_table(_VIEW_COLUMNS, (view_row(view, status.problems) for view in status.views)))
-    for problem in status.problems:
+        console.print(table(_VIEW_COLUMNS, (view_row(view, status.problems) for view in status.views)))
+    print_problems(console, status.problems)
+
+
+def print_problems(console: Console, problems: Iterable[Problem]) -> None:
+    """Print what is wrong, a line each, with where to read on or what to type."""
+    for problem in problems:
         console.print(f"! {problem.subject}: {problem.what}  -> {problem.then}", markup=False, soft_wrap=True)
+
+
+def runs_table(status: StreamStatus) -> Table:
+    """The runs, each in a row."""
+    return table(_RUN_COLUMNS, (run_row(run, status) for run in status.runs))
 
 
 def run_row(run: RunStatus, status: StreamStatus) -> tuple[str, ...]:
@@ -100,15 +111,16 @@ def marked(text: str, wrong: bool) -> str:
     return f"{text} !" if wrong else text
 
 
-def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+def table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table without lines."""
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
+    found = Table(box=None, header_style="bold")
     for name in columns:
-        table.add_column(name)
+        found.add_column(name)
     for row in rows:
-        table.add_row(*row)
-    return table
+        found.add_row(*row)
+    return found
 
 
 def _instant(at: int | None) -> str | None:

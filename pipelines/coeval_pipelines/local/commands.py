@@ -1,4 +1,4 @@
-"""`coeval up`, `coeval down`, `coeval status`: the local stack from the command line."""
+"""`coeval up` and `coeval down`: the local stack from the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command("up")(up)
     app.command("down")(down)
-    app.command("status")(status)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -53,32 +52,13 @@ def down() -> None:
     print("stopped" if stack.down(load_settings()) else "nothing was running")
 
 
-def status(as_json: AsJson = False) -> None:
-    """Say how the local stack is: address, pid, health, restarts, log. Exit code 3 where something is not healthy."""
-    from coeval.settings import load_settings
-    from coeval_pipelines.local import stack
-
-    state = stack.status(load_settings())
-    _show(state, as_json)
-    if not state.healthy:
-        raise typer.Exit(3)
-
-
 def _show(state: StackStatus, as_json: bool) -> None:
     if as_json:
         json.dump({"healthy": state.healthy, **asdict(state)}, sys.stdout, indent=2)
         print()
         return
-    if not state.components:
-        print("The local stack is not running. Start it: coeval up")
-        return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    for name in ("component", "address", "pid", "health", "restarts", "log"):
-        table.add_column(name, overflow="fold")
-    for item in state.components:
-        pid = str(item.process.pid) if item.process else "-"
-        table.add_row(item.name, item.address or "-", pid, item.health, str(item.restarts), item.log)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    from coeval_pipelines.local.text import components_table
+
+    Console(width=None if sys.stdout.isatty() else 160).print(components_table(state))
