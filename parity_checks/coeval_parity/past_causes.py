@@ -7,7 +7,7 @@ have been: tails of the partitions, in the order of delivery. What nothing repro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from coeval.aggregations.tiles import tile_plan
@@ -15,7 +15,7 @@ from coeval.reference.oracle import is_late
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.records import Event
 from coeval.spec.time import duration, floor_to
-from coeval.spec.types import INT64_MAX
+from coeval.spec.types import INT64_MAX, Physical
 from coeval_parity.counterfactual import (
     ahead_of,
     known_at,
@@ -37,11 +37,25 @@ MAX_TRIED = 2000
 """Ways of being in flight that are tried for one value."""
 
 
-class Moment:
-    """What one response was served by: how far the writers may have got, and where they turned out to be."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value of a response, as physical values: by the view with its feature alone."""
 
-    def __init__(self, past: History, q: int) -> None:
+    view: View
+    feature: str
+    served: Physical
+    expected: Physical
+
+
+class Moment:
+    """What one response was served by: how far the writers may have got, and where they turned out to be.
+
+    `answers` are the values of the view that were compared in the response, the equal ones included.
+    """
+
+    def __init__(self, past: History, q: int, answers: Sequence[Answer] = ()) -> None:
         self.past = past
+        self.answers = answers
         self.deliveries = tuple(past.deliveries(q))
         self._out: dict[tuple[int, int, int], LeftOut] = {}
         self._ends: list[Mapping[int, int]] = []
@@ -103,31 +117,68 @@ def _hypotheses(case: Case, moment: Moment, visible: Sequence[Event]) -> Iterato
                 proof = f"Version {other.version} gives exactly the served value."
                 yield Verdict(Cause.DEFINITION, proof, None, omitted, also=also)
         for ahead in ahead_of(case):
-            seen, displaced = _clock_behind(case, moment.past.view, kept, ahead)
-            if near(case, oracle(case, view, seen), case.served):
-                instead = f", in the place of {plural(displaced, 'older one')}," if displaced else ""
-                said = f"Counting {plural(len(ahead))} that became available at or after it{instead}"
-                proof = f"{said} gives the served value."
-                yield Verdict(Cause.CLOCK, proof, case.q, omitted, also=also)
+            seen = _clock_behind(case, moment, kept, ahead)
+            if not (seen.newer or seen.displaced) or not near(case, oracle(case, view, seen.events), case.served):
+                continue
+            if not seen.displaced or _agree(case, moment, visible, ahead):
+                yield Verdict(Cause.CLOCK, seen.proof, case.q, omitted, also=also)
 
 
-def _clock_behind(case: Case, view: View, kept: Sequence[Event], ahead: Sequence[Event]) -> tuple[list[Event], int]:
-    """The events that a reader counts whose clock is behind a store that has more; and how many it misses for that.
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a reader counts whose clock is behind a store that has more: which events, how many of them from after the
+    read, and how many that it should count it misses, as newer tiles have taken their place."""
 
-    Of each granularity a store keeps as many tiles as the longest window of `view` (which has all features) spans:
-    newer ones have taken the place of older ones.
+    events: Sequence[Event]
+    newer: int
+    displaced: int
+
+    @property
+    def proof(self) -> str:
+        """It in words."""
+        parts = []
+        if self.newer:
+            parts.append(f"counting {plural(self.newer)} that became available at or after it")
+        if self.displaced:
+            parts.append(f"leaving out {plural(self.displaced)} whose place newer tiles have taken")
+        return f"{' and '.join(parts).capitalize()} gives the served value."
+
+
+def _clock_behind(case: Case, moment: Moment, kept: Sequence[Event], ahead: Sequence[Event]) -> _Seen:
+    """What a reader sees of a store that has `ahead`, too.
+
+    Of each granularity a store keeps as many tiles as the longest window of the whole view spans, and of those a reader
+    looks at the ones that begin before its own clock.
     """
-    if not isinstance(view, WindowedView) or not isinstance(case.view, WindowedView):
-        return sorted_by_order([*kept, *known_at(ahead, case.q)]), 0
+    whole = moment.past.view
+    if not isinstance(whole, WindowedView) or not isinstance(case.view, WindowedView):
+        return _Seen(sorted_by_order([*kept, *known_at(ahead, case.q)]), len(ahead), 0)
     assert isinstance(case.source, EventSource)
     window, hop = case.view.aggregates[0].window, case.view.aggregates[0].hop
-    slots = tile_plan(view, case.source).granularity(hop).slots
+    slots = tile_plan(whole, case.source).granularity(hop).slots
     on_time = [event for event in ahead if not is_late(event, hop, case.source.allowed_lateness)]
     newest = {tile % slots: tile for tile in sorted(event.event_ts // hop for event in (*kept, *on_time))}
     inside = [event for event in kept if event.event_ts >= floor_to(case.q - window, hop)]
     left = [event for event in inside if newest[event.event_ts // hop % slots] == event.event_ts // hop]
-    read = [event for event in on_time if event.event_ts // hop <= case.q // hop]
-    return sorted_by_order([*left, *known_at(read, case.q)]), len(inside) - len(left)
+    read = [event for event in on_time if event.event_ts // hop <= (case.q - 1) // hop]
+    return _Seen(sorted_by_order([*left, *known_at(read, case.q)]), len(read), len(inside) - len(left))
+
+
+def _agree(case: Case, moment: Moment, visible: Sequence[Event], ahead: Sequence[Event]) -> bool:
+    """Whether a store that has `ahead` gives every value of the response, and some only by what came after the read.
+
+    A tile that was lost looks as if a later one had taken its place, whenever the key has one at that distance: one
+    value proves nothing, all granularities together do.
+    """
+    proven = False
+    for answer in moment.answers:
+        other = replace(case, view=answer.view, feature=answer.feature, served=answer.served, expected=answer.expected)
+        gone = moment.left_out(other, 0).must
+        seen = _clock_behind(other, moment, [event for event in visible if event.order not in gone], ahead)
+        if not near(other, oracle(other, answer.view, seen.events), answer.served):
+            return False
+        proven = proven or (seen.newer > 0 and not near(other, answer.expected, answer.served))
+    return proven
 
 
 def _erased(case: Case, delivery: Delivery, visible: Sequence[Event]) -> Iterator[Verdict]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -36,7 +36,7 @@ from coeval_parity.hours import Hours
 from coeval_parity.judge import Docket, Judged, earliest_of, other_definitions
 from coeval_parity.online_state import Look, Served
 from coeval_parity.past import History, history_of
-from coeval_parity.past_causes import Moment, explain_past
+from coeval_parity.past_causes import Answer, Moment, explain_past
 from coeval_parity.report import render_html
 from coeval_parity.result import ParityResult, ViewParity, worst_first
 from coeval_parity.screen import Screened
@@ -295,17 +295,25 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
             q = int(screened.served.at[row])
             then = replace(base, q=q, known=[event for event in every if is_visible(view, event, q)])
-            moment = Moment(past, q)
+            moment = Moment(past, q, _answers(screened, views, row))
             for _, name in names:
                 _judge_value(docket, screened, replace(then, view=views[name], feature=name), key, row, moment)
     return docket.close()
 
 
+def _answers(screened: Screened, views: Mapping[str, View], row: int) -> list[Answer]:
+    """The values of a response that were compared."""
+    compared = [name for name, comparison in screened.comparisons.items() if comparison.outcome[row] >= 0]
+    return [Answer(views[name], name, *_both(screened, name, row)) for name in compared]
+
+
+def _both(screened: Screened, name: str, row: int) -> tuple[Physical, Physical]:
+    """What was served, and what was expected."""
+    return value_in(screened.served.columns[name], row), value_in(screened.expected[name], row)
+
+
 def _judge_value(docket: Docket, screened: Screened, case: Case, key: str, row: int, moment: Moment) -> None:
-    served, expected = (
-        value_in(screened.served.columns[case.feature], row),
-        value_in(screened.expected[case.feature], row),
-    )
+    served, expected = _both(screened, case.feature, row)
     case = replace(case, served=served, expected=expected)
     if near(case, served, expected):
         docket.within[case.feature] += 1

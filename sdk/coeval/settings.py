@@ -271,7 +271,12 @@ class Settings(BaseSettings):
     @property
     def control_url(self) -> str:
         """SQLAlchemy URL of the control plane."""
-        return f"sqlite:///{(self.home / 'control.db').resolve()}"
+        return f"sqlite:///{self.control_path}"
+
+    @property
+    def control_path(self) -> Path:
+        """The control plane's database."""
+        return self.home.resolve() / "control.db"
 
     @property
     def delta(self) -> Path:

@@ -170,7 +170,7 @@ def _check_glance(settings: Settings) -> None:
     checks = {item["check"]: item for item in found["checks"]}
     assert checks["freshness"]["passed"] < checks["freshness"]["subjects"]
     commands = {problem["then"] for problem in found["problems"]}
-    assert commands >= {"coeval freshness card_spend", "coeval parity run"}
+    assert commands >= {"coeval freshness card_spend", "coeval parity run card_spend"}
     assert done.returncode == (1 if found["healthy"] else 3)
     text = subprocess.run(look, env=environ, capture_output=True, text=True, check=False).stdout
     assert "-> coeval freshness card_spend" in text

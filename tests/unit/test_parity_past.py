@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+
+import pytest
 
 from coeval.spec.erasure import Erasure
 from coeval.spec.records import Event
@@ -10,7 +13,7 @@ from coeval.spec.time import DAY, HOUR, MINUTE, SECOND
 from coeval_parity.evidence import Case, Stored
 from coeval_parity.explain import narrowed
 from coeval_parity.past import History
-from coeval_parity.past_causes import Moment
+from coeval_parity.past_causes import Answer, Moment
 from coeval_parity.past_causes import explain_past as explain_at
 from coeval_parity.result import Cause
 from coeval_parity.verdicts import Verdict
@@ -69,16 +72,48 @@ def test_a_store_that_was_seen_to_come_back_without_its_last_writes_was_without_
         assert explain_past(found, past).cause is Cause.UNEXPLAINED
 
 
+def _answers(**values: tuple[int, int]) -> tuple[Answer, ...]:
+    return tuple(Answer(narrowed(VIEW, name), name, *both) for name, both in values.items())
+
+
 def test_a_reader_whose_clock_is_behind_misses_tiles_whose_place_newer_ones_have_taken() -> None:
     at = ON_TIME.event_ts + 14 * 5 * MINUTE  # an hour is twelve tiles, and two are kept beside them
     newer = event(9, at, 500)
     found = _past([ON_TIME, FRESH, newer], [FRESH])
-    verdict = explain_past(found, STREAMED)
+    # Today's tile has the newer event, this hour's has not.
+    answers = _answers(count_1h=(1, 2), count_24h=(2, 2), count_30d=(3, 2))
+    verdict = explain_at(found, Moment(STREAMED, Q, answers))
     assert verdict.cause is Cause.CLOCK
-    assert "in the place of 1 older one," in verdict.proof
+    assert verdict.proof == "Leaving out 1 event whose place newer tiles have taken gives the served value."
     # In another place, or too late to be in the store at all, it has displaced nothing.
     for other in (replace(newer, event_ts=at - 5 * MINUTE), replace(newer, available_at=at + DAY)):
-        assert explain_past(replace(found, events=[ON_TIME, FRESH, other]), STREAMED).cause is Cause.UNEXPLAINED
+        moved = replace(found, events=[ON_TIME, FRESH, other])
+        assert explain_at(moved, Moment(STREAMED, Q, answers)).cause is Cause.UNEXPLAINED
+    # What else was served says that the store had nothing newer: a tile was lost.
+    lost = _answers(count_1h=(1, 2), count_24h=(2, 2), count_30d=(2, 2))
+    for said in (lost, _answers(count_1h=(1, 2), count_24h=(2, 2)), ()):
+        assert explain_at(found, Moment(STREAMED, Q, said)).cause is Cause.UNEXPLAINED
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_lost_tile_is_unexplained_whatever_the_key_does_later(seed: int) -> None:
+    rng = random.Random(seed)
+    at, later = Q, []
+    for number in range(60):
+        at += int(rng.expovariate(1 / (20 * MINUTE)))
+        later.append(event(10 + number, at, rng.randrange(1, 900)))
+    found = _past([ON_TIME, *later], [])
+    assert (found.served, found.expected) == (0, 1)
+    answers = _answers(count_1h=(0, 1), count_24h=(1, 1), count_30d=(1, 1))
+    assert explain_at(found, Moment(STREAMED, Q, answers)).cause is Cause.UNEXPLAINED
+
+
+def test_a_tile_that_begins_when_it_is_read_is_not_read() -> None:
+    assert Q % (5 * MINUTE) == 0
+    for at, cause in ((Q, Cause.UNEXPLAINED), (Q - 1, Cause.CLOCK)):
+        new = replace(event(9, at, 500), available_at=Q + SECOND)
+        found = replace(_past([ON_TIME, new], [ON_TIME]), served=2)
+        assert explain_past(found, STREAMED).cause is cause
 
 
 def test_what_was_served_before_an_erasure_is_erased_until_a_load_had_taken_it_away() -> None:

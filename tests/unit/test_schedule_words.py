@@ -56,6 +56,7 @@ def test_an_erasure_empties_the_outputs_of_jobs_and_deletes_every_page(tmp_path:
         "replay.html",
         "parity.html",
         "parity-12.html",
+        ".parity-12.html.4711",
         "parity-12.html.4711.partial",
         "replay.html.4711.partial",
         "drift.html",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import schema
 from coeval_pipelines.control.plane import ControlPlane
 
 DRIFT, QUALITY, REPLAY, REBUILD, FRESHNESS = "drift", "quality", "replay", "rebuild", "freshness"
+KINDS = (REPLAY, REBUILD, FRESHNESS, DRIFT, QUALITY)
 """The kinds of check."""
 
 CHECKS = sa.Table(
@@ -37,6 +39,21 @@ class Newest:
     manifest_hash: str
     passed: bool
     result: Mapping[str, Any]
+
+
+def by_table(runs: Mapping[str, Newest]) -> dict[str, Newest]:
+    """Of runs of data quality, each of which looks at some tables, the newest of every table, with what it found there.
+
+    It passed if all that it looked at of the table did; the result is that of a log's newest batch.
+    """
+    found: dict[str, Newest] = {}
+    for run in sorted(runs.values(), key=lambda item: item.run):
+        for check in run.result["checks"]:
+            broken = any(not rule["passed"] and rule["severity"] == "critical" for rule in check["rules"])
+            before = found.get(check["subject"])
+            passed = not broken and (before is None or before.run != run.run or before.passed)
+            found[check["subject"]] = replace(run, passed=passed, result=check)
+    return found
 
 
 class CheckBook:
@@ -98,3 +115,12 @@ class CheckBook:
         kept = sa.select(CHECKS.c.run).where(*mine).order_by(CHECKS.c.run.desc()).limit(keep)
         with self._engine.begin() as connection:
             connection.execute(sa.delete(CHECKS).where(*mine, CHECKS.c.run.not_in(kept)))
+
+
+def newest_runs(control: ControlPlane, manifest: Manifest) -> dict[str, dict[str, Newest]]:
+    """By kind the newest run on every subject: views that the manifest has, tables, training sets."""
+    book = CheckBook(control)
+    found = {kind: book.newest(kind) for kind in KINDS}
+    for kind in (REPLAY, FRESHNESS):  # a view that is gone fails no more
+        found[kind] = {view: run for view, run in found[kind].items() if view in manifest.views}
+    return {**found, QUALITY: by_table(found[QUALITY])}

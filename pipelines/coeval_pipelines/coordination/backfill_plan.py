@@ -13,7 +13,7 @@ from coeval.online.writer import OnlineWriter
 from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.catalog.costs import KEY_BYTES, planned_bytes
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.loads import OPEN, READY, LoadBook
@@ -132,7 +132,7 @@ def _why(
         return "files have no cut"
     if last and cut == last.cut and cut > required_cut(view, manifest, deployment.since):
         return f"where load {last.run} cut it"
-    return f"the last tile before {instant(deployment.since):%Y-%m-%d %H:%M}, from where the stream owns them, is final"
+    return f"the last tile before {iso(deployment.since)}, from where the stream owns them, is final"
 
 
 def _rate(book: LoadBook, view: View, limits: Limits) -> tuple[float | None, str]:

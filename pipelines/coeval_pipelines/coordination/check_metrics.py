@@ -22,13 +22,12 @@ from coeval.errors import CoevalError
 from coeval.manifests import read_manifest
 from coeval.settings import Settings
 from coeval_pipelines.control import ControlPlane, ParityCheck
-from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY, CheckBook, Newest
+from coeval_pipelines.control.checks import DRIFT, FRESHNESS, KINDS, QUALITY, REBUILD, REPLAY, Newest, newest_runs
 from coeval_pipelines.control.loads import LoadBook, LoadRun
 from coeval_pipelines.control.parity import ParityBook
 
 PARITY = "parity"
 """What state parity is called beside the kinds of the check book."""
-KINDS = (REPLAY, REBUILD, FRESHNESS, DRIFT, QUALITY)
 _SECONDS = 15.0
 """How long what was read of the control plane is told again."""
 _LOG: Any = structlog.get_logger("coeval.checks")
@@ -143,8 +142,7 @@ def _failing(found: Found) -> Iterator[Sample]:
 
 def _quality(found: Found) -> list[Mapping[str, Any]]:
     """The newest check of every table, and of every log the newest batch's."""
-    runs = sorted((run for _, run in found.of(QUALITY)), key=lambda run: run.run)
-    return list({_table(check): check for run in runs for check in run.result["checks"]}.values())
+    return [run.result for _, run in found.of(QUALITY)]
 
 
 def _table(check: Mapping[str, Any]) -> str:
@@ -231,10 +229,7 @@ def newest(settings: Settings, control: ControlPlane, known: Mapping[int, float]
         result = parity.run(run)
         if result is not None:
             took[run] = result[1]["seconds"]
-    book = CheckBook(control)
-    runs = {kind: book.newest(kind) for kind in KINDS}
-    for kind in (REPLAY, FRESHNESS):  # a view that is gone fails no more
-        runs[kind] = {view: run for view, run in runs[kind].items() if view in manifest.views}
+    runs = newest_runs(control, manifest)
     unchecked = tuple(sorted(manifest.views.keys() - {check.view for check in checks}))
     kept = LoadBook(control)
     loads = tuple(load for view in manifest.views for load in kept.newest(1, view=view))

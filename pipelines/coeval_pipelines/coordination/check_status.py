@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from coeval_pipelines.control.checks import DRIFT, FRESHNESS, QUALITY, REBUILD, REPLAY
-from coeval_pipelines.coordination.check_metrics import KINDS, PARITY, Found
+from coeval.spec.time import DAY
+from coeval_pipelines.control.checks import DRIFT, FRESHNESS, KINDS, QUALITY, REBUILD, REPLAY, Newest
+from coeval_pipelines.control.gate import Gate
 from coeval_pipelines.coordination.stream_model import Problem, seconds
 
+PARITY = "parity"
+"""What state parity is called beside the kinds of the check book."""
+CHECK_COLUMNS = ("check", "passed", "oldest")
+_RECENT = 7 * DAY
+"""A check whose newest run is older says nothing of now: what it was about may be gone."""
 _THEN = {
     REPLAY: "coeval parity replay {subject}",
     REBUILD: "coeval parity rebuild {subject}",
@@ -17,12 +23,11 @@ _THEN = {
     QUALITY: "coeval quality show {run}",
 }
 """What to type where the newest run of a kind failed."""
-CHECK_COLUMNS = ("check", "passed", "oldest")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckStatus:
-    """The newest runs of a kind of check: of how many subjects it passed, and how old (seconds) the oldest one is."""
+    """A kind of check: of how many subjects it passed, and how old (seconds) the oldest of its newest runs is."""
 
     check: str
     subjects: int
@@ -31,20 +36,31 @@ class CheckStatus:
     """None: of a subject there is none."""
 
 
-def check_status(found: Found, now: int) -> tuple[CheckStatus, ...]:
-    """Each kind that ever ran, and parity, at `now` (microseconds UTC)."""
-    parity = [(check.passed, check.at) for check in found.parity]
-    others = {kind: [(run.passed, run.at) for _, run in found.of(kind)] for kind in KINDS}
-    return tuple(
-        CheckStatus(
-            kind,
-            len(runs) + missing,
-            sum(passed for passed, _ in runs),
-            None if missing or not runs else (now - min(at for _, at in runs)) / 1e6,
-        )
-        for kind, runs, missing in ((PARITY, parity, len(found.unchecked)), *((k, r, 0) for k, r in others.items()))
-        if runs or missing
-    )
+Runs = Mapping[str, Mapping[str, Newest]]
+"""By kind and subject the newest run."""
+
+
+def recent(runs: Runs, now: int) -> Runs:
+    """Of the newest runs those of the last seven days before `now` (microseconds UTC)."""
+    return {
+        kind: {subject: run for subject, run in found.items() if now - run.at <= _RECENT}
+        for kind, found in runs.items()
+    }
+
+
+def check_status(gates: Sequence[Gate], runs: Runs, now: int) -> tuple[CheckStatus, ...]:
+    """Parity, by the gates of the views that readers have, and every other kind that ran, at `now`."""
+    found = []
+    if gates:
+        looked = [gate.check.at for gate in gates if gate.check]
+        whole = len(looked) == len(gates)
+        passed = sum(gate.passed for gate in gates)
+        found.append(CheckStatus(PARITY, len(gates), passed, _age(min(looked), now) if whole else None))
+    for kind in KINDS:
+        if newest := [*runs.get(kind, {}).values()]:
+            passed = sum(run.passed for run in newest)
+            found.append(CheckStatus(kind, len(newest), passed, _age(min(run.at for run in newest), now)))
+    return tuple(found)
 
 
 def check_row(item: CheckStatus) -> tuple[str, ...]:
@@ -52,20 +68,19 @@ def check_row(item: CheckStatus) -> tuple[str, ...]:
     return (item.check, f"{item.passed} of {item.subjects}", "-" if item.age is None else f"{seconds(item.age)} ago")
 
 
-def check_problems(found: Found, now: int) -> Iterator[Problem]:
-    """What failed when it was looked at last, and what nobody has looked at, at `now` (microseconds UTC)."""
-    for check in found.parity:
-        if not check.passed:
-            said = f"parity, {_ago(check.at, now)}: {', '.join(check.breaches)}"
-            yield Problem(check.view, said, f"coeval parity show {check.run}")
+def check_problems(gates: Sequence[Gate], runs: Runs, now: int) -> Iterator[Problem]:
+    """What failed when it was looked at last, and what parity has not looked at, at `now` (microseconds UTC)."""
+    for gate in gates:
+        if not gate.passed:
+            then = f"coeval parity show {gate.check.run}" if gate.check else f"coeval parity run {gate.view}"
+            yield Problem(gate.view, f"parity: {gate.why}", then)
     for kind in KINDS:
-        for subject, run in found.of(kind):
+        for subject, run in runs.get(kind, {}).items():
             if not run.passed:
-                then = _THEN[kind].format(subject=subject, run=run.run)
-                yield Problem(subject, f"{kind} failed {_ago(run.at, now)}", then)
-    if found.unchecked:
-        yield Problem(", ".join(found.unchecked), "no parity run has looked at it", "coeval parity run")
+                # Training sets are named as such in the book, and by their name alone in commands.
+                then = _THEN[kind].format(subject=subject.rpartition(":")[2], run=run.run)
+                yield Problem(subject, f"{kind} failed {seconds(_age(run.at, now))} ago", then)
 
 
-def _ago(at: int, now: int) -> str:
-    return f"{seconds((now - at) / 1e6)} ago"
+def _age(at: int, now: int) -> float:
+    return (now - at) / 1e6

@@ -18,7 +18,7 @@ from coeval.settings import Settings
 from coeval.spec.erasure import Erasure, place_in_key, subject_field
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import View, WindowedView
-from coeval.spec.types import instant, parse_literal
+from coeval.spec.types import iso, parse_literal
 from coeval_pipelines.control import ControlPlane
 from coeval_pipelines.control.parity import ParityBook
 from coeval_pipelines.coordination.floors import Served, bring_up, served
@@ -77,7 +77,7 @@ def subject(manifests: Sequence[Manifest], text: str, at: int, now: int) -> Eras
     if column not in keys or not equals:
         raise UsageError("That names no subject.", f"Write KEY=VALUE with one of: {', '.join(keys) or 'none'}.")
     if at > now:
-        raise UsageError(f"{instant(at)} is still to come.", "Erase what is there; erase again what comes later.")
+        raise UsageError(f"{iso(at)} is still to come.", "Erase what is there; erase again what comes later.")
     try:
         return Erasure(column, parse_literal(keys[column].type, literal), at)
     except ValueError:
@@ -125,7 +125,7 @@ def forget_outputs(settings: Settings) -> None:
     """Delete the pages of parity, and drafts of pages, and empty what scheduled jobs printed."""
     folder = settings.home / "reports"
     # The newest page, that of every run that is kept, and what who was killed had begun.
-    for page in (folder / "replay.html", *folder.glob("parity*.html"), *folder.glob("*.html.*.partial")):
+    for page in (folder / "replay.html", *folder.glob("parity*.html"), *folder.glob("*.html.*")):
         page.unlink(missing_ok=True)
     for log in (settings.home / "local" / "schedule").glob("*.log"):
         with suppress(FileNotFoundError):  # its run was forgotten

@@ -7,7 +7,7 @@ from coeval.errors import EngineError
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View, WindowedView
 from coeval.spec.time import MINUTE
-from coeval.spec.types import instant
+from coeval.spec.types import iso
 from coeval_pipelines.control import ControlPlane
 
 DELIVERY_SLACK = 2 * MINUTE
@@ -45,9 +45,9 @@ def cut_of(view: View, manifest: Manifest, control: ControlPlane, wanted: int | 
     cut = max(wanted or 0, last.cut if last else 0, required_cut(view, manifest, deployment.since))
     if cut > now:
         raise EngineError(
-            f"{view.name} cannot be filled yet: the stream owns its tiles from {instant(deployment.since)} on, and the"
-            f" last tile before those is final at {instant(cut)}.",
-            f"Run it again after {instant(cut)}.",
+            f"{view.name} cannot be filled yet: the stream owns its tiles from {iso(deployment.since)} on, and the"
+            f" last tile before those is final at {iso(cut)}.",
+            f"Run it again after {iso(cut)}.",
         )
     return cut
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from coeval.errors import UsageError
 from coeval.settings import Settings
-from coeval.spec.types import instant, iso, micros
+from coeval.spec.types import iso, micros
 from coeval_pipelines.local.components import ALL
 
 FOLLOW_SECONDS = 0.3
@@ -179,7 +179,7 @@ def check_components(settings: Settings, names: Iterable[str]) -> None:
 def show(found: Iterable[Entry], as_json: bool) -> None:
     """Print entries as they come: text, or a JSON object each."""
     for entry in found:
-        print(entry.to_json() if as_json else f"{instant(entry.at):%Y-%m-%d %H:%M:%S.%f} {entry.text}", flush=as_json)
+        print(entry.to_json() if as_json else f"{iso(entry.at)} {entry.text}", flush=as_json)
     sys.stdout.flush()
 
 

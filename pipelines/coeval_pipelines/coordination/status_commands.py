@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from contextlib import closing
@@ -13,11 +14,15 @@ import typer
 
 if TYPE_CHECKING:
     from coeval.settings import Settings
+    from coeval.spec.manifest import Manifest
+    from coeval_pipelines.control import ControlPlane
     from coeval_pipelines.coordination.check_status import CheckStatus
     from coeval_pipelines.coordination.stream_model import Problem, StreamStatus
     from coeval_pipelines.local.state import StackStatus
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+_SECONDS = 1.0
+"""For how long a broker is waited for that may not be there."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,59 +31,125 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Glance:
-    """Components, streams (None: none was ever released), what checks found, and what failed in them."""
+class Glance:
+    """How everything is: the streams (None: none was released, or the broker is away), and what checks found.
+
+    `unknown` is what keeps from knowing more, `failed` the checks that did.
+    """
 
     local: StackStatus
-    streams: StreamStatus | None
+    streams: StreamStatus | None = None
     checks: tuple[CheckStatus, ...] = ()
+    unknown: tuple[Problem, ...] = ()
     failed: tuple[Problem, ...] = ()
 
     @property
     def healthy(self) -> bool:
         """Whether all that has to run does; where streams are watched from afar, there is no local stack."""
         runs = self.local.healthy or (self.streams is not None and not self.local.components)
-        return runs and not (self.streams and self.streams.problems)
+        return runs and not self.unknown and not (self.streams and self.streams.problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong, the most basic first."""
-        return (*(self.streams.problems if self.streams else ()), *self.failed)
+        return (*self.unknown, *(self.streams.problems if self.streams else ()), *self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all is well, 3 where something does not run, else 1: a check failed."""
+        if not self.healthy:
+            return 3
+        return 1 if self.failed else 0
 
 
 def status(as_json: AsJson = False) -> None:
     """How everything is: local stack, streams, what checks found last; and what to type about what is wrong.
 
-    Exit code 3 where a component or a stream is not well, else 1 where a check failed or never was.
+    Exit code 3 where a component or a stream is not well, else 1 where a check failed or parity never looked at a view.
+    What is older than a week, parity left aside, is not counted.
     """
     from coeval.settings import load_settings
-
-    found = _look(load_settings())
-    (_print_json if as_json else _print)(found)
-    if not found.healthy or found.failed:
-        raise typer.Exit(1 if found.healthy else 3)
-
-
-def _look(settings: Settings) -> _Glance:
-    from coeval.errors import ManifestError
-    from coeval_pipelines.control import ALIVE, ControlPlane
-    from coeval_pipelines.coordination.check_metrics import newest
-    from coeval_pipelines.coordination.check_status import check_problems, check_status
-    from coeval_pipelines.coordination.stream_status import stream_status
     from coeval_pipelines.local import stack
 
-    local, now = stack.status(settings), time.time_ns() // 1000
-    with closing(ControlPlane.open(settings)) as control:
-        has_streams = control.released() is not None or control.runs(statuses=ALIVE)
-        streams = stream_status(settings, control) if has_streams else None
+    settings = load_settings()
+    local = stack.status(settings)
+    if local.components and not as_json:
+        _print_local(local)  # it is known at once
+    found = look(settings, local)
+    (_print_json if as_json else _print)(found)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+def look(settings: Settings, local: StackStatus) -> Glance:
+    """Look at everything beside the local stack, and change nothing."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from coeval.errors import CoevalError
+    from coeval_pipelines.control import ControlPlane
+    from coeval_pipelines.coordination.stream_model import Problem
+
+    if not settings.control_path.exists():
+        return Glance(local)
+    try:
+        with closing(ControlPlane.open(settings)) as control:
+            return _looked(settings, local, control)
+    except CoevalError as error:
+        return Glance(local, unknown=(Problem("catalog", error.reason, error.instruction),))
+    except SQLAlchemyError as error:
+        said = f"{settings.control_path} cannot be read: {str(error).splitlines()[0]}"
+        return Glance(local, unknown=(Problem("control plane", said, "docs/operations.md"),))
+
+
+def _looked(settings: Settings, local: StackStatus, control: ControlPlane) -> Glance:
+    from coeval_pipelines.control import ALIVE
+    from coeval_pipelines.control.checks import newest_runs
+    from coeval_pipelines.control.gate import gates
+    from coeval_pipelines.coordination.check_status import check_problems, check_status, recent
+    from coeval_pipelines.coordination.stream_model import Problem
+    from coeval_pipelines.coordination.stream_status import stream_status
+
+    now, streams = time.time_ns() // 1000, None
+    unknown: tuple[Problem, ...] = ()
+    manifest = _manifest(settings, control)
+    if control.released() is not None or control.runs(statuses=ALIVE):
+        if _answers(settings.kafka.bootstrap):
+            streams = stream_status(settings, control)
+        else:
+            said = f"nothing answers at {settings.kafka.bootstrap}, so nothing is known of streams"
+            unknown = (Problem("kafka", said, "coeval up, or the broker's own logs"),)
+    if manifest is None:
+        return Glance(local, streams, unknown=unknown)
+    open_or_not = gates(control, manifest.views.values(), now)
+    runs = recent(newest_runs(control, manifest), now)
+    failed = tuple(check_problems(open_or_not, runs, now))
+    return Glance(local, streams, check_status(open_or_not, runs, now), unknown, failed)
+
+
+def _manifest(settings: Settings, control: ControlPlane) -> Manifest | None:
+    """What readers have, else what was applied last; None: nothing was applied."""
+    from coeval.manifests import read_manifest
+
+    released = control.released()
+    if released is None and settings.manifest_path.exists():
+        return read_manifest(settings.manifest_path)
+    return released
+
+
+def _answers(bootstrap: str) -> bool:
+    """Whether something listens at one of the addresses: Kafka's client would wait for it ten times as long."""
+    from coeval_pipelines.local.components import host_port
+
+    for address in bootstrap.split(","):
         try:
-            found = newest(settings, control)
-        except ManifestError:  # no catalog is applied, so there is nothing to check
-            return _Glance(local, streams)
-    return _Glance(local, streams, check_status(found, now), tuple(check_problems(found, now)))
+            socket.create_connection(host_port(address.strip(), 9092), _SECONDS).close()
+        except OSError:
+            continue
+        return True
+    return False
 
 
-def _print_json(found: _Glance) -> None:
+def _print_json(found: Glance) -> None:
     from coeval_pipelines.coordination.stream_text import as_document
 
     document: dict[str, Any] = {
@@ -92,17 +163,19 @@ def _print_json(found: _Glance) -> None:
     print()
 
 
-def _print(found: _Glance) -> None:
-    from rich.console import Console
-
-    from coeval_pipelines.coordination.check_status import CHECK_COLUMNS, check_row
-    from coeval_pipelines.coordination.stream_text import print_problems, runs_table, table
+def _print_local(local: StackStatus) -> None:
+    from coeval_pipelines.coordination.stream_text import new_console
     from coeval_pipelines.local.text import components_table
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    if found.local.components:
-        console.print(components_table(found.local))
-    else:
+    new_console().print(components_table(local))
+
+
+def _print(found: Glance) -> None:
+    from coeval_pipelines.coordination.check_status import CHECK_COLUMNS, check_row
+    from coeval_pipelines.coordination.stream_text import new_console, print_problems, runs_table, table
+
+    console = new_console()
+    if not found.local.components and found.streams is None:
         console.print("The local stack is not running. Start it: coeval up")
     if found.streams is not None and found.streams.runs:
         console.print()

@@ -42,9 +42,7 @@ def render(status: StreamStatus, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(as_document(status), indent=2))
         return
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = new_console()
     if not status.runs and not status.views:
         console.print("Nothing is deployed. coeval stream deploy")
     if status.runs:
@@ -52,6 +50,13 @@ def render(status: StreamStatus, as_json: bool = False) -> None:
     if status.views:
         console.print(table(_VIEW_COLUMNS, (view_row(view, status.problems) for view in status.views)))
     print_problems(console, status.problems)
+
+
+def new_console() -> Console:
+    """Where tables are printed: as wide as the terminal, or as a line of a log may be."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def print_problems(console: Console, problems: Iterable[Problem]) -> None:

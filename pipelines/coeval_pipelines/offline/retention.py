@@ -15,7 +15,7 @@ from coeval.settings import Settings
 from coeval.spec.manifest import Manifest
 from coeval.spec.model import EventSource, RowView, View
 from coeval.spec.time import duration
-from coeval.spec.types import instant, iso
+from coeval.spec.types import iso
 from coeval_pipelines.journal import UPKEEP, ingest_journal
 from coeval_pipelines.offline.compaction import committed
 from coeval_pipelines.offline.log_files import purge
@@ -123,8 +123,7 @@ def check_needed(manifest: Manifest, source: EventSource, before: int, now: int)
             )
         if before > now - back:
             raise UsageError(
-                f"{view.name} looks back {duration(back)}: events of {source.name} after {instant(now - back)} are"
-                " needed.",
+                f"{view.name} looks back {duration(back)}: events of {source.name} after {iso(now - back)} are needed.",
                 f"Let go less: --older-than {-(-back // 86_400_000_000)}d or more.",
             )
 

@@ -68,6 +68,7 @@ def show(as_json: AsJson = False) -> None:
     from datetime import UTC, datetime
 
     from coeval.settings import load_settings
+    from coeval.spec.types import micros
     from coeval_pipelines.schedule.book import ScheduleBook
     from coeval_pipelines.schedule.jobs import jobs
 
@@ -83,7 +84,7 @@ def show(as_json: AsJson = False) -> None:
                     "job": name,
                     "command": " ".join(job.command),
                     "when": job.when,
-                    "next": due.isoformat() if due else None,
+                    "next": _iso(micros(due)) if due else None,
                     "last": _document(last) if last else None,
                     "wrong_since": _iso(problem.since) if problem else None,
                 }
@@ -156,7 +157,7 @@ def _iso(at: int | None) -> str | None:
 
 
 def _short(text: str | None) -> str:
-    return text[:16].replace("T", " ") if text else "-"
+    return f"{text[:19]}Z" if text else "-"
 
 
 def _table(columns: tuple[str, ...], lines: list[list[str]]) -> None:

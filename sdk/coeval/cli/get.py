@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import datetime
 from math import isnan
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,10 +43,16 @@ def get(
     entities, request = _typed_inputs(store, service, given)
     result = store.get_features(service, entities, request=request)
     if as_json:
-        json.dump(as_document(result), sys.stdout, default=str, indent=2)
+        json.dump(as_document(result), sys.stdout, default=_text, indent=2)
         print()
     else:
         print_result(result)
+
+
+def _text(value: object) -> str:
+    from coeval.spec.types import iso, micros
+
+    return iso(micros(value)) if isinstance(value, datetime) else str(value)
 
 
 def _split(item: str) -> tuple[str, list[str]]:
