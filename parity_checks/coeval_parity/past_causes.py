@@ -6,7 +6,7 @@ have been: tails of the partitions, in the order of delivery. What nothing repro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -50,10 +50,10 @@ class Answer:
 class Moment:
     """What one response was served by: how far the writers may have got, and where they turned out to be.
 
-    `answers` are the values of the view that were compared in the response, the equal ones included.
+    `answers` gives the values of the view that were compared in the response, the equal ones included; few ask.
     """
 
-    def __init__(self, past: History, q: int, answers: Sequence[Answer] = ()) -> None:
+    def __init__(self, past: History, q: int, answers: Callable[[], Sequence[Answer]] = tuple) -> None:
         self.past = past
         self.answers = answers
         self.deliveries = tuple(past.deliveries(q))
@@ -171,7 +171,7 @@ def _agree(case: Case, moment: Moment, visible: Sequence[Event], ahead: Sequence
     value proves nothing, all granularities together do.
     """
     proven = False
-    for answer in moment.answers:
+    for answer in moment.answers():
         other = replace(case, view=answer.view, feature=answer.feature, served=answer.served, expected=answer.expected)
         gone = moment.left_out(other, 0).must
         seen = _clock_behind(other, moment, [event for event in visible if event.order not in gone], ahead)

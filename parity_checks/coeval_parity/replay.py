@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -295,7 +296,7 @@ def _judged(log: Log, screened: Screened, past: History, definitions: Sequence[V
         for row, names in groupby(sorted(rows[key]), key=lambda item: item[0]):
             q = int(screened.served.at[row])
             then = replace(base, q=q, known=[event for event in every if is_visible(view, event, q)])
-            moment = Moment(past, q, _answers(screened, views, row))
+            moment = Moment(past, q, partial(_answers, screened, views, row))
             for _, name in names:
                 _judge_value(docket, screened, replace(then, view=views[name], feature=name), key, row, moment)
     return docket.close()

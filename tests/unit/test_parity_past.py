@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -76,23 +77,27 @@ def _answers(**values: tuple[int, int]) -> tuple[Answer, ...]:
     return tuple(Answer(narrowed(VIEW, name), name, *both) for name, both in values.items())
 
 
+def _moment(answers: Sequence[Answer]) -> Moment:
+    return Moment(STREAMED, Q, lambda: answers)
+
+
 def test_a_reader_whose_clock_is_behind_misses_tiles_whose_place_newer_ones_have_taken() -> None:
     at = ON_TIME.event_ts + 14 * 5 * MINUTE  # an hour is twelve tiles, and two are kept beside them
     newer = event(9, at, 500)
     found = _past([ON_TIME, FRESH, newer], [FRESH])
     # Today's tile has the newer event, this hour's has not.
     answers = _answers(count_1h=(1, 2), count_24h=(2, 2), count_30d=(3, 2))
-    verdict = explain_at(found, Moment(STREAMED, Q, answers))
+    verdict = explain_at(found, _moment(answers))
     assert verdict.cause is Cause.CLOCK
     assert verdict.proof == "Leaving out 1 event whose place newer tiles have taken gives the served value."
     # In another place, or too late to be in the store at all, it has displaced nothing.
     for other in (replace(newer, event_ts=at - 5 * MINUTE), replace(newer, available_at=at + DAY)):
         moved = replace(found, events=[ON_TIME, FRESH, other])
-        assert explain_at(moved, Moment(STREAMED, Q, answers)).cause is Cause.UNEXPLAINED
+        assert explain_at(moved, _moment(answers)).cause is Cause.UNEXPLAINED
     # What else was served says that the store had nothing newer: a tile was lost.
     lost = _answers(count_1h=(1, 2), count_24h=(2, 2), count_30d=(2, 2))
     for said in (lost, _answers(count_1h=(1, 2), count_24h=(2, 2)), ()):
-        assert explain_at(found, Moment(STREAMED, Q, said)).cause is Cause.UNEXPLAINED
+        assert explain_at(found, _moment(said)).cause is Cause.UNEXPLAINED
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -105,7 +110,7 @@ def test_a_lost_tile_is_unexplained_whatever_the_key_does_later(seed: int) -> No
     found = _past([ON_TIME, *later], [])
     assert (found.served, found.expected) == (0, 1)
     answers = _answers(count_1h=(0, 1), count_24h=(1, 1), count_30d=(1, 1))
-    assert explain_at(found, Moment(STREAMED, Q, answers)).cause is Cause.UNEXPLAINED
+    assert explain_at(found, _moment(answers)).cause is Cause.UNEXPLAINED
 
 
 def test_a_tile_that_begins_when_it_is_read_is_not_read() -> None:

@@ -13,6 +13,8 @@ from coeval.spec.manifest import Manifest
 from coeval_pipelines.control import schema
 from coeval_pipelines.control.plane import ControlPlane
 
+PARITY = "parity"
+"""What state parity is called beside the kinds of check, whose runs are kept apart from it."""
 DRIFT, QUALITY, REPLAY, REBUILD, FRESHNESS = "drift", "quality", "replay", "rebuild", "freshness"
 KINDS = (REPLAY, REBUILD, FRESHNESS, DRIFT, QUALITY)
 """The kinds of check."""
@@ -41,6 +43,11 @@ class Newest:
     result: Mapping[str, Any]
 
 
+def broken_rules(check: Mapping[str, Any]) -> int:
+    """How many critical rules were broken, by what was kept of a check of data quality."""
+    return sum(not rule["passed"] and rule["severity"] == "critical" for rule in check["rules"])
+
+
 def by_table(runs: Mapping[str, Newest]) -> dict[str, Newest]:
     """Of runs of data quality, each of which looks at some tables, the newest of every table, with what it found there.
 
@@ -49,9 +56,8 @@ def by_table(runs: Mapping[str, Newest]) -> dict[str, Newest]:
     found: dict[str, Newest] = {}
     for run in sorted(runs.values(), key=lambda item: item.run):
         for check in run.result["checks"]:
-            broken = any(not rule["passed"] and rule["severity"] == "critical" for rule in check["rules"])
             before = found.get(check["subject"])
-            passed = not broken and (before is None or before.run != run.run or before.passed)
+            passed = not broken_rules(check) and (before is None or before.run != run.run or before.passed)
             found[check["subject"]] = replace(run, passed=passed, result=check)
     return found
 

@@ -70,13 +70,8 @@ def decide(view: str, version: str, checks: Sequence[ParityCheck], now: int, max
     later: list[ParityCheck] = []
     for check in checks:
         if not check.passed and not any(item.covers(check) for item in later):
-            return Gate(
-                view,
-                version,
-                False,
-                f"run {check.run} of {iso(check.at, seconds=True)} failed: {check.breaches[0]}",
-                check,
-            )
+            said = f"run {check.run} of {iso(check.at, seconds=True)} failed: {check.breaches[0]}"
+            return Gate(view, version, False, said, check)
         later.append(check)
         if check.share >= 1:
             break

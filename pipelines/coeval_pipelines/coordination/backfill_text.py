@@ -13,6 +13,7 @@ from coeval.spec.types import iso
 from coeval_pipelines.control.loads import CATCHING_UP, LOADING, PLANNED, LoadRun
 from coeval_pipelines.coordination.backfill_plan import ViewPlan
 from coeval_pipelines.coordination.backfills import LoadStatus
+from coeval_pipelines.coordination.stream_text import new_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -27,10 +28,9 @@ def render(found: Sequence[LoadStatus], whole: bool = False, as_json: bool = Fal
         print(json.dumps({"loads": [item.to_dict() for item in found]}, indent=2))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = new_console()
     if not found:
         console.print("Nothing was loaded yet. coeval backfill run")
         return

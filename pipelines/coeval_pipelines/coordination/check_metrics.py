@@ -22,12 +22,21 @@ from coeval.errors import CoevalError
 from coeval.manifests import read_manifest
 from coeval.settings import Settings
 from coeval_pipelines.control import ControlPlane, ParityCheck
-from coeval_pipelines.control.checks import DRIFT, FRESHNESS, KINDS, QUALITY, REBUILD, REPLAY, Newest, newest_runs
+from coeval_pipelines.control.checks import (
+    DRIFT,
+    FRESHNESS,
+    KINDS,
+    PARITY,
+    QUALITY,
+    REBUILD,
+    REPLAY,
+    Newest,
+    broken_rules,
+    newest_runs,
+)
 from coeval_pipelines.control.loads import LoadBook, LoadRun
 from coeval_pipelines.control.parity import ParityBook
 
-PARITY = "parity"
-"""What state parity is called beside the kinds of the check book."""
 _SECONDS = 15.0
 """How long what was read of the control plane is told again."""
 _LOG: Any = structlog.get_logger("coeval.checks")
@@ -132,8 +141,7 @@ def _of_limit(measure: Mapping[str, Any]) -> float:
 
 def _broken(found: Found) -> Iterator[Sample]:
     for check in _quality(found):
-        broken = sum(not rule["passed"] and rule["severity"] == "critical" for rule in check["rules"])
-        yield (_table(check),), float(broken)
+        yield (_table(check),), float(broken_rules(check))
 
 
 def _failing(found: Found) -> Iterator[Sample]:

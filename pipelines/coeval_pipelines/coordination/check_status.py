@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coeval.spec.time import DAY
-from coeval_pipelines.control.checks import DRIFT, FRESHNESS, KINDS, QUALITY, REBUILD, REPLAY, Newest
+from coeval_pipelines.control.checks import DRIFT, FRESHNESS, KINDS, PARITY, QUALITY, REBUILD, REPLAY, Newest
 from coeval_pipelines.control.gate import Gate
 from coeval_pipelines.coordination.stream_model import Problem, seconds
 
-PARITY = "parity"
-"""What state parity is called beside the kinds of the check book."""
 CHECK_COLUMNS = ("check", "passed", "oldest")
 _RECENT = 7 * DAY
 """A check whose newest run is older says nothing of now: what it was about may be gone."""

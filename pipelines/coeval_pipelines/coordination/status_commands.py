@@ -111,8 +111,9 @@ def _looked(settings: Settings, local: StackStatus, control: ControlPlane) -> Gl
 
     now, streams = time.time_ns() // 1000, None
     unknown: tuple[Problem, ...] = ()
-    manifest = _manifest(settings, control)
-    if control.released() is not None or control.runs(statuses=ALIVE):
+    released = control.released()
+    manifest = released or _applied(settings)
+    if released is not None or control.runs(statuses=ALIVE):
         if _answers(settings.kafka.bootstrap):
             streams = stream_status(settings, control)
         else:
@@ -126,14 +127,11 @@ def _looked(settings: Settings, local: StackStatus, control: ControlPlane) -> Gl
     return Glance(local, streams, check_status(open_or_not, runs, now), unknown, failed)
 
 
-def _manifest(settings: Settings, control: ControlPlane) -> Manifest | None:
-    """What readers have, else what was applied last; None: nothing was applied."""
+def _applied(settings: Settings) -> Manifest | None:
+    """What was applied last; None: nothing was."""
     from coeval.manifests import read_manifest
 
-    released = control.released()
-    if released is None and settings.manifest_path.exists():
-        return read_manifest(settings.manifest_path)
-    return released
+    return read_manifest(settings.manifest_path) if settings.manifest_path.exists() else None
 
 
 def _answers(bootstrap: str) -> bool:
